@@ -1,0 +1,1 @@
+"""qfx: fixed-point networks for small FPGAs, from PyTorch to bit-exact hardware."""

@@ -1,0 +1,41 @@
+"""The errors that a user of qfx can cause, one class for each part that finds them."""
+
+
+class QfxError(Exception):
+    """Base of every error whose message is meant for the user: what must hold, what was found, and where."""
+
+
+class FormatError(QfxError):
+    """A fixed-point format, or a value that must fit one, is not legal."""
+
+
+class GraphError(QfxError):
+    """A graph, or a graph file, breaks a rule of qfx/graph/SPEC.md."""
+
+
+class LowerError(QfxError):
+    """A torch model has a part that cannot become a fixed-point or a graph node."""
+
+
+class PlanError(QfxError):
+    """A graph cannot be placed on the board, or a plan does not belong to its graph."""
+
+
+class EmitError(QfxError):
+    """Generated files do not say what the graph says."""
+
+
+class ToolError(QfxError):
+    """An outside program is missing, failed or ran out of time."""
+
+
+class DesignError(QfxError):
+    """A design folder or one of its files is not as it must be."""
+
+
+class TrainError(QfxError):
+    """Data, weights or settings make training or calibration impossible."""
+
+
+class MismatchError(QfxError):
+    """Two engines computed different integers."""
