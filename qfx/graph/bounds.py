@@ -1,0 +1,107 @@
+"""Static bounds: the range that each channel of each tensor can reach, from the weights and the input formats alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qfx.fixed import Fixed, requantize
+from qfx.graph.graph import Graph, Node
+from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Requantize, SumPool
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """The codes that a tensor can have, for each channel; Python integers, so that no bound can wrap."""
+
+    low: np.ndarray  # object, shape (C,)
+    high: np.ndarray
+
+    @property
+    def magnitude(self) -> np.ndarray:
+        """The largest magnitude of each channel."""
+        return np.maximum(-self.low, self.high)
+
+    def with_zero(self) -> "Range":
+        """The range that zero padding may extend."""
+        return Range(np.minimum(self.low, 0), np.maximum(self.high, 0))
+
+
+def static_ranges(graph: Graph) -> dict[str, Range]:
+    """Return the range of each node's codes.
+
+    For sums of products the range is ``-B..B`` with ``B = sum(|w| * max|x|) + |b|``, so that every partial sum lies in
+    it too, whatever the order of summation.
+    """
+    ranges: dict[str, Range] = {}
+    for node in graph.nodes:
+        ranges[node.name] = _node_range(graph, node, [ranges[name] for name in graph.tensors(node)])
+    return ranges
+
+
+def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
+    channels = node.type.channels
+    constants = [graph.constants[name].codes.astype(object) for name in node.inputs if name in graph.constants]
+    match node.op:
+        case Input(fixed=fixed):
+            return _full(fixed, channels)
+        case Conv2d() | DeformConv2d() | Dense() | Affine():
+            bound = _magnitude_of_sum(node, constants[0], inputs[0].magnitude)
+            return _symmetric(bound + np.abs(constants[1]) if len(constants) > 1 else bound)
+        case Add():
+            a, b = (graph.by_name[name].type.fixed.scalar_frac for name in node.inputs)
+            scale_a, scale_b = 1 << max(b - a, 0), 1 << max(a - b, 0)
+            return Range(
+                inputs[0].low * scale_a + inputs[1].low * scale_b, inputs[0].high * scale_a + inputs[1].high * scale_b
+            )
+        case SumPool(kernel=kernel, padding=padding):
+            x = inputs[0].with_zero() if any(padding) else inputs[0]
+            count = kernel[0] * kernel[1]
+            return Range(x.low * count, x.high * count)
+        case MaxPool():
+            return inputs[0]
+        case Clamp(low=low, high=high):
+            return Range(inputs[0].low.clip(low, high), inputs[0].high.clip(low, high))
+        case Flatten():
+            return _full_range(inputs[0].low.min(), inputs[0].high.max(), channels)
+        case Requantize():
+            return _requantized(node.op, graph.by_name[node.inputs[0]].type.fixed, inputs[0])
+        case _:
+            return _full(node.type.fixed, channels)
+
+
+def _magnitude_of_sum(node: Node, weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+    match node.op:
+        case Conv2d(groups=groups):
+            per_group, filters = weight.shape[2:]
+            sizes = np.abs(weight).sum(axis=(0, 1)).reshape(per_group, groups, filters // groups)
+            return (sizes * x.reshape(groups, per_group).T[:, :, None]).sum(axis=0).reshape(filters)
+        case DeformConv2d():
+            return np.abs(weight).sum(axis=(0, 1)) * x
+        case Dense():
+            return (np.abs(weight) * x[:, None]).sum(axis=0)
+        case _:
+            return np.abs(weight) * x
+
+
+def _requantized(op: Requantize, source: Fixed, x: Range) -> Range:
+    """Monotonic modes map the ends to the ends; where a value may wrap or turn zero, the whole format is reachable."""
+    beyond = 1 << 62
+    ends = np.stack([x.low, x.high]).clip(-beyond + 1, beyond - 1).astype(np.int64)
+    wide = Fixed(62, op.to.frac)
+    moved = requantize(ends, source, wide, op.rounding)
+    if op.overflow in ("WRAP", "SAT_ZERO") and (moved.min() < op.to.min_code or moved.max() > op.to.max_code):
+        return _full(op.to, len(x.low))
+    low, high = requantize(ends, source, op.to, op.rounding, op.overflow).astype(object)
+    return Range(low, high)
+
+
+def _full(fixed: Fixed, channels: int) -> Range:
+    return _full_range(fixed.min_code, fixed.max_code, channels)
+
+
+def _full_range(low: int, high: int, channels: int) -> Range:
+    return Range(np.full(channels, low, dtype=object), np.full(channels, high, dtype=object))
+
+
+def _symmetric(bound: np.ndarray) -> Range:
+    return Range(-bound, bound)

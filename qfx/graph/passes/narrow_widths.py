@@ -1,0 +1,42 @@
+"""The width proof: each result gets the smallest format that its static bounds allow."""
+
+from dataclasses import replace
+
+from qfx.fixed import Fixed, fixed_for_range
+from qfx.graph.bounds import Range, static_ranges
+from qfx.graph.graph import Graph, Node
+from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, SumPool
+from qfx.graph.passes.rebuild import operands_of
+from qfx.graph.tensor import TensorType
+
+_EXACT = (Conv2d, DeformConv2d, Dense, Affine, Add, SumPool)
+
+
+def narrow_widths(graph: Graph) -> Graph:
+    """Return the graph whose arithmetic results are as narrow as their proved ranges.
+
+    Only the results of exact arithmetic are narrowed, and what inherits its format from them. The formats that training
+    chose (Input, Requantize) stay. The bounds of a Clamp shrink with the format that they are codes of.
+    """
+    ranges = static_ranges(graph)
+    known: dict[str, TensorType] = {}
+    nodes = []
+    for node in graph.nodes:
+        if isinstance(node.op, Clamp):
+            fixed = known[node.inputs[0]].fixed
+            low, high = (min(max(bound, fixed.min_code), fixed.max_code) for bound in (node.op.low, node.op.high))
+            node = replace(node, op=Clamp(low, high))
+        node = replace(node, type=node.op.infer(operands_of(node, graph.constants, known)))
+        node = _narrowed(node, ranges[node.name]) if isinstance(node.op, _EXACT) else node
+        known[node.name] = node.type
+        nodes.append(node)
+    return graph.replace_nodes(tuple(nodes))
+
+
+def _narrowed(node: Node, proved: Range) -> Node:
+    low, high = int(proved.low.min()), int(proved.high.max())
+    fixed = fixed_for_range(min(low, -1) if node.type.fixed.signed else low, high, node.type.fixed.frac)
+    fixed = fixed if fixed.width else Fixed(1, fixed.frac, signed=False)
+    if fixed.width >= node.type.fixed.width:
+        return node
+    return replace(node, type=replace(node.type, fixed=fixed))
