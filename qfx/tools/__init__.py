@@ -1,0 +1,1 @@
+"""Outside programs, one module each: it runs the program, keeps its log and reports its first real error."""

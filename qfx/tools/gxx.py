@@ -1,0 +1,81 @@
+"""The C++ compiler: shared libraries and programs from C++17 sources."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from qfx.errors import ToolError
+from qfx.tools._run import ToolResult, run
+
+REMEDY = "install it, on Debian or Ubuntu with `apt install g++`"
+
+
+def executable() -> Path:
+    """Return the compiler on the PATH."""
+    found = shutil.which("g++")
+    if found is None:
+        raise ToolError(f"g++ must be installed, but no `g++` is on the PATH: {REMEDY}")
+    return Path(found)
+
+
+def version() -> str:
+    """Return the compiler's version, such as ``12.2.0``."""
+    return _version(str(executable()))
+
+
+@cache
+def _version(program: str) -> str:
+    return subprocess.run([program, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def shared_library(
+    sources: Sequence[Path],
+    target: Path,
+    *,
+    includes: Sequence[Path] = (),
+    flags: Sequence[str] = (),
+    log: Path | None = None,
+    timeout: float = 900.0,
+) -> ToolResult:
+    """Compile ``sources`` into the shared library ``target``."""
+    return _compile(sources, target, ["-shared", "-fPIC", *flags], includes, log, timeout)
+
+
+def program(
+    sources: Sequence[Path],
+    target: Path,
+    *,
+    includes: Sequence[Path] = (),
+    flags: Sequence[str] = (),
+    log: Path | None = None,
+    timeout: float = 900.0,
+) -> ToolResult:
+    """Compile ``sources`` into the program ``target``."""
+    return _compile(sources, target, list(flags), includes, log, timeout)
+
+
+def _compile(
+    sources: Sequence[Path],
+    target: Path,
+    flags: Sequence[str],
+    includes: Sequence[Path],
+    log: Path | None,
+    timeout: float,
+) -> ToolResult:
+    """Compile into a file beside ``target`` that takes its place when the compiler ended well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    command = [executable(), "-std=c++17", *(f"-I{folder}" for folder in includes), *flags, *sources, "-o", aside]
+    try:
+        result = run(
+            command, log=log or target.with_name(f"{target.name}.log"), tool="g++", version=version(), timeout=timeout
+        )
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+    return result
