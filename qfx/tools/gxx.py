@@ -70,7 +70,15 @@ def _compile(
     """Compile into a file beside ``target`` that takes its place when the compiler ended well."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    command = [executable(), "-std=c++17", *(f"-I{folder}" for folder in includes), *flags, *sources, "-o", aside]
+    command: list[str | Path] = [
+        executable(),
+        "-std=c++17",
+        *(f"-I{folder}" for folder in includes),
+        *flags,
+        *sources,
+        "-o",
+        aside,
+    ]
     try:
         result = run(
             command, log=log or target.with_name(f"{target.name}.log"), tool="g++", version=version(), timeout=timeout

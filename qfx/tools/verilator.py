@@ -82,14 +82,16 @@ def lint(
     timeout: float = 120.0,
 ) -> ToolResult:
     """Check ``sources`` with all warnings on; any warning raises ToolError."""
-    options = parameter_options(parameters or {})
-    command = ["verilator", "--lint-only", "-Wall", "--top-module", top, *options, *flags, *sources]
-    return run(_through_path(command), log=log, tool="verilator", version=version(), timeout=timeout, env=environment())
-
-
-def _through_path(command: Sequence[str | Path]) -> list[str | Path]:
-    """Return ``command`` with Verilator's own script in full: a child's PATH does not name the program to start."""
-    return [root() / "bin" / "verilator", *command[1:]]
+    options = [*parameter_options(parameters or {}), *flags]
+    program = root() / "bin" / "verilator"
+    return run(
+        [program, "--lint-only", "-Wall", "--top-module", top, *options, *sources],
+        log=log,
+        tool="verilator",
+        version=version(),
+        timeout=timeout,
+        env=environment(),
+    )
 
 
 def closure(sources: Sequence[Path], library: Sequence[Path]) -> tuple[Path, ...]:

