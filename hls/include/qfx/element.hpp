@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+/// \file
+/// Kernels that treat each element by itself, for the drivers `map` and `join`.
+#ifndef QFX_ELEMENT_HPP_
+#define QFX_ELEMENT_HPP_
+
+#include "code.hpp"
+#include "multiply.hpp"
+
+namespace qfx {
+
+/// y[c] = overflow(round(x[c] * 2^f_out)) * 2^-f_out, by the modes of the result type.
+///
+/// The input type carries the largest of the channels' binary points; shift(c) is how far channel c stays below it, so
+/// `x * 2^shift(c)` is exact in a type that is max_shift wider, and the assignment to the result type does the rounding.
+/// \tparam CONFIG_T channels_out, max_shift, static int shift(int c).
+template <class CONFIG_T> struct Requantize {
+    typedef CONFIG_T config;
+    template <class X, class Y> static void pixel(const X &x, Y &y) {
+        #pragma HLS INLINE
+    Channel:
+        for (int c = 0; c < CONFIG_T::channels_out; ++c) {
+            #pragma HLS UNROLL
+            typedef typename Widened<Element<X>, CONFIG_T::max_shift>::type aligned_T;
+            typedef typename Code<aligned_T>::type code_T;
+            y[c] = word_of<aligned_T>(code_T(code_T(code_of(x[c])) << CONFIG_T::shift(c)));
+        }
+    }
+};
+
+/// y[c] = min(max(x[c], low), high), bounds given as codes; the binary point stays.
+/// \tparam CONFIG_T channels_out, low, high.
+template <class CONFIG_T> struct Clamp {
+    typedef CONFIG_T config;
+    template <class X, class Y> static void pixel(const X &x, Y &y) {
+        #pragma HLS INLINE
+    Channel:
+        for (int c = 0; c < CONFIG_T::channels_out; ++c) {
+            #pragma HLS UNROLL
+            typedef typename Code<Element<X>>::type code_T;
+            const code_T code = code_of(x[c]), low = CONFIG_T::low, high = CONFIG_T::high;
+            const code_T raised = code < low ? low : code;
+            y[c] = word_of<Element<Y>>(raised > high ? high : raised);
+        }
+    }
+};
+
+/// y[c] = x[c] * scale(c) + shift(c), in codes, exact: a fixed-point batch normalisation.
+/// \tparam CONFIG_T channels_out, static constants scale(int c), shift(int c).
+template <class CONFIG_T> struct Affine {
+    typedef CONFIG_T config;
+    template <class X, class Y> static void pixel(const X &x, Y &y) {
+        #pragma HLS INLINE
+    Channel:
+        for (int c = 0; c < CONFIG_T::channels_out; ++c) {
+            #pragma HLS UNROLL
+            typedef typename Code<Element<Y>>::type sum_T;
+            sum_T sum = times<sum_T>(code_of(x[c]), CONFIG_T::scale(c));
+            sum += sum_T(CONFIG_T::shift(c));
+            y[c] = word_of<Element<Y>>(sum);
+        }
+    }
+};
+
+/// y[c] = a[c] + b[c]; the types carry the binary points, and the result type holds the exact sum.
+/// \tparam CONFIG_T channels_out.
+template <class CONFIG_T> struct Add {
+    typedef CONFIG_T config;
+    template <class A, class B, class Y> static void pixel(const A &a, const B &b, Y &y) {
+        #pragma HLS INLINE
+    Channel:
+        for (int c = 0; c < CONFIG_T::channels_out; ++c) {
+            #pragma HLS UNROLL
+            y[c] = a[c] + b[c];
+        }
+    }
+};
+
+} // namespace qfx
+
+#endif
