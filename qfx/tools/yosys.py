@@ -121,9 +121,9 @@ def _synthesise(work: Path, script: str, files: Sequence[Path], log: Path, timeo
     run(command, log=log, tool="yosys", version=version(), cwd=work, timeout=timeout)
     netlist = json.loads((work / "netlist.json").read_text(encoding="utf-8"))
     module = next(m for m in netlist["modules"].values() if int(m.get("attributes", {}).get("top", "0"), 2))
-    depth, path = logic_depth(module)
+    depth, nets = logic_depth(module)
     cells = Counter(str(cell["type"]) for cell in module["cells"].values())
-    result = {"cells": dict(sorted(cells.items())), "depth": depth, "path": path}
+    result = {"cells": dict(sorted(cells.items())), "depth": depth, "path": nets}
     (work / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -1,0 +1,167 @@
+"""Reading a YAML file into a checked model: every complaint names the file, the line and the key's path."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from qfx.errors import DesignError, QfxError
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_SHOWN = 60  # characters of a wrong value that an error repeats
+
+
+def load(path: Path, model: type[_Model], error: type[QfxError] = DesignError) -> _Model:
+    """Return the content of ``path`` as a ``model``, or raise ``error``: <file>:<line>: <key> must ..., not ...
+
+    Text is checked as JSON would be: a list fills a tuple, a name fills an enumeration, but no text becomes a number.
+    """
+    node = _parse(path, error)
+    _refuse_duplicates(node, path, (), error)
+    data = _construct(node, path, error)
+    if not isinstance(data, dict):
+        raise error(f"{path}:1: the file must be a mapping of keys to values, not {_show(data)}")
+    try:
+        return model.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as invalid:
+        # A misspelt key gives two complaints, and the unknown one explains the missing one.
+        first = min(invalid.errors(), key=lambda e: (e["type"] != "extra_forbidden", _line(node, e["loc"])))
+        raise error(f"{path}:{_line(node, first['loc'])}: {_sentence(dict(first), model, data)}") from None
+
+
+def _parse(path: Path, error: type[QfxError]) -> yaml.Node:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise error(f"{path} must exist, but there is no such file") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{path} must be readable as UTF-8 text: {problem}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        line = mark.line + 1 if mark is not None else 1
+        raise error(f"{path}:{line}: the file must be YAML: {getattr(problem, 'problem', problem)}") from None
+    if node is None:
+        raise error(f"{path}:1: the file must be a mapping of keys to values, but is empty")
+    return node
+
+
+def _construct(node: yaml.Node, path: Path, error: type[QfxError]) -> Any:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(node)
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None) or node.start_mark
+        raise error(
+            f"{path}:{mark.line + 1}: the file must be plain YAML: {getattr(problem, 'problem', problem)}"
+        ) from None
+    finally:
+        loader.dispose()
+
+
+def _refuse_duplicates(node: yaml.Node, path: Path, where: Sequence[str], error: type[QfxError]) -> None:
+    """Refuse a key that stands twice in one mapping, of which YAML would keep the last."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _refuse_duplicates(item, path, (*where, str(index)), error)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        name = str(key.value)
+        if name in seen:
+            raise error(f"{path}:{key.start_mark.line + 1}: {_dotted((*where, name))} must stand once, not twice")
+        seen.add(name)
+        _refuse_duplicates(value, path, (*where, name), error)
+
+
+def _line(node: yaml.Node, location: Sequence[int | str]) -> int:
+    """Return the line of the value at ``location``, or of the innermost part of it that is there."""
+    line = node.start_mark.line + 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if str(key.value) == str(part)]
+            if not found:
+                continue  # pydantic names union branches in locations
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _sentence(found: dict[str, Any], model: type[BaseModel], data: object) -> str:
+    """Return what is wrong, in the form ``<key.path> must ..., not ...``."""
+    location, kind, message = tuple(found["loc"]), str(found["type"]), str(found["msg"])
+    name = _dotted(_real(location, data)) or "the file"
+    if kind == "missing":
+        return f"{name} must be given, but is missing"
+    if kind == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        return f"{name} must be one of the known keys ({', '.join(known)}), not {str(location[-1])!r}{hint}"
+    for start in ("Value error, ", "Assertion failed, "):
+        message = message.removeprefix(start)
+    condition = message.replace("Input should", "must", 1) if message.startswith("Input should") else message
+    condition = condition.replace("an object", "a mapping").replace("a valid array", "a list").replace("a valid ", "a ")
+    if condition.startswith("must "):
+        return f"{name} {condition}, not {_show(found['input'])}"
+    return f"{name} must be legal, not {_show(found['input'])}: {condition}"
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Return the keys of the mapping at ``location`` in ``model``, as a file spells them."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            fields = {field.alias or name: field for name, field in current.model_fields.items()}
+            if str(part) in fields:
+                current = _inner_model(fields[str(part)].annotation)
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return [field.alias or name for name, field in current.model_fields.items()]
+    return []
+
+
+def _inner_model(annotation: Any) -> Any:
+    """Return the model inside an annotation such as ``dict[str, Model]`` or ``Model | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        inner = _inner_model(argument)
+        if inner is not None:
+            return inner
+    return None
+
+
+def _real(location: Sequence[int | str], data: object) -> tuple[int | str, ...]:
+    """Return ``location`` without the names of union branches that pydantic adds; the last part always stays."""
+    real: list[int | str] = []
+    for index, part in enumerate(location):
+        if isinstance(data, dict):
+            if part in data:
+                data = data[part]
+            elif index < len(location) - 1:
+                continue
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif real and not isinstance(part, int):
+            continue
+        real.append(part)
+    return tuple(real)
+
+
+def _dotted(location: Sequence[int | str]) -> str:
+    return ".".join(map(str, location))
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
