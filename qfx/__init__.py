@@ -1,1 +1,33 @@
 """qfx: fixed-point networks for small FPGAs, from PyTorch to bit-exact hardware."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qfx.graph.lower import lower as lower
+    from qfx.nn import calibrate as calibrate
+    from qfx.nn import convert as convert
+    from qfx.nn import exact as exact
+    from qfx.nn import freeze_bn as freeze_bn
+    from qfx.nn import freeze_formats as freeze_formats
+    from qfx.nn import param_groups as param_groups
+
+_HOMES = {  # imported on first use, so that whatever needs no torch does not load it
+    "calibrate": "qfx.nn",
+    "convert": "qfx.nn",
+    "exact": "qfx.nn",
+    "freeze_bn": "qfx.nn",
+    "freeze_formats": "qfx.nn",
+    "lower": "qfx.graph.lower",
+    "param_groups": "qfx.nn",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qfx' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

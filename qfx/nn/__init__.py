@@ -1,0 +1,33 @@
+"""Fixed-point layers that learn their binary points, and the conversion of float models to them."""
+
+from qfx.nn.affine import Affine as Affine
+from qfx.nn.affine import BatchNorm2d as BatchNorm2d
+from qfx.nn.affine import Normalize as Normalize
+from qfx.nn.calibrate import calibrate as calibrate
+from qfx.nn.calibrate import quantizers as quantizers
+from qfx.nn.compute import Conv2d as Conv2d
+from qfx.nn.compute import Linear as Linear
+from qfx.nn.constants import Codes as Codes
+from qfx.nn.control import Move as Move
+from qfx.nn.control import freeze_bn as freeze_bn
+from qfx.nn.control import freeze_formats as freeze_formats
+from qfx.nn.control import moves as moves
+from qfx.nn.control import param_groups as param_groups
+from qfx.nn.convert import convert as convert
+from qfx.nn.deform import DeformConv2d as DeformConv2d
+from qfx.nn.deform import SquareDeformConv2d as SquareDeformConv2d
+from qfx.nn.elementwise import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from qfx.nn.elementwise import Add as Add
+from qfx.nn.elementwise import AvgPool2d as AvgPool2d
+from qfx.nn.elementwise import Flatten as Flatten
+from qfx.nn.elementwise import MaxPool2d as MaxPool2d
+from qfx.nn.elementwise import ReLU as ReLU
+from qfx.nn.exact import exact as exact
+from qfx.nn.functional import cast as cast
+from qfx.nn.quantizer import Digits as Digits
+from qfx.nn.quantizer import Quantizer as Quantizer
+from qfx.nn.quantizer import Spec as Spec
+from qfx.nn.recipe import Recipe as Recipe
+from qfx.nn.trace import FIXED_LAYERS as FIXED_LAYERS
+from qfx.nn.trace import is_layer as is_layer
+from qfx.nn.trace import trace as trace

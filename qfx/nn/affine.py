@@ -1,0 +1,164 @@
+"""Per-channel multiply and add in fixed point: BatchNorm, and the normalisation of an input."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from qfx.nn.constants import Codes, quantized_codes
+from qfx.nn.integer import exact_affine
+from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
+
+
+class Normalize(nn.Module):
+    """``y = (x - mean) / std`` per channel, in float: what an input needs before the first layer.
+
+    ``qfx.convert`` makes it an Affine, so that the graph takes the raw codes of the input.
+    """
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("scale", 1 / torch.tensor(std))
+        self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * _over_channels(self.scale, x) + _over_channels(self.shift, x)
+
+
+class Affine(nn.Module):
+    """``y = output_quant(x * scale_quant(scale) + shift_quant(shift))`` per channel."""
+
+    def __init__(
+        self, scale: Tensor, shift: Tensor, *, constant_spec: Spec = CONSTANT, output_spec: Spec = ELEMENTWISE
+    ) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+        self.scale_quant = Quantizer(constant_spec, len(scale), constant=True)
+        self.shift_quant = Quantizer(constant_spec, len(scale), constant=True)
+        self.output_quant = Quantizer(output_spec, axis=1)
+        self.exact = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _apply(self, x, self.scale_quant(self.scale), self.shift_quant(self.shift))
+
+    def constants(self) -> dict[str, Codes]:
+        """Return ``scale`` and ``shift``, each (channels,), on grids of their own."""
+        return {
+            "scale": quantized_codes(self.scale_quant, self.scale, (0,)),
+            "shift": quantized_codes(self.shift_quant, self.shift, (0,)),
+        }
+
+
+class BatchNorm2d(nn.Module):
+    """``y = output_quant(x * s + b)``, ``s = scale_quant(gamma / sigma)``, ``b = shift_quant(beta - mean * s)``.
+
+    Batch statistics in training until ``frozen``, running ones otherwise. The shift takes up the scale's rounding
+    error. Constants from running statistics are computed in float64, by one function for training, evaluation, exact
+    evaluation and lowering. Takes (N, C, H, W) and (N, C).
+
+    Args:
+        folded: it only holds statistics for a convolution that it is folded into, and quantizes nothing.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        *,
+        constant_spec: Spec = CONSTANT,
+        output_spec: Spec = ELEMENTWISE,
+        folded: bool = False,
+    ) -> None:
+        super().__init__()
+        like = nn.BatchNorm2d(num_features, eps, momentum, affine)
+        self._take(like)
+        self.folded, self.frozen, self.exact = folded, False, False
+        if not folded:
+            self.scale_quant = Quantizer(constant_spec, num_features, constant=True)
+            self.shift_quant = Quantizer(constant_spec, num_features, constant=True)
+            self.output_quant = Quantizer(output_spec, axis=1)
+
+    @classmethod
+    def from_float(
+        cls, layer: nn.BatchNorm2d | nn.BatchNorm1d, constant: Spec, output: Spec, folded: bool = False
+    ) -> Self:
+        """Return the fixed-point layer that shares ``layer``'s parameters and statistics."""
+        new = cls(layer.num_features, constant_spec=constant, output_spec=output, folded=folded)
+        new._take(layer)
+        return new
+
+    def _take(self, layer: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
+        self.num_features, self.eps, self.momentum = layer.num_features, layer.eps, layer.momentum
+        self.weight, self.bias = layer.weight, layer.bias
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(layer, name))
+
+    @property
+    def observes_batches(self) -> bool:
+        """Whether the next forward uses, and records, the statistics of its batch."""
+        return self.training and not self.frozen
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if x.dtype == torch.float64 else x.float()
+        scale, shift = self._constants(*self._statistics(x if self.observes_batches else None))
+        return _apply(self, x, scale, shift)
+
+    def fold(self, weight: Tensor, bias: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of a convolution with this layer folded in; ``observed`` is its float result."""
+        mean, var = self._statistics(observed)
+        scale = self._scale(var)
+        folded = weight.to(scale.dtype) * scale.reshape(-1, *[1] * (weight.dim() - 1))
+        mean = mean if bias is None else mean - bias.to(mean.dtype)
+        return folded, self._shift(mean, scale)
+
+    def constants(self) -> dict[str, Codes]:
+        """Return ``scale`` and ``shift``, each (channels,), on grids of their own."""
+        with torch.no_grad():
+            mean, var = self._statistics(None)
+            scale = self._scale(var)
+            shift = self._shift(mean, self.scale_quant(scale))
+        return {
+            "scale": quantized_codes(self.scale_quant, scale, (0,)),
+            "shift": quantized_codes(self.shift_quant, shift, (0,)),
+        }
+
+    def _constants(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.scale_quant(self._scale(var))
+        return scale, self.shift_quant(self._shift(mean, scale))
+
+    def _scale(self, var: Tensor) -> Tensor:
+        sigma = torch.sqrt(var + self.eps)
+        return 1 / sigma if self.weight is None else self.weight.to(var.dtype) / sigma
+
+    def _shift(self, mean: Tensor, scale: Tensor) -> Tensor:
+        scaled = mean * scale
+        return -scaled if self.bias is None else self.bias.to(mean.dtype) - scaled
+
+    def _statistics(self, x: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and variance: of the batch ``x``, which the running ones then learn, or the running ones in float64."""
+        if x is None:
+            return self.running_mean.double(), self.running_var.double()
+        x = x if x.dtype == torch.float64 else x.float()
+        var, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
+        count = x.numel() // x.shape[1]
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            rate = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), rate)
+            unbiased = var.detach() * (count / max(count - 1, 1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), rate)
+        return mean, var
+
+
+def _apply(layer: Affine | BatchNorm2d, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    if layer.exact:
+        return exact_affine(x, scale, shift, layer.output_quant)
+    y = x * _over_channels(scale.to(x.dtype), x) + _over_channels(shift.to(x.dtype), x)
+    return layer.output_quant(y)
+
+
+def _over_channels(values: Tensor, x: Tensor) -> Tensor:
+    return values.reshape(1, -1, *[1] * (x.dim() - 2))

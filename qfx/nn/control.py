@@ -1,0 +1,69 @@
+"""What a training loop does with a fixed-point model: parameter groups, freezing, and the log of moves."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from qfx.nn.affine import BatchNorm2d
+from qfx.nn.calibrate import quantizers
+
+
+def param_groups(
+    model: nn.Module, lr: float, weight_decay: float = 0.0, frac_lr: float | None = None
+) -> list[dict[str, Any]]:
+    """Return an optimizer's parameter groups: weights and other parameters, then binary points.
+
+    Binary points have no weight decay and a learning rate of their own: ``frac_lr``, by default 10 times ``lr`` and at
+    most 0.02 (bits a step, under Adam).
+    """
+    fracs = [quantizer.frac for quantizer in quantizers(model).values() if quantizer.frac.requires_grad]
+    known = {id(frac) for frac in fracs} | {id(quantizer.frac) for quantizer in quantizers(model).values()}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known and parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": others, "lr": lr, "weight_decay": weight_decay}]
+    if fracs:
+        groups.append({"params": fracs, "lr": min(10 * lr, 0.02) if frac_lr is None else frac_lr, "weight_decay": 0.0})
+    return groups
+
+
+def freeze_bn(model: nn.Module, frozen: bool = True) -> None:
+    """Let BatchNorm use its running statistics, in training too, and learn them no further."""
+    for module in model.modules():
+        if isinstance(module, BatchNorm2d):
+            module.frozen = frozen
+
+
+@torch.no_grad()
+def freeze_formats(model: nn.Module, frozen: bool = True) -> None:
+    """Stop learning binary points: they stay at the integers they stand for now."""
+    for quantizer in quantizers(model).values():
+        if quantizer.learned:
+            if frozen:
+                quantizer.frac.copy_(quantizer.frac_now)
+                quantizer.frac.grad = None
+            quantizer.frac.requires_grad_(not frozen)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The binary points of one quantizer when it was calibrated, and now: one, or one per channel."""
+
+    before: tuple[int, ...]
+    now: tuple[int, ...]
+
+    @property
+    def moved(self) -> int:
+        """How many of them differ."""
+        return sum(a != b for a, b in zip(self.before, self.now, strict=True))
+
+
+def moves(model: nn.Module) -> dict[str, Move]:
+    """Return where the learned binary points of each quantizer were, and where they are."""
+    found = {}
+    for name, quantizer in quantizers(model).items():
+        if quantizer.learned:
+            before = quantizer.initial.round().reshape(-1).tolist()
+            now = quantizer.frac_now.reshape(-1).tolist()
+            found[name] = Move(tuple(int(f) for f in before), tuple(int(f) for f in now))
+    return found

@@ -1,0 +1,183 @@
+"""ReLU, addition, pooling and flatten in fixed point."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qfx.errors import LowerError
+from qfx.fixed import Fixed, encode, nearest_khot
+from qfx.nn.constants import Codes
+from qfx.nn.integer import exact_affine, exact_sum
+from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
+
+Pair = tuple[int, int]
+
+
+class ReLU(nn.Module):
+    """``y = max(x, 0)``: exact, on the codes as they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class Flatten(nn.Module):
+    """Everything but the batch in one axis, in torch's order (channel, height, width)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+class Add(nn.Module):
+    """``y = output_quant(a_quant(a) + b_quant(b))``: the operands keep binary points of their own."""
+
+    def __init__(self, *, operand_spec: Spec = ELEMENTWISE, output_spec: Spec = ELEMENTWISE) -> None:
+        super().__init__()
+        self.a_quant = Quantizer(operand_spec, axis=1)
+        self.b_quant = Quantizer(operand_spec, axis=1)
+        self.output_quant = Quantizer(output_spec, axis=1)
+        self.exact = False
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.shape != b.shape:
+            where = self.output_quant.path or "Add"
+            raise LowerError(f"the operands at '{where}' must have one shape, not {[*a.shape]} and {[*b.shape]}")
+        a, b = self.a_quant(a), self.b_quant(b)
+        return self.output_quant(exact_sum(a, b, self.output_quant.path) if self.exact else a + b)
+
+
+class MaxPool2d(nn.Module):
+    """The largest value of each window of ``input_quant(x)``; padding never wins."""
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None = None,
+        padding: int | Pair = 0,
+        *,
+        input_spec: Spec = ELEMENTWISE,
+    ) -> None:
+        super().__init__()
+        self.kernel = pair(kernel_size)
+        self.stride = pair(stride or kernel_size)
+        self.padding = pair(padding)
+        self.input_quant = Quantizer(input_spec, axis=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.input_quant(x), self.kernel, self.stride, self.padding)
+
+
+class AvgPool2d(nn.Module):
+    """``y = output_quant(sum(window of input_quant(x)) * code(1 / divisor))``: an exact sum, then a constant.
+
+    Padding counts as zeros (``count_include_pad``). The reciprocal is a constant with as many fraction bits as its
+    width allows.
+
+    Args:
+        divisor: what the sum is divided by; by default the window's size.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None = None,
+        padding: int | Pair = 0,
+        divisor: int | None = None,
+        *,
+        constant_spec: Spec = CONSTANT,
+        input_spec: Spec = ELEMENTWISE,
+        output_spec: Spec = ELEMENTWISE,
+    ) -> None:
+        super().__init__()
+        self.kernel = pair(kernel_size)
+        self.stride = pair(stride or kernel_size)
+        self.padding = pair(padding)
+        self.divisor = divisor or self.kernel[0] * self.kernel[1]
+        self.constant_spec = constant_spec
+        self.input_quant = Quantizer(input_spec, axis=1)
+        self.output_quant = Quantizer(output_spec, axis=1)
+        self.exact = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = F.avg_pool2d(self.input_quant(x), self.kernel, self.stride, self.padding, divisor_override=1)
+        return _times_reciprocal(self, total, self.divisor)
+
+    def constants(self) -> dict[str, Codes]:
+        """Return ``scale``: the reciprocal, shape (1,)."""
+        return {"scale": reciprocal(self.divisor, self.constant_spec)}
+
+
+class AdaptiveAvgPool2d(nn.Module):
+    """Average pooling to ``output_size`` windows of one size; None keeps an axis. Otherwise like AvgPool2d."""
+
+    def __init__(
+        self,
+        output_size: int | tuple[int | None, int | None],
+        *,
+        constant_spec: Spec = CONSTANT,
+        input_spec: Spec = ELEMENTWISE,
+        output_spec: Spec = ELEMENTWISE,
+    ) -> None:
+        super().__init__()
+        size = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+        self.output_size: tuple[int | None, int | None] = (size[0], size[1])
+        self.constant_spec = constant_spec
+        self.input_quant = Quantizer(input_spec, axis=1)
+        self.output_quant = Quantizer(output_spec, axis=1)
+        self.exact = False
+
+    def kernel_for(self, height: int, width: int) -> Pair:
+        """Return the window (also the stride) on an input of that size; refuse one that would be uneven."""
+        kernel = []
+        for size, wanted in zip((height, width), self.output_size, strict=True):
+            if wanted is not None and size % wanted:
+                where = self.input_quant.path or type(self).__name__
+                raise LowerError(
+                    f"the input at '{where}' must divide evenly into {wanted} windows, not be {size} wide: "
+                    "use AvgPool2d with a window of its own"
+                )
+            kernel.append(1 if wanted is None else size // wanted)
+        return kernel[0], kernel[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.kernel_for(x.shape[2], x.shape[3])
+        total = F.avg_pool2d(self.input_quant(x), kernel, kernel, divisor_override=1)
+        return _times_reciprocal(self, total, kernel[0] * kernel[1])
+
+    def constants(self, height: int, width: int) -> dict[str, Codes]:
+        """Return ``scale`` for an input of that size: the reciprocal, shape (1,)."""
+        kernel = self.kernel_for(height, width)
+        return {"scale": reciprocal(kernel[0] * kernel[1], self.constant_spec)}
+
+
+def reciprocal(divisor: int, spec: Spec) -> Codes:
+    """Return the code of ``1 / divisor``, with the most fraction bits that its word allows; a power of two is exact."""
+    if divisor & (divisor - 1) == 0:
+        return Codes(np.ones(1, dtype=np.int64), Fixed(2, divisor.bit_length() - 1), 1)
+    frac = max(spec.width - 2 + divisor.bit_length(), 0) if spec.frac is None else spec.frac
+    while 2**frac / divisor > 2 ** (spec.width - 1) - 1 and spec.frac is None:
+        frac -= 1
+    form = Fixed(spec.width, frac)
+    if spec.digits:
+        codes = nearest_khot(np.array([2.0**frac / divisor]), spec.width, spec.digits.k, spec.digits.signed)
+        return Codes(codes, form, spec.digits.k, spec.digits.signed)
+    return Codes(encode(np.array([1 / divisor]), form, spec.rounding, spec.overflow), form)
+
+
+def pair(value: int | Pair) -> Pair:
+    """Return one number for each axis."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _times_reciprocal(layer: AvgPool2d | AdaptiveAvgPool2d, total: Tensor, divisor: int) -> Tensor:
+    scale = _reciprocal_value(divisor, layer.constant_spec)
+    if layer.exact:
+        scales = torch.full((total.shape[1],), scale, dtype=torch.float64, device=total.device)
+        return exact_affine(total, scales, torch.zeros_like(scales), layer.output_quant)
+    return layer.output_quant(total * scale)
+
+
+@torch.compiler.assume_constant_result
+def _reciprocal_value(divisor: int, spec: Spec) -> float:
+    constant = reciprocal(divisor, spec)
+    return float(constant.codes[0]) * 2.0**-constant.fixed.scalar_frac

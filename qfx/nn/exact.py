@@ -1,0 +1,44 @@
+"""exact: the user's own forward on the layers used in training, with no rounding that the formats do not ask for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qfx.nn.calibrate import name_quantizers
+
+
+def exact(model: nn.Module) -> Callable[..., Any]:
+    """Return a function that evaluates ``model`` exactly, in float64, and in int64 where static bounds ask for it.
+
+    It runs the model's own forward in evaluation mode, autocast off, without gradients; inputs are real values of any
+    float or integer dtype, and results are float64. The model is left as it was.
+
+    Raises:
+        TrainError: (the function) a bound leaves int64, or a quantizer was never calibrated.
+    """
+
+    def evaluate(*inputs: Tensor) -> Any:
+        name_quantizers(model)
+        with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False), _exactly(model):
+            return model(*(x.to(torch.float64) for x in inputs))
+
+    return evaluate
+
+
+@contextmanager
+def _exactly(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    layers = [module for module in modes if hasattr(module, "exact")]
+    try:
+        model.eval()
+        for layer in layers:
+            layer.exact = True  # type: ignore[assignment]
+        yield
+    finally:
+        for layer in layers:
+            layer.exact = False  # type: ignore[assignment]
+        for module, training in modes.items():
+            module.training = training

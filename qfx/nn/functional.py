@@ -1,0 +1,150 @@
+"""Fixed-point casts of real tensors, with the gradients that let binary points be learned."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from qfx.fixed import Overflow, Rounding
+
+LN2 = math.log(2.0)
+FRAC_RANGE = (-21, 21)  # where frac is held, so that a product of three factors stays within |frac| <= 64
+WIDEST_IN_FLOAT32 = 24  # codes of wider formats are computed in float64
+
+
+def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``2**exponent`` exactly, for integers in -126..127: the exponent is written into the float's bits."""
+    return ((exponent.to(torch.int32) + 127) << 23).view(torch.float32).to(dtype)
+
+
+def round_frac(frac: Tensor) -> Tensor:
+    """The integer binary point that a real ``frac`` stands for, held within FRAC_RANGE."""
+    return torch.round(frac.detach()).clamp(*FRAC_RANGE)
+
+
+def round_real(values: Tensor, rounding: Rounding) -> Tensor:
+    """Round to integers by an ``ap_fixed`` mode, exactly.
+
+    RND is not ``floor(x + 0.5)``, which turns 0.49999997 into 1 and 8388609 into 8388610 in float32: here the distance
+    to the floor decides, and that difference is exact wherever the decision is close.
+    """
+    match rounding:
+        case Rounding.TRN:
+            return values.floor()
+        case Rounding.TRN_ZERO:
+            return values.trunc()
+        case Rounding.RND_CONV:
+            return values.round()
+        case Rounding.RND:
+            floor = values.floor()
+            return floor + (values - floor >= 0.5)
+        case Rounding.RND_MIN_INF:
+            floor = values.floor()
+            return floor + (values - floor > 0.5)
+        case _:
+            size = values.abs()
+            floor = size.floor()
+            away = size - floor >= 0.5 if rounding is Rounding.RND_INF else size - floor > 0.5
+            return torch.copysign(floor + away, values)
+
+
+def code_range(width: int, signed: bool, overflow: Overflow) -> tuple[int, int]:
+    """The codes that do not overflow; SAT_SYM has no symmetric range in one bit, as in ``ap_fixed``."""
+    if width == 0:
+        return 0, 0
+    high = (1 << (width - signed)) - 1
+    symmetric = overflow is Overflow.SAT_SYM and width > 1
+    return (-high if symmetric else -(1 << (width - 1))) if signed else 0, high
+
+
+def overflow_real(codes: Tensor, width: int, signed: bool, overflow: Overflow) -> Tensor:
+    """Bring integer-valued ``codes`` into range by an overflow mode."""
+    low, high = code_range(width, signed, overflow)
+    match overflow:
+        case Overflow.SAT | Overflow.SAT_SYM:
+            return codes.clamp(low, high)
+        case Overflow.SAT_ZERO:
+            return torch.where((codes >= low) & (codes <= high), codes, 0.0)
+        case Overflow.WRAP:
+            span = float(1 << width)
+            low_bits = codes - span * (codes / span).floor()  # exact: a multiple of the codes' own last bit
+            return torch.where(low_bits > high, low_bits - span, low_bits)
+
+
+class _Cast(torch.autograd.Function):
+    """``y = overflow(round(x * 2**frac)) * 2**-frac``.
+
+    Gradients (LSQ in the log2 domain): in range ``dy/dx = 1``, ``dy/dfrac = ln2 * (x - y)``; clipped ``dy/dx = 0``,
+    ``dy/dfrac = -ln2 * y`` with the saturated ``y``, whatever the overflow mode. The gradient of frac is multiplied by
+    ``gain``, or by LSQ's ``1 / sqrt(values per frac * largest code)`` where gain is None.
+    """
+
+    @staticmethod
+    def forward(ctx, x, frac, axis, width, signed, rounding, overflow, edges, levels, gain):  # type: ignore[no-untyped-def]
+        shape = [1] * x.dim()
+        if frac.dim():
+            shape[axis] = -1
+        exponent = round_frac(frac).reshape(shape)
+        step = power_of_two(-exponent, x.dtype)
+        scaled = x * power_of_two(exponent, x.dtype)
+        low, high = code_range(width, signed, overflow)
+        if levels is None:
+            rounded = round_real(scaled, rounding)
+            codes = overflow_real(rounded, width, signed, overflow)
+            inside = (rounded >= low) & (rounded <= high)
+        else:
+            size = scaled.abs()
+            found = levels.to(x.dtype)[torch.bucketize(size, edges.to(x.dtype))]
+            codes = torch.copysign(found, scaled)
+            inside = size < levels[-1] + 0.5
+        y = codes * step
+        saturated = scaled.clamp(low, high) * step if levels is None else y
+        ctx.save_for_backward(inside, torch.where(inside, x - y, -saturated))
+        ctx.frac_shape, ctx.axis, ctx.gain, ctx.largest = frac.shape, axis, gain, max(high, 1)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        inside, slope = ctx.saved_tensors
+        others = [axis for axis in range(grad.dim()) if not ctx.frac_shape or axis != ctx.axis % grad.dim()]
+        to_frac = (grad * slope).sum(others) if others else grad * slope
+        gain = ctx.gain
+        if gain is None:
+            gain = (grad.numel() / max(ctx.frac_shape.numel(), 1) * ctx.largest) ** -0.5
+        to_frac = (to_frac * (LN2 * gain)).to(torch.float32)
+        return grad * inside, to_frac, None, None, None, None, None, None, None, None
+
+
+def cast(
+    x: Tensor,
+    frac: Tensor,
+    width: int,
+    signed: bool = True,
+    rounding: Rounding = Rounding.RND,
+    overflow: Overflow = Overflow.SAT,
+    *,
+    axis: int = 0,
+    khot: tuple[Tensor, Tensor] | None = None,
+    gain: float | None = 1.0,
+) -> Tensor:
+    """Return the fixed-point value of each element, with learnable binary points.
+
+    Args:
+        x: real values; computed in float64 if they are float64 or the width asks for it, else in float32.
+        frac: real binary point, a scalar or one per entry of ``axis``; rounded, and held within FRAC_RANGE.
+        khot: (edges, levels) of a K-hot word: the magnitudes it holds and the midpoints between them.
+        gain: factor on the gradient of ``frac``; None for LSQ's (Esser et al., 2020, section 2.2).
+
+    Returns:
+        values in float32 or float64.
+    """
+    wide = x.dtype == torch.float64 or width > WIDEST_IN_FLOAT32
+    edges, levels = khot or (None, None)
+    x = x.to(torch.float64 if wide else torch.float32)
+    return _Cast.apply(x, frac, axis, width, signed, rounding, overflow, edges, levels, gain)
+
+
+def cast_to_grid(x: Tensor, frac: Tensor) -> Tensor:
+    """Round to multiples of ``2**-frac`` (RND) without a range; the gradient passes straight through."""
+    codes = round_real(x.detach() * power_of_two(frac, x.dtype), Rounding.RND)
+    return codes * power_of_two(-frac, x.dtype) + (x - x.detach())

@@ -1,0 +1,57 @@
+"""What calibration remembers of the values that reach a quantizer."""
+
+import torch
+from torch import Tensor
+
+from qfx.errors import TrainError
+
+SAMPLES = 1 << 16  # values kept per batch
+
+
+class Observer:
+    """The range of all values seen, and an even subsample of each batch.
+
+    Args:
+        axis: the channel axis if the quantizer is per channel, else None.
+        constant: the values are constants that training will move: a channel's range is taken 1.25 times as large,
+            and at least an eighth of the largest channel's.
+    """
+
+    def __init__(self, axis: int | None, constant: bool = False) -> None:
+        self.per_channel, self.constant = axis is not None, constant
+        self._axis = axis
+        self.low = 0.0
+        self._parts: list[Tensor] = []
+        self._peak: Tensor | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been seen."""
+        return self._peak is None
+
+    def add(self, x: Tensor) -> None:
+        """Record one tensor."""
+        if not torch.isfinite(x).all():
+            raise TrainError("the values seen in calibration must be finite, but NaN or infinity is among them")
+        rows = x.float().movedim(self._axis, 0).flatten(1) if self.per_channel and x.dim() > 1 else x.float()
+        rows = rows.reshape(len(rows), -1) if self.per_channel else rows.reshape(1, -1)
+        peak = rows.abs().amax(1)
+        self._peak = peak if self._peak is None else torch.maximum(self._peak, peak)
+        self.low = min(self.low, rows.min().item())
+        self._parts.append(rows[:, :: max(1, rows.numel() // SAMPLES)].clone())
+
+    def samples(self) -> Tensor:
+        """The kept values: (channels, n), or (n,) if not per channel."""
+        rows = torch.cat(self._parts, 1)
+        return rows if self.per_channel else rows[0]
+
+    def frac_for(self, largest: float) -> Tensor:
+        """The finest frac with which the code ``largest`` still covers the range seen, per channel or one.
+
+        A channel that was all zero takes the frac of the largest one.
+        """
+        assert self._peak is not None
+        peak = torch.maximum(self._peak * 1.25, self._peak.max() / 8) if self.constant else self._peak
+        peak = torch.where(peak > 0, peak, peak.max().clamp_min(2.0**-20))
+        frac = torch.floor(torch.log2(largest / peak.double())).float()
+        return frac if self.per_channel else frac[0]

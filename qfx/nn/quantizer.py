@@ -1,0 +1,188 @@
+"""The quantizer: one format with a learnable binary point, and the statistics that initialise it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qfx.errors import TrainError
+from qfx.fixed import Fixed, Overflow, Rounding
+from qfx.fixed.khot import magnitudes
+from qfx.nn.functional import FRAC_RANGE, cast, code_range, round_frac
+from qfx.nn.observe import Observer
+
+WIDEST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """At most ``k`` non-zero digits in a constant's word: digits {0,1}, or {-1,0,1} if signed."""
+
+    k: int
+    signed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a recipe says of one quantization point."""
+
+    width: int = 8
+    frac: int | None = None  # None: learned
+    signed: bool | None = None  # None: decided by calibration, unsigned if nothing negative was seen
+    rounding: Rounding = Rounding.RND
+    overflow: Overflow = Overflow.SAT
+    per_channel: bool = False
+    digits: Digits | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.width <= WIDEST:
+            raise TrainError(f"the width of a quantizer must lie in 0..{WIDEST}, not {self.width}")
+        if self.frac is not None and not FRAC_RANGE[0] <= self.frac <= FRAC_RANGE[1]:
+            raise TrainError(f"the frac of a quantizer must lie in {FRAC_RANGE[0]}..{FRAC_RANGE[1]}, not {self.frac}")
+        if self.digits and self.signed is False:
+            raise TrainError("a K-hot word must be signed: its digits are those of a sign-magnitude number")
+
+
+WEIGHT = Spec(signed=True, overflow=Overflow.SAT_SYM, per_channel=True)
+CONSTANT = Spec(signed=True, overflow=Overflow.SAT_SYM, per_channel=True)
+ACTIVATION = Spec()
+ELEMENTWISE = Spec()
+
+
+class Quantizer(nn.Module):
+    """``y = overflow(round(x * 2**frac)) * 2**-frac`` with a learned ``frac``.
+
+    ``frac`` is a real parameter that is rounded in use; its gradient is DESIGN.md 3's, times LSQ's
+    ``1 / sqrt(values per frac * largest code)``. In use it is held within -21..21. The width, the sign and whether it
+    was calibrated are kept in the state_dict; a quantizer that has no binary point yet refuses to run.
+
+    Args:
+        spec: width, modes, and what is fixed beforehand.
+        channels: number of channels along ``axis`` if the spec is per channel.
+        axis: the channel axis of the tensors it meets: 0 for weights and constants, 1 for activations.
+        constant: it holds a layer's constants, which training moves: calibration leaves them room.
+    """
+
+    def __init__(self, spec: Spec, channels: int = 1, axis: int = 0, constant: bool = False) -> None:
+        super().__init__()
+        self.spec, self.axis, self.constant = spec, axis, constant
+        shape = (channels,) if spec.per_channel else ()
+        start = torch.full(shape, float(spec.frac or 0))
+        self.frac = nn.Parameter(start.clone(), requires_grad=spec.frac is None)
+        self.register_buffer("initial", start)  # frac as calibrated, for the log of moves
+        self.signed = spec.signed is not False
+        self.calibrated = spec.frac is not None and spec.signed is not None
+        self.observer: Observer | None = None
+        self.path = ""
+        edges, levels = _khot_tables(spec)
+        self.register_buffer("edges", edges, persistent=False)
+        self.register_buffer("levels", levels, persistent=False)
+
+    @property
+    def learned(self) -> bool:
+        """Whether the recipe leaves the binary point to training."""
+        return self.spec.frac is None
+
+    @property
+    def width(self) -> int:
+        """Bits of a code, sign included."""
+        return self.spec.width
+
+    @property
+    def frac_now(self) -> Tensor:
+        """The integer binary points in use, as a detached float tensor."""
+        return round_frac(self.frac)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.observer is not None:
+            self.observer.add(x.detach())
+            return x
+        if not self.calibrated:
+            raise TrainError(
+                f"quantizer '{self.path or type(self).__name__}' must be calibrated before it runs: "
+                "call qfx.calibrate(model, batches) once after qfx.convert"
+            )
+        if self.spec.width == 0:
+            return x * 0.0
+        spec, mode = self.spec, self.spec.overflow
+        return cast(
+            x, self.frac, spec.width, self.signed, spec.rounding, mode, axis=self.axis, khot=self._khot, gain=None
+        )
+
+    @property
+    def _khot(self) -> tuple[Tensor, Tensor] | None:
+        return None if self.levels is None else (self.edges, self.levels)
+
+    def format(self) -> Fixed:
+        """Return the format in use; its channels, if any, are those of ``axis``."""
+        fracs = [int(frac) for frac in self.frac_now.reshape(-1).tolist()]
+        return Fixed(self.spec.width, tuple(fracs) if self.spec.per_channel else fracs[0], self.signed)
+
+    def codes(self, values: Tensor) -> np.ndarray:
+        """Return the int64 codes of ``values``, computed in float64, axes as given."""
+        with torch.no_grad():
+            values = self(values.detach().to(torch.float64)).cpu()
+        shape = [1] * values.dim()
+        if self.spec.per_channel:
+            shape[self.axis] = -1
+        return np.ldexp(values.numpy(), self.frac_now.cpu().int().reshape(shape).numpy()).astype(np.int64)
+
+    @torch.no_grad()
+    def start_at(self, frac: Tensor, signed: bool) -> None:
+        """Take an initial format, as far as the spec leaves it open, and count as calibrated."""
+        if self.spec.signed is None:
+            self.signed = signed
+        if self.learned:
+            self.frac.copy_(frac.clamp(*FRAC_RANGE).to(self.frac))
+        self.initial.copy_(self.frac)
+        self.calibrated = True
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Choose the initial format from what the observer has seen: least squared error at this width."""
+        observer, self.observer = self.observer, None
+        if observer is None or observer.empty:
+            raise TrainError(f"quantizer '{self.path}' must see data in calibration, but no batch reached it")
+        signed = self.spec.signed if self.spec.signed is not None else observer.low < 0
+        self.signed = signed
+        largest = self.levels[-1].item() if self.levels is not None else code_range(self.width, signed, Overflow.SAT)[1]
+        samples = observer.samples().to(self.frac.device)
+        best = observer.frac_for(largest or 1).to(self.frac.device)
+        if self.learned and not self.constant:
+            best = self._least_error(samples, best)
+        self.start_at(best, signed)
+
+    def _least_error(self, samples: Tensor, widest: Tensor) -> Tensor:
+        """The frac, from the one that clips nothing to 4 bits finer, with the least squared error; ties: the widest."""
+        errors = []
+        for finer in range(5):
+            frac = (widest + finer).clamp(*FRAC_RANGE)
+            y = cast(samples, frac, self.width, self.signed, self.spec.rounding, Overflow.SAT, khot=self._khot)
+            errors.append(((y - samples) ** 2).mean(-1))
+        return widest + torch.stack(errors).argmin(0)
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor([self.spec.width, self.signed, self.calibrated], dtype=torch.int64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        width, signed, calibrated = (int(value) for value in state)
+        if width != self.spec.width:
+            raise TrainError(
+                f"quantizer '{self.path}' must have the checkpoint's width {width}, not {self.spec.width}: "
+                "convert with the recipe that the checkpoint was trained with"
+            )
+        self.signed, self.calibrated = bool(signed), bool(calibrated)
+
+    def extra_repr(self) -> str:
+        spec = self.spec
+        digits = f", {spec.digits.k}-hot{' signed' if spec.digits.signed else ''}" if spec.digits else ""
+        name = str(self.format()) if self.calibrated else f"{spec.width} bits, not calibrated"
+        return f"{name}, {spec.rounding}, {spec.overflow}{digits}"
+
+
+def _khot_tables(spec: Spec) -> tuple[Tensor | None, Tensor | None]:
+    if spec.digits is None:
+        return None, None
+    levels = torch.tensor(magnitudes(spec.width, spec.digits.k, spec.digits.signed), dtype=torch.float32)
+    return (levels[1:] + levels[:-1]) / 2, levels

@@ -1,0 +1,178 @@
+"""The recipe: which format each quantization point of each layer gets."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qfx.errors import QfxError, TrainError
+from qfx.fixed import Fixed, Overflow, Rounding
+from qfx.nn.quantizer import ACTIVATION, CONSTANT, ELEMENTWISE, WEIGHT, Digits, Spec
+
+POINTS: dict[str, Spec] = {
+    "input": Spec(),
+    "weight": WEIGHT,
+    "constant": CONSTANT,
+    "elementwise": ELEMENTWISE,
+    "activation": ACTIVATION,
+    "output": Spec(),
+}
+_VECTORS = ("weight", "constant")  # the points that may have one binary point per channel
+_KEYS = ("width", "frac", "signed", "granularity", "rounding", "overflow", "digits", "learn_width")
+
+
+class Recipe:
+    """Formats by quantization point: defaults, and patterns over module paths of which the last match wins.
+
+    Args:
+        source: ``{"default": {point: spec}, "layers": {pattern: {point: spec}}}``, a YAML file of that, or None. A spec
+            is a width, a format such as ``u5.0``, or a mapping of ``width``, ``frac`` (``learn`` or an integer),
+            ``signed``, ``granularity`` (``tensor`` or ``channel``), ``rounding``, ``overflow`` and ``digits``
+            (``{k, signed}``); what a mapping leaves out is the point's default. Beside the points, ``fold: true``
+            folds a BatchNorm into the convolution before it.
+
+    Raises:
+        TrainError: an unknown key or an impossible value, with the key's path.
+    """
+
+    def __init__(self, source: Mapping[str, Any] | Path | None = None) -> None:
+        content = yaml.safe_load(source.read_text()) if isinstance(source, Path) else source
+        content = _mapping(content or {}, "recipe")
+        _known(content, ("default", "layers"), "recipe")
+        self._default = _layer(_mapping(content.get("default") or {}, "default"), "default")
+        layers = _mapping(content.get("layers") or {}, "layers")
+        self._layers = {
+            str(pattern): _layer(_mapping(points, f"layers.{pattern}"), f"layers.{pattern}")
+            for pattern, points in layers.items()
+        }
+        self._unused = {(pattern, point) for pattern, points in self._layers.items() for point in points}
+        self._unused |= {(pattern, "") for pattern in self._layers}
+
+    def spec(self, path: str, point: str) -> Spec:
+        """Return the format of one point of the layer at ``path``."""
+        found = self._find(path, point)
+        return found if isinstance(found, Spec) else POINTS[point]
+
+    def fold(self, path: str) -> bool:
+        """Return whether the BatchNorm at ``path`` is to be folded."""
+        return self._find(path, "fold") is True
+
+    def names(self, path: str, point: str) -> bool:
+        """Return whether a pattern, not only the default, speaks of this point of this layer."""
+        return any(fnmatchcase(path, pattern) and point in points for pattern, points in self._layers.items())
+
+    def check_used(self) -> None:
+        """Refuse patterns, and points of patterns, that no layer has asked for."""
+        for pattern, point in sorted(self._unused):
+            if not point:
+                raise TrainError(f"recipe pattern 'layers.{pattern}' must match a layer of the model, but matches none")
+            if (pattern, "") not in self._unused:
+                raise TrainError(f"recipe key 'layers.{pattern}.{point}' must match a layer that has this point")
+
+    def _find(self, path: str, point: str) -> Spec | bool | None:
+        found = self._default.get(point)
+        for pattern, points in self._layers.items():
+            if fnmatchcase(path, pattern):
+                self._unused.discard((pattern, ""))
+                if point in points:
+                    self._unused.discard((pattern, point))
+                    found = points[point]
+        return found
+
+
+def _layer(points: Mapping[str, Any], where: str) -> dict[str, Spec | bool]:
+    if "bias" in points:
+        raise TrainError(f"recipe key '{where}.bias' must be left out: a bias follows its input and weight formats")
+    _known(points, (*POINTS, "fold"), where)
+    return {
+        point: _boolean(given, f"{where}.fold") if point == "fold" else _spec(given, point, f"{where}.{point}")
+        for point, given in points.items()
+    }
+
+
+def _spec(given: Any, point: str, where: str) -> Spec:
+    base = POINTS[point]
+    try:
+        if isinstance(given, str):
+            fixed = Fixed.parse(given)
+            return replace(base, width=fixed.width, frac=fixed.scalar_frac, signed=fixed.signed)
+        if isinstance(given, int) and not isinstance(given, bool):
+            return replace(base, width=given)
+        return replace(base, **_fields(_mapping(given, where), point, where))
+    except TrainError as error:
+        raise error if "recipe" in str(error) else TrainError(f"{error}, in recipe key '{where}'") from None
+    except QfxError as error:
+        raise TrainError(f"{error}, in recipe key '{where}'") from None
+
+
+def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
+    _known(given, _KEYS, where)
+    fields: dict[str, Any] = {}
+    for key, value in given.items():
+        place = f"{where}.{key}"
+        match key:
+            case "width":
+                fields["width"] = _integer(value, place)
+            case "frac":
+                fields["frac"] = None if value == "learn" else _integer(value, place)
+            case "signed":
+                fields["signed"] = _boolean(value, place)
+            case "rounding":
+                fields["rounding"] = Rounding(_choice(value, [*Rounding], place))
+            case "overflow":
+                fields["overflow"] = Overflow(_choice(value, [*Overflow], place))
+            case "granularity":
+                fields["per_channel"] = _choice(value, ["tensor", "channel"], place) == "channel"
+                if fields["per_channel"] and point not in _VECTORS:
+                    raise TrainError(f"recipe key '{place}' must be 'tensor': only weights and constants have channels")
+            case "digits":
+                fields["digits"] = _digits(value, point, place)
+            case "learn_width":
+                if _boolean(value, place):
+                    raise TrainError(f"recipe key '{place}' must be false: widths cannot be learned yet, state a width")
+    if isinstance(fields.get("frac"), int) and point in _VECTORS:
+        fields.setdefault("per_channel", False)
+    return fields
+
+
+def _digits(value: Any, point: str, where: str) -> Digits:
+    if point not in _VECTORS:
+        raise TrainError(f"recipe key '{where}' must stand at one of {', '.join(_VECTORS)}, not at {point}")
+    given = _mapping(value, where)
+    _known(given, ("k", "signed"), where)
+    if "k" not in given or _integer(given["k"], f"{where}.k") < 1:
+        raise TrainError(f"recipe key '{where}.k' must be at least 1, not {given.get('k')}")
+    return Digits(given["k"], _boolean(given.get("signed", False), f"{where}.signed"))
+
+
+def _known(given: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    for key in given:
+        if key not in keys:
+            raise TrainError(f"recipe key '{where}.{key}' must be one of {', '.join(keys)}")
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TrainError(f"recipe key '{where}' must be a mapping, not {value!r}")
+    return value
+
+
+def _integer(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TrainError(f"recipe key '{where}' must be an integer, not {value!r}")
+    return value
+
+
+def _boolean(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise TrainError(f"recipe key '{where}' must be true or false, not {value!r}")
+    return value
+
+
+def _choice(value: Any, choices: list[str], where: str) -> str:
+    if value not in choices:
+        raise TrainError(f"recipe key '{where}' must be one of {', '.join(choices)}, not {value!r}")
+    return str(value)

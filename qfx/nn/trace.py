@@ -1,0 +1,75 @@
+"""Tracing a model into calls of whole layers, for convert and for lowering."""
+
+from torch import fx, nn
+
+from qfx.errors import LowerError
+from qfx.nn.affine import Affine, BatchNorm2d, Normalize
+from qfx.nn.compute import Conv2d, Linear
+from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
+from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, MaxPool2d, ReLU
+from qfx.nn.quantizer import Quantizer
+
+FIXED_LAYERS = (
+    Quantizer,
+    Conv2d,
+    Linear,
+    DeformConv2d,
+    BatchNorm2d,
+    Affine,
+    ReLU,
+    Add,
+    MaxPool2d,
+    AvgPool2d,
+    AdaptiveAvgPool2d,
+    Flatten,
+)
+_LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize)
+
+
+class _Tracer(fx.Tracer):
+    """Torch's tracer, to which the layers of qfx.nn are leaves as well."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """Return ``model`` as a GraphModule whose ``call_module`` nodes are torch's and qfx.nn's layers.
+
+    The layers are the model's own, not copies; a node's ``meta['nn_module_stack']`` names where it was called.
+
+    Raises:
+        LowerError: the forward depends on data, or cannot be traced for another reason.
+    """
+    tracer = _Tracer()
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:  # whatever the user's forward raises on proxies
+        raise LowerError(
+            f"the forward of {type(model).__name__} must be traceable by torch.fx, without branches or loops that "
+            f"depend on data: {error}"
+        ) from error
+    return fx.GraphModule(tracer.root, graph, type(model).__name__)
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Return whether lowering knows this module: a fixed-point layer, or one that does nothing in evaluation."""
+    return isinstance(module, (*FIXED_LAYERS, nn.Identity, nn.Dropout, nn.Dropout2d))
+
+
+def scope(node: fx.Node) -> str:
+    """Return the path of the module in whose forward a functional call stands, with a dot behind, or ''."""
+    stack = list(node.meta.get("nn_module_stack", {}))
+    return f"{stack[-1]}." if stack and stack[-1] else ""
+
+
+def call_name(node: fx.Node) -> str:
+    """Return the plain name of the function or method that a node calls."""
+    target = node.target
+    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+    return name.removesuffix("_") if not name.startswith("_") else name
+
+
+def node_path(node: fx.Node) -> str:
+    """Return the module path under which a node is spoken of in messages and recipes."""
+    return str(node.target) if node.op in ("call_module", "get_attr") else scope(node) + call_name(node)
