@@ -10,6 +10,7 @@ from qfx.fixed.format import Fixed as Fixed
 from qfx.fixed.format import Overflow as Overflow
 from qfx.fixed.format import Rounding as Rounding
 from qfx.fixed.format import fixed_for_range as fixed_for_range
+from qfx.fixed.format import simplest_frac as simplest_frac
 from qfx.fixed.khot import count_digits as count_digits
 from qfx.fixed.khot import digits_of as digits_of
 from qfx.fixed.khot import nearest_khot as nearest_khot

@@ -1,7 +1,7 @@
 """Fixed-point formats: what a code means, its range, and how formats are written."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -109,7 +109,7 @@ class Fixed:
         return f"{'s' if self.signed else 'u'}{self.width}.{frac}"
 
 
-def fixed_for_range(low: int, high: int, frac: int | Sequence[int]) -> Fixed:
+def fixed_for_range(low: int, high: int, frac: int | Iterable[int]) -> Fixed:
     """Return the smallest format whose codes include ``low..high``; it is unsigned if ``low`` is not negative."""
     if low > high:
         raise FormatError(f"a range must not be empty, but {low} is above {high}")
@@ -121,10 +121,11 @@ def fixed_for_range(low: int, high: int, frac: int | Sequence[int]) -> Fixed:
         raise FormatError(
             f"codes {low}..{high} need {width} bits, but at most {MAX_WIDTH} are allowed: narrow the operands"
         )
-    return Fixed(width, frac if isinstance(frac, int) else _simplest(frac), signed=low < 0)
+    return Fixed(width, frac if isinstance(frac, int) else simplest_frac(frac), signed=low < 0)
 
 
-def _simplest(fracs: Sequence[int]) -> int | tuple[int, ...]:
+def simplest_frac(fracs: Iterable[int]) -> int | tuple[int, ...]:
+    """Return the binary points of the channels as a Fixed takes them: one number where all are equal."""
     values = tuple(int(frac) for frac in fracs)
     return values[0] if len(set(values)) == 1 else values
 

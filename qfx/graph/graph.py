@@ -145,10 +145,12 @@ class GraphBuilder:
         self.constants: dict[str, Constant] = {}
         self._types: dict[str, TensorType] = {}
 
-    def constant(self, name: str, codes: np.ndarray, fixed: Fixed, **digits: int | bool) -> str:
-        """Add a constant and return its name; ``digits`` are Constant's ``max_digits`` and ``signed_digits``."""
+    def constant(
+        self, name: str, codes: np.ndarray, fixed: Fixed, max_digits: int | None = None, signed_digits: bool = False
+    ) -> str:
+        """Add a constant (see Constant) and return its name."""
         self._require_new(name)
-        self.constants[name] = Constant(codes, fixed, **digits)  # type: ignore[arg-type]
+        self.constants[name] = Constant(codes, fixed, max_digits, signed_digits)
         return name
 
     def add(self, name: str, op: Op, *inputs: str) -> str:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from qfx.errors import GraphError
-from qfx.fixed import Fixed, Overflow, Rounding, fixed_for_range, requantize
+from qfx.fixed import Fixed, Overflow, Rounding, fixed_for_range, requantize, simplest_frac
 from qfx.graph.tensor import Constant, Operand, TensorType, accumulator, largest_magnitude, operand_type
 from qfx.graph.window import Pair, Quad, output_size, taps
 
@@ -172,7 +172,7 @@ class Affine(Op):
         fracs = x.fixed.fracs(x.channels) + scale.fixed.fracs(x.channels)
         _require_grid(shift, fracs, "shift")
         bound = (np.abs(scale.codes).astype(object) * largest_magnitude(x.fixed) + np.abs(shift.codes)).max()
-        return TensorType(x.shape, accumulator(int(bound), _simplest(fracs)))
+        return TensorType(x.shape, accumulator(int(bound), simplest_frac(fracs)))
 
     def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
         return codes[0] * codes[1] + codes[2]
@@ -284,7 +284,7 @@ class Flatten(Op):
         return TensorType((x.size,), x.fixed)
 
     def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
-        return codes[0].reshape(len(codes[0]), -1)
+        return codes[0].reshape(len(codes[0]), operand_type(operands[0]).size)
 
 
 OPS: dict[str, type[Op]] = {
@@ -298,6 +298,8 @@ def _constant(operand: Operand, role: str, axes: int) -> Constant:
         raise GraphError(f"the {role} must be a constant, not a tensor")
     if operand.codes.ndim != axes:
         raise GraphError(f"the {role} must have {axes} axes, not shape {operand.codes.shape}")
+    if not operand.codes.size:
+        raise GraphError(f"the {role} must have at least one element along each axis, not shape {operand.codes.shape}")
     return operand
 
 
@@ -314,7 +316,7 @@ def _require_scalar(x: TensorType, what: str) -> None:
 def _require_grid(constant: Constant, fracs: np.ndarray, role: str) -> None:
     if (constant.fixed.fracs(len(fracs)) != fracs).any():
         raise GraphError(
-            f"the {role} must sit on the grid of the products, frac {_simplest(fracs)}, not {constant.fixed.frac}"
+            f"the {role} must sit on the grid of the products, frac {simplest_frac(fracs)}, not {constant.fixed.frac}"
         )
 
 
@@ -327,19 +329,14 @@ def _product_sum(
 ) -> Fixed:
     """The accumulator's format: bound = sum(|w|) * max|x| + |b| of the worst output channel."""
     fracs = x.fixed.scalar_frac + weight.fixed.fracs(filters)
-    bound = np.abs(weight.codes).sum(axis=summed).astype(object) * largest_magnitude(x.fixed)
+    bound = _exact_sum(np.abs(weight.codes), summed) * largest_magnitude(x.fixed)
     if bias:
         constant = _constant(bias[0], "bias", 1)
         if constant.codes.shape != (filters,):
             raise GraphError(f"the bias must have {filters} channels, not shape {constant.codes.shape}")
         _require_grid(constant, fracs, "bias")
         bound = bound + np.abs(constant.codes)
-    return accumulator(int(bound.max()), _simplest(fracs))
-
-
-def _simplest(fracs: np.ndarray) -> int | tuple[int, ...]:
-    values = tuple(int(frac) for frac in fracs)
-    return values[0] if len(set(values)) == 1 else values
+    return accumulator(int(bound.max()), simplest_frac(fracs))
 
 
 def _at_least_one_bit(low: int, high: int, frac: int | tuple[int, ...]) -> Fixed:

@@ -1,6 +1,6 @@
 """What flows along the edges of a graph: tensors with a shape and a format, and constants with their codes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,6 @@ def largest_magnitude(fixed: Fixed) -> int:
     return max(-fixed.min_code, fixed.max_code)
 
 
-def accumulator(bound: int, fracs: Sequence[int] | int) -> Fixed:
+def accumulator(bound: int, fracs: Iterable[int] | int) -> Fixed:
     """The signed format in which sums of magnitude up to ``bound`` are exact in any order of summation."""
     return fixed_for_range(-max(int(bound), 1), int(bound), fracs)
