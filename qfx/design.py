@@ -1,0 +1,207 @@
+"""A design folder: design.yaml as a checked, frozen model, and the Python objects that it names."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from qfx import resources, yamlfile
+from qfx.errors import DesignError, FormatError
+from qfx.fixed import Fixed
+
+FILE_NAME = "design.yaml"
+
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+def _reference(text: str) -> str:
+    if not re.fullmatch(r"[\w/]+\.py:[A-Za-z_]\w*", text):
+        raise ValueError("must name something in a Python file of the design, such as model.py:Net")
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", text):
+        raise ValueError("must start with a small letter and have at most 40 small letters, digits and underscores")
+    return text
+
+
+Reference = Annotated[str, AfterValidator(_reference)]
+
+
+class _Section(BaseModel):
+    """A mapping in which every key is known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputSection(_Section):
+    """What the host sends: one frame of integer codes."""
+
+    format: str  # such as u8.0
+    shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)]  # channels last
+
+    @field_validator("format")
+    @classmethod
+    def _is_a_format(cls, text: str) -> str:
+        with suppress(FormatError):
+            fixed = Fixed.parse(text)
+            if fixed.width > 0 and not fixed.per_channel:
+                return text
+        raise ValueError("must be a format with one binary point, such as u8.0")
+
+    @property
+    def fixed(self) -> Fixed:
+        """The format of a code."""
+        return Fixed.parse(self.format)
+
+
+class TargetSection(_Section):
+    """What the plan has to reach."""
+
+    cycles: Positive | None = None  # per frame; None: as few as fit the board
+    clock_mhz: Annotated[float, Field(gt=0, le=1000)] | None = None  # None: the board's
+
+
+class PhaseSection(_Section):
+    """One run of the training loop."""
+
+    epochs: Positive
+    lr: Rate
+
+
+class TrainingSection(_Section):
+    """How the step train works."""
+
+    float_: PhaseSection = Field(PhaseSection(epochs=60, lr=3e-3), alias="float")
+    fixed: PhaseSection = PhaseSection(epochs=30, lr=1e-3)
+    batch: Positive = 64
+    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=16, strict=True)], ...], Field(min_length=1)] = (4,)
+    """Bits of weights and activations, one run each; the first is the one that is lowered."""
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class AccuracySection(_Section):
+    """What is to be reached on the test set; less is a warning."""
+
+    minimum: Percent | None = None
+    below_float: Percent | None = None  # points that fixed point may lose
+
+
+class DesignFile(_Section):
+    """The content of design.yaml."""
+
+    name: Annotated[str, AfterValidator(_name)]
+    model: Reference  # a class or function that makes the float network when called without arguments
+    data: Reference  # a function without arguments that returns qfx.train.Data
+    augment: Reference | None = None  # a function from a batch of training inputs to another one
+    input: InputSection
+    board: str
+    target: TargetSection = TargetSection()
+    recipe: dict[str, Any] = {}  # checked by qfx.convert (TRAINING: quantization points)
+    training: TrainingSection = TrainingSection()
+    accuracy: AccuracySection = AccuracySection()
+
+
+class Design:
+    """A design folder, checked."""
+
+    def __init__(self, folder: Path, content: DesignFile, argument: str) -> None:
+        self.folder = folder
+        self.content = content
+        self.argument = argument  # how the user named it, for the commands that we propose
+        self._modules: dict[Path, ModuleType] = {}
+
+    @classmethod
+    def load(cls, where: Path | str) -> Design:
+        """Read a design from its folder, or the shipped one of that name.
+
+        Raises:
+            DesignError: there is none, or its design.yaml is not as it must be (file, line and key are named).
+        """
+        folder = _find(where)
+        return cls(folder, yamlfile.load(folder / FILE_NAME, DesignFile, DesignError), str(where))
+
+    @property
+    def name(self) -> str:
+        """The design's name."""
+        return self.content.name
+
+    @property
+    def build_folder(self) -> Path:
+        """Where results go: ``build`` in the design folder; for a shipped or read-only one, ``build/NAME`` here."""
+        shipped = "_data" in self.folder.parts or not os.access(self.folder, os.W_OK)
+        return Path("build") / self.name if shipped else self.folder / "build"
+
+    @property
+    def sources(self) -> list[Path]:
+        """The Python files of the design."""
+        return sorted(p for p in self.folder.rglob("*.py") if "build" not in p.relative_to(self.folder).parts)
+
+    def object(self, reference: str, key: str) -> Any:
+        """Return what ``model.py:Net`` names; ``key`` is the key in design.yaml, for the error."""
+        file, name = reference.split(":")
+        module = self._module(self.folder / file, key)
+        if not hasattr(module, name):
+            raise DesignError(f"{self.folder / FILE_NAME}: {key} must name something in {file}, not {name!r}")
+        return getattr(module, name)
+
+    def _module(self, path: Path, key: str) -> ModuleType:
+        if path in self._modules:
+            return self._modules[path]
+        if not path.is_file():
+            raise DesignError(f"{self.folder / FILE_NAME}: {key} must name a file of the design, but {path} is missing")
+        name = f"qfx_design_{self.name}_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None  # a .py file always has them
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            line = _line_in(error, path)
+            raise DesignError(
+                f"{path}{line}: the design's Python must load, but {type(error).__name__}: {error}"
+            ) from error
+        self._modules[path] = module
+        return module
+
+
+def _find(where: Path | str) -> Path:
+    folder = Path(where)
+    if folder.is_file() and folder.name == FILE_NAME:
+        return folder.parent
+    if (folder / FILE_NAME).is_file():
+        return folder
+    shipped = resources.path("designs")
+    if folder.name == str(where) and (shipped / folder / FILE_NAME).is_file():
+        return shipped / folder
+    names = ", ".join(sorted(p.parent.name for p in shipped.glob(f"*/{FILE_NAME}"))) or "none"
+    raise DesignError(
+        f"a design must be a folder with a {FILE_NAME}, or one of the shipped designs ({names}), not {str(where)!r}: "
+        "`qfx new NAME` makes one"
+    )
+
+
+def _line_in(error: Exception, path: Path) -> str:
+    """``:<line>`` of the last place in ``path`` that an exception passed."""
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f":{line}" if line else ""

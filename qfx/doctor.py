@@ -1,0 +1,78 @@
+"""Which programs and packages qfx works with, which of them are here, and what to do about the others."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+from qfx.errors import ToolError
+from qfx.tools import gxx, verilator, yosys
+
+_APT = "on Debian or Ubuntu: apt install"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One program or package: its version where it is found, and the remedy where it is not."""
+
+    name: str
+    used_for: str
+    version: str | None
+    remedy: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it can be used."""
+        return self.version is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, and ``ok``."""
+        return {**asdict(self), "ok": self.ok}
+
+
+def checks() -> list[Check]:
+    """Look for everything that a build uses."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return [
+        Check("python", "everything", python if sys.version_info >= (3, 11) else None, "install Python 3.11 or later"),
+        _package("torch", "training, lowering"),
+        _package("numpy", "everything"),
+        _package("safetensors", "checkpoints, graphs"),
+        _package("scikit-learn", "the data of designs/digits"),
+        _package("hls4ml", "hls"),
+        _program("g++", "csim, simulation", gxx.version),
+        _command("make", "simulation"),
+        _command("perl", "simulation"),
+        _program("verilator", "simulation, lint", verilator.version),
+        _package("cocotb", "simulation"),
+        _program("yosys", "synth", yosys.version),
+        _package("matplotlib", "the report's plots"),
+    ]
+
+
+def versions() -> dict[str, str]:
+    """The versions of what was found, by name, for reports."""
+    return {check.name: check.version for check in checks() if check.version}
+
+
+def _package(name: str, used_for: str) -> Check:
+    try:
+        version: str | None = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        version = None
+    return Check(name, used_for, version, f"pip install {name}")
+
+
+def _command(name: str, used_for: str) -> Check:
+    return Check(name, used_for, shutil.which(name), f"{_APT} {name}")
+
+
+def _program(name: str, used_for: str, version: Callable[[], str]) -> Check:
+    try:
+        return Check(name, used_for, version(), "")
+    except ToolError as error:
+        return Check(name, used_for, None, str(error).rpartition(": ")[2])

@@ -1,0 +1,134 @@
+"""The runs of a design's training: float, then fixed point at each width, each saved with what it reached."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from qfx.design import Design
+from qfx.errors import TrainError
+from qfx.nn import calibrate, convert, exact, moves, quantizers
+from qfx.train.data import Data
+from qfx.train.loop import Settings, accuracy, fit
+
+WEIGHTS = "weights.safetensors"
+METRICS = "metrics.json"
+_CALIBRATION = 1024  # training inputs that initial formats are taken from
+
+Progress = Callable[[float, str], None]
+
+
+def load_data(design: Design) -> Data:
+    """Return the design's data, checked."""
+    data = _call(design, "data", design.content.data)
+    if not isinstance(data, Data):
+        raise TrainError(f"data {design.content.data} must return a qfx.train.Data, not {type(data).__name__}")
+    data.check_shape(design.content.input.shape)
+    return data
+
+
+def float_model(design: Design) -> nn.Module:
+    """Return the design's float network, freshly initialised from its seed."""
+    torch.manual_seed(design.content.training.seed)
+    model = _call(design, "model", design.content.model)
+    if not isinstance(model, nn.Module):
+        raise TrainError(f"model {design.content.model} must make a torch.nn.Module, not {type(model).__name__}")
+    return model
+
+
+def fixed_model(design: Design, model: nn.Module, width: int) -> nn.Module:
+    """Return the fixed-point copy of a float network by the design's recipe, with ``width`` as its default.
+
+    The recipe's own defaults for weights and activations win at the first width of the design, and its patterns
+    always: they name what is to stay as it is.
+    """
+    recipe = design.content.recipe
+    default = dict(recipe.get("default") or {})
+    if width != design.content.training.widths[0] or "weight" not in default:
+        default["weight"] = _with_width(default.get("weight"), width)
+    if width != design.content.training.widths[0] or "activation" not in default:
+        default["activation"] = _with_width(default.get("activation"), width)
+    default.setdefault("input", design.content.input.format)
+    return convert(model, {**recipe, "default": default}, example(design))
+
+
+def example(design: Design, batch: int = 2) -> torch.Tensor:
+    """Return a batch of zeros in the shape of the design's input."""
+    shape = design.content.input.shape
+    return torch.zeros(batch, shape[-1], *shape[:-1])
+
+
+def train_float(design: Design, data: Data, folder: Path, progress: Progress) -> None:
+    """Train the float network and save it."""
+    model = float_model(design)
+    fit(model, data, _settings(design, design.content.training.float_), progress, _augment(design))
+    _save(folder, model, {"accuracy": accuracy(model, data.test_x, data.test_y)})
+
+
+def train_fixed(design: Design, data: Data, start: Path, width: int, folder: Path, progress: Progress) -> None:
+    """Convert the float network saved in ``start``, calibrate it, train it on in fixed point and save it."""
+    model = fixed_model(design, load_weights(float_model(design), start), width)
+    calibrate(model.eval(), data.train_x[:_CALIBRATION].split(256))
+    quantized = accuracy(exact(model), data.test_x, data.test_y)
+    fit(model, data, _settings(design, design.content.training.fixed), progress, _augment(design))
+    reached = accuracy(exact(model), data.test_x, data.test_y)
+    points = {name: {"before": move.before, "now": move.now} for name, move in moves(model).items()}
+    formats = {name: str(quantizer.format()) for name, quantizer in quantizers(model).items()}
+    _save(folder, model, {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats})
+
+
+def trained_model(design: Design, folder: Path) -> nn.Module:
+    """Return the trained fixed-point network of the design's first width from its checkpoint."""
+    model = fixed_model(design, float_model(design), design.content.training.widths[0])
+    return load_weights(model, folder).eval()
+
+
+def load_weights(model: nn.Module, folder: Path) -> nn.Module:
+    """Load a checkpoint; every key must be there, and no other."""
+    path = folder / WEIGHTS
+    try:
+        model.load_state_dict(load_file(path), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainError(f"{path} must hold the weights of this network: {error}: train again") from error
+    return model
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """Return what a run reached."""
+    found: dict[str, Any] = json.loads((folder / METRICS).read_text("utf-8"))
+    return found
+
+
+def _save(folder: Path, model: nn.Module, reached: Mapping[str, Any]) -> None:
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    (folder / METRICS).write_text(json.dumps(reached, indent=1) + "\n", encoding="utf-8")
+
+
+def _settings(design: Design, phase: Any) -> Settings:
+    training = design.content.training
+    return Settings(epochs=phase.epochs, lr=phase.lr, batch=training.batch, seed=training.seed)
+
+
+def _augment(design: Design) -> Any:
+    reference = design.content.augment
+    return design.object(reference, "augment") if reference else None
+
+
+def _with_width(spec: Any, width: int) -> Any:
+    return {**spec, "width": width} if isinstance(spec, Mapping) else width
+
+
+def _call(design: Design, key: str, reference: str) -> Any:
+    made = design.object(reference, key)
+    try:
+        return made()
+    except Exception as error:
+        raise TrainError(
+            f"{key} {reference} must work when called without arguments, but {type(error).__name__}: {error}"
+        ) from error
