@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,9 +31,20 @@ def load(path: Path, model: type[_Model], error: type[QfxError] = DesignError) -
     try:
         return model.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as invalid:
-        # A misspelt key gives two complaints, and the unknown one explains the missing one.
-        first = min(invalid.errors(), key=lambda e: (e["type"] != "extra_forbidden", _line(node, e["loc"])))
-        raise error(f"{path}:{_line(node, first['loc'])}: {_sentence(dict(first), model, data)}") from None
+        found = _worst(invalid, node, data)
+        raise error(f"{path}:{_line(node, found['loc'])}: {_sentence(found, model)}") from None
+
+
+def _worst(invalid: ValidationError, node: yaml.Node, data: object) -> dict[str, Any]:
+    """Return the complaint to show, its location in the file's own terms.
+
+    That is the first in the file, but an unknown key before all others (a misspelt key gives two complaints, and this
+    one explains the other), and of a union's branches the one that went deepest.
+    """
+    errors = [{**e, "loc": _real(e["loc"], data, e["type"] == "missing")} for e in invalid.errors()]
+    places = [e["loc"] for e in errors]
+    deepest = [e for e in errors if not any(place[: len(e["loc"])] == e["loc"] != place for place in places)]
+    return min(deepest, key=lambda e: (e["type"] != "extra_forbidden", _line(node, e["loc"])))
 
 
 def _parse(path: Path, error: type[QfxError]) -> yaml.Node:
@@ -89,7 +101,7 @@ def _line(node: yaml.Node, location: Sequence[int | str]) -> int:
         if isinstance(node, yaml.MappingNode):
             found = [(key, value) for key, value in node.value if str(key.value) == str(part)]
             if not found:
-                continue  # pydantic names union branches in locations
+                break
             line, node = found[0][0].start_mark.line + 1, found[0][1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
@@ -97,10 +109,10 @@ def _line(node: yaml.Node, location: Sequence[int | str]) -> int:
     return line
 
 
-def _sentence(found: dict[str, Any], model: type[BaseModel], data: object) -> str:
+def _sentence(found: dict[str, Any], model: type[BaseModel]) -> str:
     """Return what is wrong, in the form ``<key.path> must ..., not ...``."""
-    location, kind, message = tuple(found["loc"]), str(found["type"]), str(found["msg"])
-    name = _dotted(_real(location, data)) or "the file"
+    location, kind, message = found["loc"], str(found["type"]), str(found["msg"])
+    name = _dotted(location) or "the file"
     if kind == "missing":
         return f"{name} must be given, but is missing"
     if kind == "extra_forbidden":
@@ -110,8 +122,13 @@ def _sentence(found: dict[str, Any], model: type[BaseModel], data: object) -> st
         return f"{name} must be one of the known keys ({', '.join(known)}), not {str(location[-1])!r}{hint}"
     for start in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(start)
-    condition = message.replace("Input should", "must", 1) if message.startswith("Input should") else message
-    condition = condition.replace("an object", "a mapping").replace("a valid array", "a list").replace("a valid ", "a ")
+    condition = re.sub(r"^\w+ should", "must", message)
+    condition = (
+        condition.replace("an object", "a mapping")
+        .replace("a valid integer", "an integer")
+        .replace("a valid array", "a list")
+        .replace("a valid ", "a ")
+    )
     if condition.startswith("must "):
         return f"{name} {condition}, not {_show(found['input'])}"
     return f"{name} must be legal, not {_show(found['input'])}: {condition}"
@@ -141,18 +158,18 @@ def _inner_model(annotation: Any) -> Any:
     return None
 
 
-def _real(location: Sequence[int | str], data: object) -> tuple[int | str, ...]:
-    """Return ``location`` without the names of union branches that pydantic adds; the last part always stays."""
+def _real(location: Sequence[int | str], data: object, missing: bool) -> tuple[int | str, ...]:
+    """Return ``location`` without what is not in the file: the names of union branches, which pydantic adds.
+
+    The last part of a ``missing`` key's location stays.
+    """
     real: list[int | str] = []
     for index, part in enumerate(location):
-        if isinstance(data, dict):
-            if part in data:
-                data = data[part]
-            elif index < len(location) - 1:
-                continue
+        if isinstance(data, dict) and part in data:
+            data = data[part]
         elif isinstance(data, list) and isinstance(part, int) and part < len(data):
             data = data[part]
-        elif real and not isinstance(part, int):
+        elif not (missing and index == len(location) - 1):
             continue
         real.append(part)
     return tuple(real)

@@ -1,0 +1,96 @@
+"""A YAML file with a mistake is refused with file, line and key path, in one form of words."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from qfx import yamlfile
+from qfx.errors import DesignError, PlanError
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    width: int = Field(gt=0)
+    names: tuple[str, ...] = ()
+    short: float = Field(1.0, alias="long-name")
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    inner: Inner
+    parts: dict[str, Inner] = {}
+    either: int | Inner = 0
+
+
+GOOD = """\
+inner:
+  width: 3
+  names: [a, b]
+parts:
+  p:
+    width: 4
+    long-name: 2
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "file.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_good_file_becomes_the_model(tmp_path):
+    outer = yamlfile.load(write(tmp_path, GOOD), Outer)
+    assert outer.inner.names == ("a", "b") and outer.parts["p"].short == 2.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("width: 3", "width: wide", ":2: inner.width must be an integer, not 'wide'"),
+        ("width: 3", "width: 3.5", ":2: inner.width must be an integer, not 3.5"),
+        ("width: 3", "width: '3'", ":2: inner.width must be an integer, not '3'"),
+        ("width: 3", "width: yes", ":2: inner.width must be an integer, not True"),
+        ("width: 3", "width: 0", ":2: inner.width must be greater than 0, not 0"),
+        ("width: 3", "widht: 3", ":2: inner.widht must be one of the known keys (width, names, long-name), not 'widht'"
+         ": did you mean 'width'?"),
+        ("    width: 4\n", "", ":5: parts.p.width must be given, but is missing"),
+        ("[a, b]", "[a, 1]", ":3: inner.names.1 must be a string, not 1"),
+        ("[a, b]", "a", ":3: inner.names must be a list, not 'a'"),
+        ("long-name: 2", "long: 2", ":7: parts.p.long must be one of the known keys (width, names, long-name), "
+         "not 'long'"),
+        ("  names", "  width: 4\n  names", ":3: inner.width must stand once, not twice"),
+        ("[a, b]", "[a, b", ":4: the file must be YAML: expected ',' or ']', but got ':'"),
+        ("parts:", "either:\n  width: x\nparts:", ":5: either.width must be an integer, not 'x'"),
+        ("[a, b]", "!!python/object/apply:os.getcwd []", ":3: the file must be plain YAML: could not determine a"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_line_key_and_value(tmp_path, old, new, complaint):
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(DesignError) as caught:
+        yamlfile.load(path, Outer)
+    assert str(caught.value).startswith(f"{path}{complaint}")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", ":1: the file must be a mapping of keys to values, but is empty"),
+        ("- 1\n", ":1: the file must be a mapping of keys to values, not [1]"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, complaint):
+    path = write(tmp_path, text)
+    with pytest.raises(PlanError) as caught:
+        yamlfile.load(path, Outer, PlanError)
+    assert str(caught.value) == f"{path}{complaint}"
+
+
+def test_a_missing_file_and_one_that_is_not_text_are_refused(tmp_path):
+    with pytest.raises(DesignError, match=r"none\.yaml must exist, but there is no such file"):
+        yamlfile.load(tmp_path / "none.yaml", Outer)
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DesignError, match=r"bytes\.yaml must be readable as UTF-8 text"):
+        yamlfile.load(tmp_path / "bytes.yaml", Outer)
