@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qfx.fixed import Fixed, requantize
+from qfx.fixed import MAX_WIDTH, Fixed, Overflow, requantize
 from qfx.graph.graph import Graph, Node
 from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Requantize, SumPool
+
+_BEYOND = (1 << MAX_WIDTH) - 1  # no code is larger
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,14 +87,20 @@ def _magnitude_of_sum(node: Node, weight: np.ndarray, x: np.ndarray) -> np.ndarr
 
 def _requantized(op: Requantize, source: Fixed, x: Range) -> Range:
     """Monotonic modes map the ends to the ends; where a value may wrap or turn zero, the whole format is reachable."""
-    beyond = 1 << 62
-    ends = np.stack([x.low, x.high]).clip(-beyond + 1, beyond - 1).astype(np.int64)
-    wide = Fixed(62, op.to.frac)
-    moved = requantize(ends, source, wide, op.rounding)
-    if op.overflow in ("WRAP", "SAT_ZERO") and (moved.min() < op.to.min_code or moved.max() > op.to.max_code):
+    ends = np.stack([x.low, x.high]).clip(-_BEYOND, _BEYOND).astype(np.int64)
+    if op.overflow in (Overflow.WRAP, Overflow.SAT_ZERO) and _leaves(ends, source, op):
         return _full(op.to, len(x.low))
     low, high = requantize(ends, source, op.to, op.rounding, op.overflow).astype(object)
     return Range(low, high)
+
+
+def _leaves(ends: np.ndarray, source: Fixed, op: Requantize) -> bool:
+    """Whether an end lies outside the format: seen in the widest one, or by what SAT_ZERO does where that ends too."""
+    wide = requantize(ends, source, Fixed(MAX_WIDTH, op.to.frac), op.rounding, Overflow.SAT)
+    saturated, zeroed = (
+        requantize(ends, source, op.to, op.rounding, mode) for mode in (Overflow.SAT, Overflow.SAT_ZERO)
+    )
+    return bool((wide < op.to.min_code).any() or (wide > op.to.max_code).any() or (saturated != zeroed).any())
 
 
 def _full(fixed: Fixed, channels: int) -> Range:

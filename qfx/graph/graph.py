@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from qfx.errors import GraphError
+from qfx.errors import GraphError, QfxError
 from qfx.fixed import Fixed, Overflow, Rounding, decode, encode
 from qfx.graph.ops import Input, Op
 from qfx.graph.tensor import Constant, Operand, TensorType
@@ -132,7 +132,8 @@ class Graph:
         fixed: Fixed = self.input.type.fixed
         if codes.size and (codes.min() < fixed.min_code or codes.max() > fixed.max_code):
             raise GraphError(
-                f"input codes must lie in {fixed.min_code}..{fixed.max_code} ({fixed}), not {codes.min()}..{codes.max()}"
+                f"input codes must lie in {fixed.min_code}..{fixed.max_code} ({fixed}), "
+                f"not {codes.min()}..{codes.max()}"
             )
 
 
@@ -162,7 +163,7 @@ class GraphBuilder:
         operands = [self.constants[i] if i in self.constants else self._types[i] for i in inputs]
         try:
             kind = op.infer(operands)
-        except GraphError as error:
+        except QfxError as error:
             raise GraphError(f"node {name!r} ({type(op).__name__}): {error}") from error
         self.nodes.append(Node(name, op, inputs, kind))
         self._types[name] = kind

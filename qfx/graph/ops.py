@@ -339,6 +339,13 @@ def _product_sum(
     return accumulator(int(bound.max()), simplest_frac(fracs))
 
 
+def _exact_sum(magnitudes: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """The sums as Python integers; they leave int64 only where the codes are absurdly wide."""
+    if int(magnitudes.max()) * magnitudes.size >= 1 << 63:
+        magnitudes = magnitudes.astype(object)
+    return magnitudes.sum(axis=axes).astype(object)
+
+
 def _at_least_one_bit(low: int, high: int, frac: int | tuple[int, ...]) -> Fixed:
     fixed = fixed_for_range(low, high, frac)
     return fixed if fixed.width else Fixed(1, frac, signed=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -23,6 +24,37 @@ VERSION = 1  # of the file format; a change bumps it and adds an old file to tes
 JSON_NAME = "graph.json"
 TENSORS_NAME = "graph.safetensors"
 _SMALLEST = (np.int8, np.int16, np.int32, np.int64)
+
+
+class _Strict(BaseModel):
+    """Part of the file: exactly these keys, exactly these types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _NodeEntry(_Strict):
+    name: str
+    op: str
+    fields: dict[str, Any]
+    inputs: list[str]
+    shape: list[int]
+    fixed: str
+
+
+class _ConstantEntry(_Strict):
+    fixed: str
+    max_digits: int | None
+    signed_digits: bool
+
+
+class _File(_Strict):
+    format: str
+    version: int
+    name: str
+    nodes: list[_NodeEntry]
+    constants: dict[str, _ConstantEntry]
+    outputs: list[str]
+    tensors_sha256: str
 
 
 def save(graph: Graph, folder: Path) -> Path:
@@ -56,12 +88,16 @@ def load(path: Path) -> Graph:
             f"{tensors} must hold the weights that {path.name} was written with, but its hash differs: lower again"
         )
     try:
-        graph = _graph_from_json(content, load_tensors(raw))
+        graph = _graph_from_file(_File.model_validate(content), load_tensors(raw))
+        verify(graph)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise GraphError(f"{path} must be a whole qfx graph, but at {where!r}: {first['msg']}") from error
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise GraphError(f"{path} must be a whole qfx graph, but {type(error).__name__}: {error}") from error
+        raise GraphError(f"{tensors} must hold integer tensors, but {type(error).__name__}: {error}") from error
     except QfxError as error:
         raise GraphError(f"{path}: {error}") from error
-    verify(graph)
     return graph
 
 
@@ -69,7 +105,8 @@ def fingerprint(graph: Graph) -> str:
     """A sha256 of everything in the graph, for up-to-date checks and manifests."""
     digest = hashlib.sha256(_digest(_graph_to_json(graph)).encode())
     for name in sorted(graph.constants):
-        digest.update(graph.constants[name].codes.tobytes())
+        codes = graph.constants[name].codes
+        digest.update(f"{codes.shape}".encode() + codes.tobytes())
     return digest.hexdigest()
 
 
@@ -120,21 +157,26 @@ def _graph_to_json(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _graph_from_json(content: dict[str, Any], tensors: dict[str, np.ndarray]) -> Graph:
+def _graph_from_file(file: _File, tensors: dict[str, np.ndarray]) -> Graph:
+    if set(tensors) != set(file.constants):
+        differing = sorted(set(tensors) ^ set(file.constants))
+        raise GraphError(
+            f"{TENSORS_NAME} must hold exactly the constants of {JSON_NAME}, but they differ in {differing}"
+        )
     constants = {
-        name: Constant(tensors[name], Fixed.parse(entry["fixed"]), entry["max_digits"], entry["signed_digits"])
-        for name, entry in content["constants"].items()
+        name: Constant(tensors[name], Fixed.parse(entry.fixed), entry.max_digits, entry.signed_digits)
+        for name, entry in file.constants.items()
     }
     nodes = tuple(
         Node(
-            entry["name"],
-            _op_from_json(entry["name"], entry["op"], entry["fields"]),
-            tuple(entry["inputs"]),
-            TensorType(tuple(entry["shape"]), Fixed.parse(entry["fixed"])),
+            entry.name,
+            _op_from_json(entry.name, entry.op, entry.fields),
+            tuple(entry.inputs),
+            TensorType(tuple(entry.shape), Fixed.parse(entry.fixed)),
         )
-        for entry in content["nodes"]
+        for entry in file.nodes
     )
-    return Graph(content["name"], nodes, constants, tuple(content["outputs"]))
+    return Graph(file.name, nodes, constants, tuple(file.outputs))
 
 
 def _op_from_json(name: str, kind: str, values: dict[str, Any]) -> Op:
@@ -144,24 +186,34 @@ def _op_from_json(name: str, kind: str, values: dict[str, Any]) -> Op:
     wanted = {field.name for field in fields(OPS[kind])}  # type: ignore[arg-type]
     if set(values) != wanted:
         raise GraphError(f"node {name!r} ({kind}) must have the fields {sorted(wanted)}, not {sorted(values)}")
-    return OPS[kind](**{field: _field_from_json(hints[field], value) for field, value in values.items()})
+    where = f"node {name!r} ({kind}): the field"
+    return OPS[kind](**{f: _field_from_json(f"{where} {f!r}", hints[f], value) for f, value in values.items()})
 
 
 def _field_to_json(value: Any) -> Any:
     return str(value) if isinstance(value, (Fixed, str)) else list(value) if isinstance(value, tuple) else value
 
 
-def _field_from_json(hint: Any, value: Any) -> Any:
-    if hint is Fixed:
-        return Fixed.parse(value)
-    if hint is int or get_origin(hint) is tuple:
-        whole = value if isinstance(value, list) else [value]
-        if isinstance(value, list) != (hint is not int) or not all(type(item) is int for item in whole):
-            raise GraphError(f"a field must be {hint}, not {value!r}")
-        if hint is not int and get_args(hint)[-1] is not Ellipsis and len(whole) != len(get_args(hint)):
-            raise GraphError(f"a field must have {len(get_args(hint))} numbers, not {value!r}")
-        return tuple(whole) if isinstance(value, list) else value
-    return hint(value)
+def _field_from_json(where: str, hint: Any, value: Any) -> Any:
+    if get_origin(hint) is tuple:
+        lengths = () if get_args(hint)[-1] is Ellipsis else (len(get_args(hint)),)
+        whole = isinstance(value, list) and all(type(item) is int for item in value)
+        if whole and (not lengths or len(value) in lengths):
+            return tuple(value)
+        wanted = f"a list of {lengths[0] if lengths else 'any number of'} integers"
+    elif hint is int:
+        if type(value) is int:
+            return value
+        wanted = "an integer"
+    elif hint is Fixed:
+        if isinstance(value, str):
+            return Fixed.parse(value)
+        wanted = "a format like 's8.3'"
+    else:
+        if value in list(hint):
+            return hint(value)
+        wanted = f"one of {', '.join(hint)}"
+    raise GraphError(f"{where} must be {wanted}, not {value!r}")
 
 
 def _narrowed(codes: np.ndarray) -> np.ndarray:

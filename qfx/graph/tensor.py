@@ -47,6 +47,8 @@ class Constant:
         codes = np.asarray(self.codes)
         if codes.dtype.kind not in "iu":
             raise GraphError(f"a constant's codes must be integers, not {codes.dtype}")
+        if codes.dtype == np.uint64 and codes.size and codes.max() > np.iinfo(np.int64).max:
+            raise GraphError(f"a constant's codes must fit 64 bits with sign, not {codes.max()}")
         codes = codes.astype(np.int64)
         codes.setflags(write=False)
         object.__setattr__(self, "codes", codes)

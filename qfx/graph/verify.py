@@ -5,9 +5,10 @@ import re
 import numpy as np
 
 from qfx.errors import GraphError, QfxError
+from qfx.fixed import Fixed
 from qfx.graph.bounds import static_ranges
 from qfx.graph.graph import Graph, Node
-from qfx.graph.ops import DeformConv2d, Input
+from qfx.graph.ops import DeformConv2d, Input, Requantize
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 
@@ -62,11 +63,12 @@ def _check_constant(graph: Graph, name: str) -> None:
     fixed, codes = constant.fixed, constant.codes
     inside = codes.size == 0 or (codes.min() >= fixed.min_code and codes.max() <= fixed.max_code)
     _require(inside, "G6", f"the codes of constant {name!r} must lie in {fixed.min_code}..{fixed.max_code} ({fixed})")
-    if fixed.per_channel:
+    if isinstance(fixed.frac, tuple):
+        channels = codes.shape[-1] if codes.ndim else 0
         _require(
-            codes.ndim > 0 and len(fixed.fracs(codes.shape[-1])) > 0,
+            len(fixed.frac) == channels,
             "G6",
-            f"constant {name!r} must have a channel axis",
+            f"constant {name!r} must have a binary point for each of its {channels} channels, not {len(fixed.frac)}",
         )
 
 
@@ -99,10 +101,15 @@ def _check_types(graph: Graph) -> None:
             "G8",
             f"node {node.name!r} must have shape {inferred.shape}, not {node.type.shape}",
         )
-        channels = inferred.channels
-        same = (node.type.fixed.fracs(channels) == inferred.fixed.fracs(channels)).all()
         _require(
-            bool(same), "G8", f"node {node.name!r} must have frac {inferred.fixed.frac}, not {node.type.fixed.frac}"
+            _same_fracs(node.type.fixed, inferred.fixed, inferred.channels),
+            "G8",
+            f"node {node.name!r} must have frac {inferred.fixed.frac}, not {node.type.fixed.frac}",
+        )
+        _require(
+            node.type.fixed == inferred.fixed or not isinstance(node.op, (Input, Requantize)),
+            "G8",
+            f"node {node.name!r} must have its operation's format {inferred.fixed}, not {node.type.fixed}",
         )
     ranges = static_ranges(graph)
     for node in graph.nodes:
@@ -121,6 +128,12 @@ def _check_types(graph: Graph) -> None:
                 f"the offset of node {node.name!r} must be proved to lie in 0..{node.op.max_dilation}, "
                 f"but may reach {reach}",
             )
+
+
+def _same_fracs(a: Fixed, b: Fixed, channels: int) -> bool:
+    if any(isinstance(fixed.frac, tuple) and len(fixed.frac) != channels for fixed in (a, b)):
+        return False
+    return bool((a.fracs(channels) == b.fracs(channels)).all())
 
 
 def _require(condition: bool, rule: str, sentence: str) -> None:

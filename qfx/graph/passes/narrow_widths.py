@@ -5,7 +5,7 @@ from dataclasses import replace
 from qfx.fixed import Fixed, fixed_for_range
 from qfx.graph.bounds import Range, static_ranges
 from qfx.graph.graph import Graph, Node
-from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, SumPool
+from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, MaxPool, SumPool
 from qfx.graph.passes.rebuild import operands_of
 from qfx.graph.tensor import TensorType
 
@@ -19,21 +19,41 @@ def narrow_widths(graph: Graph) -> Graph:
     chose (Input, Requantize) stay. The bounds of a Clamp shrink with the format that they are codes of.
     """
     ranges = static_ranges(graph)
+    kept = _below_clamps_that_always_act(graph, ranges)
     known: dict[str, TensorType] = {}
     nodes = []
     for node in graph.nodes:
-        if isinstance(node.op, Clamp):
-            fixed = known[node.inputs[0]].fixed
-            low, high = (min(max(bound, fixed.min_code), fixed.max_code) for bound in (node.op.low, node.op.high))
-            node = replace(node, op=Clamp(low, high))
-        node = replace(node, type=node.op.infer(operands_of(node, graph.constants, known)))
-        node = _narrowed(node, ranges[node.name]) if isinstance(node.op, _EXACT) else node
+        if node.name not in kept:
+            node = _narrowed(_retyped(node, graph, known), ranges[node.name])
         known[node.name] = node.type
         nodes.append(node)
     return graph.replace_nodes(tuple(nodes))
 
 
+def _below_clamps_that_always_act(graph: Graph, ranges: dict[str, Range]) -> set[str]:
+    """The nodes whose format must stay, since a Clamp's bound, a code of that format, lies beyond what they reach."""
+    kept: set[str] = set()
+    for node in reversed(graph.nodes):
+        if isinstance(node.op, Clamp):
+            x = ranges[node.inputs[0]]
+            if node.op.low > x.high.max() or node.op.high < x.low.min():
+                kept.update((node.name, *node.inputs))
+        if node.name in kept and isinstance(node.op, (Clamp, MaxPool, Flatten)):
+            kept.update(node.inputs)
+    return kept
+
+
+def _retyped(node: Node, graph: Graph, known: dict[str, TensorType]) -> Node:
+    if isinstance(node.op, Clamp):
+        fixed = known[node.inputs[0]].fixed
+        low, high = (min(max(bound, fixed.min_code), fixed.max_code) for bound in (node.op.low, node.op.high))
+        node = replace(node, op=Clamp(low, high))
+    return replace(node, type=node.op.infer(operands_of(node, graph.constants, known)))
+
+
 def _narrowed(node: Node, proved: Range) -> Node:
+    if not isinstance(node.op, _EXACT):
+        return node
     low, high = int(proved.low.min()), int(proved.high.max())
     fixed = fixed_for_range(min(low, -1) if node.type.fixed.signed else low, high, node.type.fixed.frac)
     fixed = fixed if fixed.width else Fixed(1, fixed.frac, signed=False)

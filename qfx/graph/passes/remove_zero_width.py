@@ -17,11 +17,13 @@ def remove_zero_width(graph: Graph) -> Graph:
     A Requantize to width 0 becomes a Clamp to 0..0 and a Requantize of that zero to one bit.
     """
     constants = {name: _one_bit(constant) for name, constant in graph.constants.items()}
+    widths = [constant.fixed.width for constant in graph.constants.values()]
+    if all((*widths, *(node.type.fixed.width for node in graph.nodes))):
+        return graph
+    names = {*graph.constants, *graph.by_name}
     nodes: list[Node] = []
     for node in graph.nodes:
-        nodes += _zeroed(node) if isinstance(node.op, Requantize) and node.op.to.width == 0 else [node]
-    if len(nodes) == len(graph.nodes) and constants == dict(graph.constants):
-        return graph
+        nodes += _zeroed(node, names) if isinstance(node.op, Requantize) and node.op.to.width == 0 else [node]
     return retype(graph, tuple(nodes), constants)
 
 
@@ -31,10 +33,13 @@ def _one_bit(constant: Constant) -> Constant:
     return Constant(np.zeros_like(constant.codes), replace(constant.fixed, width=1), None)
 
 
-def _zeroed(node: Node) -> list[Node]:
+def _zeroed(node: Node, names: set[str]) -> list[Node]:
     assert isinstance(node.op, Requantize)
+    clamp = f"{node.name}.zero"
+    while clamp in names:
+        clamp += "_"
     zero = TensorType(node.type.shape, Fixed(1, node.op.to.frac, signed=False))
     return [
-        Node(f"{node.name}.zero", Clamp(0, 0), node.inputs, zero),
-        Node(node.name, Requantize(zero.fixed, Rounding.TRN, Overflow.SAT), (f"{node.name}.zero",), zero),
+        Node(clamp, Clamp(0, 0), node.inputs, zero),
+        Node(node.name, Requantize(zero.fixed, Rounding.TRN, Overflow.SAT), (clamp,), zero),
     ]

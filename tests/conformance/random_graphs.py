@@ -1,0 +1,260 @@
+"""Seeded random legal graphs that reach every combination of operation, rounding, overflow, per-channel and width 0."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from qfx.fixed import Fixed, Overflow, Rounding, simplest_frac
+from qfx.graph import Graph, GraphBuilder
+from qfx.graph.ops import (
+    OPS,
+    Add,
+    Affine,
+    Clamp,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Flatten,
+    Input,
+    MaxPool,
+    Requantize,
+    SumPool,
+)
+
+
+class Cell(NamedTuple):
+    """A Requantize in its surroundings: which operation it reads, how it rounds, what it meets."""
+
+    op: str
+    rounding: Rounding
+    overflow: Overflow
+    per_channel: bool  # the binary points of what it reads
+    zero_width: bool  # of its own format
+
+
+# Only sums of products and their clamps have a binary point for each channel (SPEC.md, N2); all else is impossible.
+PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Clamp")
+CELLS = frozenset(
+    Cell(*cell)
+    for cell in product(OPS, Rounding, Overflow, (False, True), (False, True))
+    if cell[0] in PER_CHANNEL_OPS or not cell[3]
+)
+
+
+def hits(graph: Graph) -> Iterator[Cell]:
+    """Yield the cell of each Requantize of a graph."""
+    for node in graph.nodes:
+        if isinstance(node.op, Requantize):
+            read = graph.by_name[node.inputs[0]]
+            yield Cell(
+                type(read.op).__name__,
+                node.op.rounding,
+                node.op.overflow,
+                read.type.fixed.per_channel,
+                node.op.to.width == 0,
+            )
+
+
+def random_graphs(seed: int, count: int, blocks: int = 6, largest: int = 7) -> Iterator[Graph]:
+    """Yield ``count`` legal graphs; together they hit the cells evenly, each cell before any cell twice.
+
+    Args:
+        blocks: how many layers or residual blocks a graph has before its head.
+        largest: the largest height, width or number of channels.
+    """
+    rng = np.random.default_rng(seed)
+    decks: dict[tuple[str, bool], list[tuple[Rounding, Overflow]]] = {}
+    for index in range(count):
+        yield _Author(f"random_{seed}_{index}", rng, decks, largest).write(blocks)
+
+
+def random_codes(graph: Graph, count: int, seed: int) -> np.ndarray:
+    """Return input codes: all lowest, all highest, a checkerboard of both, all zero, then random ones."""
+    fixed, shape = graph.input.type.fixed, graph.input.type.shape
+    rng = np.random.default_rng(seed)
+    board = np.where(np.indices(shape).sum(axis=0) % 2, fixed.min_code, fixed.max_code)
+    special = [np.full(shape, fixed.min_code), np.full(shape, fixed.max_code), board, np.zeros(shape, dtype=np.int64)]
+    random = rng.integers(fixed.min_code, fixed.max_code, size=(max(count - 4, 0), *shape), endpoint=True)
+    return np.concatenate([np.stack(special)[:count], random])
+
+
+class _Author:
+    """Writes one graph, layer by layer; the current tensor always has one binary point."""
+
+    def __init__(
+        self,
+        name: str,
+        rng: np.random.Generator,
+        decks: dict[tuple[str, bool], list[tuple[Rounding, Overflow]]],
+        largest: int,
+    ) -> None:
+        self.rng, self.decks, self.largest = rng, decks, largest
+        self.builder = GraphBuilder(name)
+
+    def write(self, blocks: int) -> Graph:
+        height, width, channels = (int(self.rng.integers(least, self.largest + 1)) for least in (2, 2, 1))
+        fixed = Fixed(int(self.rng.integers(1, 9)), int(self.rng.integers(-2, 5)), bool(self.rng.integers(2)))
+        x = self.settle(self.builder.add(self.name("Input"), Input((height, width, channels), fixed)))
+        layers = (self.conv, self.deform, self.affine, self.clamp, self.max_pool, self.sum_pool, self.requantize)
+        for _ in range(blocks):
+            layer = layers[self.rng.integers(len(layers))]
+            y = self.settle(layer(x))
+            if self.rng.random() < 0.4 and self.builder.type(y).shape == self.builder.type(x).shape:
+                y = self.settle(self.builder.add(self.name("Add"), Add(), *self.rng.permutation([x, y])))
+            x = y
+        if self.rng.random() < 0.7:
+            x = self.settle(self.builder.add(self.name("Flatten"), Flatten(), x))
+            x = self.settle(self.dense(x))
+        return self.builder.build(x)
+
+    # What follows each operation.
+
+    def settle(self, x: str) -> str:
+        """Bring a result back to one binary point and few bits, sometimes with a branch of width 0 added to it."""
+        if self.rng.random() < 0.3:
+            x = self.clamp(x)
+        if self.rng.random() < 0.25:
+            x = self.affine(x)
+        wide = self.narrowed(x)
+        if self.rng.random() < 0.5:
+            none = self.narrowed(x, zero_width=True)
+            total = self.builder.add(self.name("Add"), Add(), *self.rng.permutation([wide, none]))
+            return self.narrowed(total)
+        return wide
+
+    def narrowed(self, x: str, zero_width: bool = False) -> str:
+        fixed = self.builder.type(x).fixed
+        rounding, overflow = self.modes(x, zero_width)
+        width = 0 if zero_width else int(self.rng.integers(1, 9))
+        fracs = fixed.fracs(self.builder.type(x).channels)
+        dropped = fixed.width - width - int(self.rng.integers(-1, 4))
+        frac = int(np.clip(self.rng.choice(fracs) - dropped, -20, 20))
+        to = Fixed(width, frac, bool(self.rng.integers(2)))
+        return self.builder.add(self.name("Requantize"), Requantize(to, rounding, overflow), x)
+
+    def modes(self, x: str, zero_width: bool) -> tuple[Rounding, Overflow]:
+        """The modes that were not used for the longest time behind this kind of operation."""
+        op = type(next(node.op for node in self.builder.nodes if node.name == x)).__name__
+        key = (f"{op}{zero_width}", self.builder.type(x).fixed.per_channel)
+        deck = self.decks.setdefault(key, [])
+        if not deck:
+            every = list(product(Rounding, Overflow))
+            deck += [every[i] for i in self.rng.permutation(len(every))]
+        return deck.pop()
+
+    # One method for each operation: reads a tensor with one binary point, unless said otherwise.
+
+    def conv(self, x: str) -> str:
+        height, width, channels = self.builder.type(x).shape
+        kernel, stride, dilation, padding = [], [], [], []
+        for size in (height, width):
+            k, d = int(self.rng.integers(1, 4)), int(self.rng.integers(1, 3))
+            reach = d * (k - 1)
+            before, after = (int(self.rng.integers(0, reach + 1)) for _ in range(2))
+            before += max(reach + 1 - size - before - after, 0)
+            kernel.append(k)
+            dilation.append(d)
+            padding += [before, after]
+            stride.append(int(self.rng.integers(1, 3)) if size > 3 else 1)
+        divisors = [g for g in range(1, channels + 1) if channels % g == 0]
+        groups = int(self.rng.choice([1, channels, self.rng.choice(divisors)]))
+        filters = groups * int(self.rng.integers(1, max(self.largest // groups, 1) + 1))
+        if self.rng.random() < 0.4:
+            filters = channels
+        name = self.name("Conv2d")
+        weight = self.constant(f"{name}.weight", (*kernel, channels // groups, filters))
+        bias = self.bias(name, x, weight, filters)
+        op = Conv2d(tuple(stride), tuple(padding), tuple(dilation), groups)  # type: ignore[arg-type]
+        return self.builder.add(name, op, x, weight, *bias)
+
+    def deform(self, x: str) -> str:
+        """The operator with its own offset convolution."""
+        channels = self.builder.type(x).channels
+        offset = self.name("Conv2d")
+        weight = self.constant(f"{offset}.weight", (3, 3, channels, 1), per_channel=False)
+        offset = self.builder.add(offset, Conv2d(padding=(1, 1, 1, 1)), x, weight)
+        fixed = self.builder.type(offset).fixed
+        keep = int(np.clip(self.rng.integers(2, 5), 1, fixed.width))
+        # Move the binary point so that dilations are small numbers but not all zero.
+        frac = int(np.clip(fixed.width - keep - fixed.scalar_frac, -40, 40))
+        unit = self.builder.constant(f"{offset}.unit", np.ones(1, dtype=np.int64), Fixed(2, frac))
+        zero = self.builder.constant(f"{offset}.none", np.zeros(1, dtype=np.int64), Fixed(1, fixed.scalar_frac + frac))
+        offset = self.builder.add(self.name("Affine"), Affine(), offset, unit, zero)
+        to = Fixed(int(self.rng.integers(2, 5)), 0, bool(self.rng.integers(2)))
+        rounding, overflow = self.modes(offset, zero_width=False)
+        offset = self.builder.add(self.name("Requantize"), Requantize(to, rounding, overflow), offset)
+        reach = min(int(self.rng.integers(0, 4)), to.max_code)
+        offset = self.builder.add(self.name("Clamp"), Clamp(0, reach), offset)
+        name = self.name("DeformConv2d")
+        weight = self.constant(f"{name}.weight", (3, 3, channels))
+        return self.builder.add(name, DeformConv2d(reach), x, offset, weight, *self.bias(name, x, weight, channels))
+
+    def dense(self, x: str) -> str:
+        name, filters = self.name("Dense"), int(self.rng.integers(1, self.largest + 1))
+        weight = self.constant(f"{name}.weight", (self.builder.type(x).channels, filters))
+        return self.builder.add(name, Dense(), x, weight, *self.bias(name, x, weight, filters))
+
+    def affine(self, x: str) -> str:
+        """The input may have a binary point for each channel."""
+        kind, name = self.builder.type(x), self.name("Affine")
+        scale = self.constant(f"{name}.scale", (kind.channels,))
+        fracs = kind.fixed.fracs(kind.channels) + self.builder.constants[scale].fixed.fracs(kind.channels)
+        shift = self.on_grid(f"{name}.shift", fracs)
+        return self.builder.add(name, Affine(), x, scale, shift)
+
+    def clamp(self, x: str) -> str:
+        """ReLU, ReLU6 or any two bounds."""
+        fixed = self.builder.type(x).fixed
+        any_two = sorted(int(v) for v in self.rng.integers(fixed.min_code, fixed.max_code, size=2, endpoint=True))
+        bounds = [(0, fixed.max_code), (0, max(fixed.max_code // 2, 0)), tuple(any_two)]
+        return self.builder.add(self.name("Clamp"), Clamp(*bounds[self.rng.integers(3)]), x)
+
+    def max_pool(self, x: str) -> str:
+        return self.builder.add(self.name("MaxPool"), MaxPool(*self.window(x)), x)
+
+    def sum_pool(self, x: str) -> str:
+        return self.builder.add(self.name("SumPool"), SumPool(*self.window(x)), x)
+
+    def requantize(self, x: str) -> str:
+        return self.narrowed(x)
+
+    def window(self, x: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]:
+        kernel, stride, padding = [], [], []
+        for size in self.builder.type(x).shape[:2]:
+            k = int(self.rng.integers(1, min(size, 3) + 1))
+            kernel.append(k)
+            stride.append(int(self.rng.integers(1, k + 1)))
+            padding += [int(self.rng.integers(0, k)) if self.rng.random() < 0.5 else 0 for _ in range(2)]
+        return tuple(kernel), tuple(stride), tuple(padding)  # type: ignore[return-value]
+
+    # Constants.
+
+    def constant(self, name: str, shape: tuple[int, ...], per_channel: bool | None = None) -> str:
+        width = 0 if self.rng.random() < 0.05 else int(self.rng.integers(2, 7))
+        frac: int | tuple[int, ...] = int(self.rng.integers(-1, 5))
+        if self.rng.random() < 0.6 if per_channel is None else per_channel:
+            frac = tuple(int(f) for f in self.rng.integers(-1, 5, size=shape[-1]))
+        fixed = Fixed(width, frac)
+        if width > 3 and self.rng.random() < 0.3:  # 2-hot: a power of two or a sum of two
+            powers = 1 << self.rng.integers(0, width - 2, size=(2, *shape))
+            codes = powers.sum(axis=0) * self.rng.integers(-1, 2, size=shape)
+            return self.builder.constant(name, codes, fixed, max_digits=2)
+        codes = self.rng.integers(fixed.min_code, fixed.max_code, size=shape, endpoint=True)
+        return self.builder.constant(name, codes, fixed)
+
+    def bias(self, name: str, x: str, weight: str, filters: int) -> tuple[str, ...]:
+        if self.rng.random() < 0.4:
+            return ()
+        fracs = self.builder.type(x).fixed.scalar_frac + self.builder.constants[weight].fixed.fracs(filters)
+        return (self.on_grid(f"{name}.bias", fracs),)
+
+    def on_grid(self, name: str, fracs: np.ndarray) -> str:
+        """A constant whose binary points are those of the products that it is added to."""
+        fixed = Fixed(int(self.rng.integers(1, 8)), simplest_frac(fracs))
+        codes = self.rng.integers(fixed.min_code, fixed.max_code, size=fracs.shape, endpoint=True)
+        return self.builder.constant(name, codes, fixed)
+
+    def name(self, op: str) -> str:
+        return f"{op.lower()}{len(self.builder.nodes)}"
