@@ -87,13 +87,12 @@ class _Netlist:
     def _latest(self, cell: Mapping[str, Any], skip: frozenset[str] = frozenset()) -> tuple[int, _Link]:
         """Return the latest arrival among the combinational inputs of ``cell``."""
         memory = str(cell["type"]).startswith("RAM")
-        best: tuple[int, _Link] = (0, None)
+        found: list[tuple[int, _Link]] = []
         for port, bits in cell["connections"].items():
             if cell["port_directions"].get(port) != "input" or port in skip or (memory and port in _CLOCKED_INPUTS):
                 continue
-            for bit in bits:
-                best = max(best, self.arrival(bit), key=lambda item: item[0])
-        return best
+            found += [self.arrival(bit) for bit in bits if isinstance(bit, int)]
+        return max(found, key=lambda item: item[0], default=(0, None))
 
     def _through_carry(self, cell: Mapping[str, Any]) -> tuple[int, _Link]:
         """Return the arrival behind ``cell``: the worst over all places where a path may have entered its chain."""

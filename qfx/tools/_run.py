@@ -16,7 +16,7 @@ from qfx.errors import ToolError
 
 # The first line that matches the first of these patterns found anywhere in the log is the error to show.
 _ERROR_PATTERNS = (
-    re.compile(r"^%(Error|Warning)\b|^\s*ERROR:|\b(fatal )?error(\[[\w-]+\])?:", re.MULTILINE),
+    re.compile(r"^%(Error|Warning)\b|\bERROR:|\b(fatal )?error(\[[\w-]+\])?:", re.MULTILINE),
     re.compile(r"undefined reference|No such file|[Cc]annot |Traceback|Assertion .* failed|Aborted|terminate called"),
     re.compile(r"\b(error|Error|ERROR)\b"),
 )
@@ -60,7 +60,7 @@ def run(
             process = subprocess.Popen(
                 words,
                 cwd=cwd,
-                env=env,
+                env={**(os.environ if env is None else env), "LC_ALL": "C.UTF-8"},  # errors in English
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

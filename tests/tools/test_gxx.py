@@ -1,0 +1,47 @@
+"""The C++ compiler builds programs and libraries, and says what is wrong with a source."""
+
+import ctypes
+import subprocess
+
+import pytest
+
+from qfx.errors import ToolError
+from qfx.tools import gxx
+
+
+def test_a_program_runs(tmp_path):
+    source = tmp_path / "main.cpp"
+    source.write_text('#include <cstdio>\n#include "n.h"\nint main() { std::printf("%d", N); }\n')
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "n.h").write_text("constexpr int N = 42;\n")
+    gxx.program([source], tmp_path / "main", includes=[tmp_path / "include"])
+    assert subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout == "42"
+
+
+def test_a_shared_library_loads(tmp_path):
+    source = tmp_path / "lib.cpp"
+    source.write_text('extern "C" int twice(int x) { return 2 * x; }\n')
+    gxx.shared_library([source], tmp_path / "lib.so")
+    assert ctypes.CDLL(str(tmp_path / "lib.so")).twice(21) == 42
+
+
+def test_a_wrong_source_is_named_with_its_line_and_leaves_the_old_program(tmp_path):
+    source = tmp_path / "main.cpp"
+    source.write_text("int main() {\n  return nothing;\n}\n")
+    (tmp_path / "main").write_text("old")
+    with pytest.raises(
+        ToolError, match=r"g\+\+ [\d.]+ failed with exit code 1: .*main\.cpp:2:10: error: .nothing. was"
+    ):
+        gxx.program([source], tmp_path / "main")
+    assert (tmp_path / "main").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["main", "main.cpp", "main.log"]
+
+
+def test_a_missing_compiler_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ToolError) as caught:
+        gxx.version()
+    expected = (
+        "g++ must be installed, but no `g++` is on the PATH: install it, on Debian or Ubuntu with `apt install g++`"
+    )
+    assert str(caught.value) == expected
