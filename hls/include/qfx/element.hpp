@@ -12,8 +12,9 @@ namespace qfx {
 /// y[c] = overflow(round(x[c] * 2^f_out)) * 2^-f_out, by the modes of the result type.
 ///
 /// The input type carries the largest of the channels' binary points; shift(c) is how far channel c stays below it, so
-/// `x * 2^shift(c)` is exact in a type that is max_shift wider, and the assignment to the result type does the rounding.
-/// \tparam CONFIG_T channels_out, max_shift, static int shift(int c).
+/// `x * 2^shift(c)` is exact in a type that is `spare` bits wider, and the assignment to the result type does the rounding.
+/// \tparam CONFIG_T channels_out, static int shift(int c), spare (at least the largest shift, and so many that the widened
+///   input has more bits than the assignment drops: the ap_fixed headers end a simulation that drops more).
 template <class CONFIG_T> struct Requantize {
     typedef CONFIG_T config;
     template <class X, class Y> static void pixel(const X &x, Y &y) {
@@ -21,7 +22,7 @@ template <class CONFIG_T> struct Requantize {
     Channel:
         for (int c = 0; c < CONFIG_T::channels_out; ++c) {
             #pragma HLS UNROLL
-            typedef typename Widened<Element<X>, CONFIG_T::max_shift>::type aligned_T;
+            typedef typename Widened<Element<X>, CONFIG_T::spare>::type aligned_T;
             typedef typename Code<aligned_T>::type code_T;
             y[c] = word_of<aligned_T>(code_T(code_T(code_of(x[c])) << CONFIG_T::shift(c)));
         }

@@ -173,7 +173,8 @@ def _requantize(graph: Graph, node: Node, name: str) -> LayerSpec:
     x = graph.by_name[node.inputs[0]].type
     fracs = x.fixed.fracs(x.channels)
     shifts = fracs.max() - fracs
-    constants = _pixels(node) | {"max_shift": int(shifts.max())}
+    dropped = int(fracs.max()) - op.to.scalar_frac
+    constants = _pixels(node) | {"spare": max(int(shifts.max()), dropped + 1 - x.fixed.width)}
     tables = {"shift": (shifts, 8, False)}
     return _kernel(node, name, "element.hpp", _MAP, constants, tables, modes=(op.rounding, op.overflow))
 
