@@ -10,7 +10,7 @@ from qfx.graph.bounds import static_ranges
 from qfx.graph.graph import Graph, Node
 from qfx.graph.ops import DeformConv2d, Input, Requantize
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+NAME = re.compile(r"(?!__metadata__$)[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 def verify(graph: Graph) -> None:
@@ -36,7 +36,7 @@ def _check_names(graph: Graph) -> None:
         _require(
             bool(NAME.fullmatch(name)),
             "G1",
-            f"a name must be letters, digits, '_', '.' or '-' after a letter or '_', not {name!r}",
+            f"a name must be letters, digits, '_', '.' or '-' and not begin with '.' or '-', not {name!r}",
         )
     doubled = {name for name in names if names.count(name) > 1}
     _require(not doubled, "G1", f"each name must be used once, but these are used twice: {sorted(doubled)}")
