@@ -17,7 +17,7 @@ from qfx.files import atomic_folder
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph import Graph, verify
 from qfx.graph.ops import Input
-from qfx.plan.plan import Plan
+from qfx.plan import Plan
 
 IoType = Literal["io_stream", "io_parallel"]
 _PLAIN = (Rounding.TRN, Overflow.WRAP)
