@@ -21,6 +21,7 @@ from qfx.nn.recipe import Recipe
 from qfx.nn.trace import call_name, is_layer, node_path, scope, trace
 
 _INSTEAD = {
+    "add": "a sum of two tensors (a constant belongs into a bias or a BatchNorm2d)",
     "cat": "+ (addition)",
     "concat": "+ (addition)",
     "batch_norm": "the module nn.BatchNorm2d",

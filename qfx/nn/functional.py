@@ -26,7 +26,7 @@ def round_real(values: Tensor, rounding: Rounding) -> Tensor:
     """Round to integers by an ``ap_fixed`` mode, exactly.
 
     RND is not ``floor(x + 0.5)``, which turns 0.49999997 into 1 and 8388609 into 8388610 in float32: here the distance
-    to the floor decides, and that difference is exact wherever the decision is close.
+    to the floor decides, whose own rounding reaches one half only from the side that is decided alike.
     """
     match rounding:
         case Rounding.TRN:
@@ -39,8 +39,8 @@ def round_real(values: Tensor, rounding: Rounding) -> Tensor:
             floor = values.floor()
             return floor + (values - floor >= 0.5)
         case Rounding.RND_MIN_INF:
-            floor = values.floor()
-            return floor + (values - floor > 0.5)
+            ceiling = values.ceil()
+            return ceiling - (ceiling - values >= 0.5).to(values.dtype)
         case _:
             size = values.abs()
             floor = size.floor()

@@ -1,0 +1,231 @@
+"""convert: what it makes of a float model, what it shares, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.nn.nets import RECIPE, Net, digits_like
+from torch import Tensor, nn
+
+import qfx.nn as qnn
+from qfx.errors import LowerError, TrainError
+from qfx.nn import calibrate, convert, quantizers
+from qfx.nn.calibrate import floating
+
+
+def test_a_converted_model_in_float_equals_the_float_model() -> None:
+    net, x = Net(), digits_like(16, 0)
+    with torch.no_grad():
+        for p in net.parameters():  # BatchNorm beyond its initial 1 and 0
+            p.add_(0.05 * torch.randn_like(p))
+    for training in (False, True):
+        model = convert(net.train(training), RECIPE, x)
+        assert model.training == training
+        with floating(model):
+            torch.testing.assert_close(model(x), copy.deepcopy(net)(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_float_model_is_unchanged_and_its_keys_stay_valid() -> None:
+    net = Net()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    model = convert(net, RECIPE)
+    assert type(net.stem) is nn.Conv2d
+    assert before.keys() == net.state_dict().keys() and before.keys() <= model.state_dict().keys()
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
+    missing, unexpected = model.load_state_dict(before, strict=False)
+    assert not unexpected and all("quant" in key or key.split(".")[0] in ("input", "output") for key in missing)
+    with torch.no_grad():
+        model.stem.weight.zero_()
+    assert net.stem.weight.abs().sum() > 0
+
+
+def test_functional_calls_get_the_path_of_the_module_they_stand_in() -> None:
+    model = convert(Net())
+    names = dict(model.named_modules())
+    assert isinstance(names["block.add"], qnn.Add) and isinstance(names["max_pool2d"], qnn.MaxPool2d)
+    assert isinstance(names["adaptive_avg_pool2d"], qnn.AdaptiveAvgPool2d) and isinstance(names["view"], qnn.Flatten)
+    assert isinstance(names["deform"], qnn.DeformConv2d) and isinstance(names["norm"], qnn.Affine)
+    assert names["stem"].padding == (1, 1, 1, 1)
+
+
+def test_layers_that_read_one_tensor_share_its_quantizer() -> None:
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+            self.bn_a, self.bn_b = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.stem(x))
+            return F.relu(self.bn_a(self.a(x)) + self.bn_b(self.b(x)))
+
+    model = convert(Forked())
+    assert model.a.input_quant is model.b.input_quant is not model.stem.input_quant
+    assert model.add.a_quant is model.bn_a.output_quant and model.add.b_quant is model.bn_b.output_quant
+    assert model.stem.input_quant is model.input
+    names = quantizers(model)
+    assert "a.input_quant" in names and "b.input_quant" not in names
+    with pytest.raises(LowerError, match=r"b \(Conv2d\): its input must have one format at point 'activation' for all"):
+        convert(Forked(), {"layers": {"b": {"activation": 3}}})
+    assert convert(Forked(), {"layers": {"stem": {"activation": 3}}}).stem.input_quant.width == 3
+
+
+def test_the_recipes_last_match_wins() -> None:
+    recipe = {
+        "default": {"weight": 4, "activation": {"width": 5, "rounding": "RND_CONV"}, "input": "u8.0"},
+        "layers": {
+            "block.*": {"weight": 3},
+            "block.conv2": {"weight": {"width": 8, "digits": {"k": 2}, "granularity": "tensor"}},
+            "fc": {"activation": {"frac": 2, "signed": False, "overflow": "WRAP"}},
+            "block.add": {"elementwise": 6},
+            "deform.offset": {"weight": 7},
+        },
+    }
+    model = convert(Net(), recipe)
+    assert (model.stem.weight_quant.width, model.block.conv1.weight_quant.width) == (4, 3)
+    spec = model.block.conv2.weight_quant.spec
+    assert (spec.width, spec.digits.k, spec.per_channel, spec.overflow) == (8, 2, False, "SAT_SYM")
+    assert model.deform.weight_quant.width == 4 and model.deform.offset.weight_quant.width == 7
+    assert model.deform.offset.input_quant is model.deform.input_quant
+    assert str(model.fc.input_quant.format()) == "u8.2" and model.fc.input_quant.spec.overflow == "WRAP"
+    assert model.block.conv1.input_quant.spec.rounding == "RND_CONV"
+    assert model.block.add.output_quant.width == 6 and model.block.bn1.output_quant.width == 8
+    assert str(model.input.format()) == "u8.0" and not model.input.frac.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"defaults": {}}, r"recipe key 'recipe.defaults' must be one of default, layers"),
+        ({"default": {"wieght": 4}}, r"recipe key 'default.wieght' must be one of input, weight, constant"),
+        ({"layers": {"stem": {"weight": {"widht": 4}}}}, r"'layers.stem.weight.widht' must be one of width, frac"),
+        ({"layers": {"stm": {"weight": 4}}}, r"pattern 'layers.stm' must match a layer of the model, but matches none"),
+        ({"layers": {"stem": {"constant": 4}}}, r"'layers.stem.constant' must match a layer that has this point"),
+        ({"default": {"bias": 8}}, r"'default.bias' must be left out: a bias follows its input and weight formats"),
+        ({"default": {"weight": 4.5}}, r"recipe key 'default.weight' must be a mapping, not 4.5"),
+        ({"default": {"weight": {"width": True}}}, r"'default.weight.width' must be an integer, not True"),
+        ({"default": {"weight": 40}}, r"must lie in 0..32, not 40, in recipe key 'default.weight'"),
+        ({"default": {"input": "u8"}}, r"must look like 's8.3' or 'u5.0' .*, not 'u8', in recipe key 'default.input'"),
+        ({"default": {"activation": {"granularity": "channel"}}}, r"must be 'tensor': only weights and constants"),
+        (
+            {"default": {"activation": {"digits": {"k": 2}}}},
+            r"must stand at one of weight, constant, not at activation",
+        ),
+        ({"default": {"weight": {"digits": {"k": 0}}}}, r"'default.weight.digits.k' must be at least 1, not 0"),
+        ({"default": {"weight": {"learn_width": True}}}, r"must be false: widths cannot be learned yet"),
+        ({"default": {"weight": {"rounding": "UP"}}}, r"must be one of TRN, TRN_ZERO, RND, .*, not 'UP'"),
+        ({"layers": ["stem"]}, r"recipe key 'layers' must be a mapping"),
+    ],
+)
+def test_an_impossible_recipe_is_refused_with_the_keys_path(recipe, message) -> None:
+    with pytest.raises(TrainError, match=message):
+        convert(Net(), recipe)
+
+
+def test_a_recipe_is_read_from_yaml_too(tmp_path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("default: {weight: 3}\nlayers:\n  'block.*': {weight: {width: 5, frac: learn}}\n")
+    model = convert(Net(), path)
+    assert (model.stem.weight_quant.width, model.block.conv1.weight_quant.width) == (3, 5)
+
+
+class Unsupported(nn.Module):
+    """Much that convert does not know, so that one error must list it all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect")
+        self.act = nn.SiLU()
+        self.inner = nn.Sequential(nn.GroupNorm(2, 4), nn.AvgPool2d(2, ceil_mode=True))
+        self.twice = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(self.act(self.conv(x)))
+        x = self.twice(self.twice(x)) + 1
+        x = torch.cat([x, x * 2], 1)
+        return F.softmax(x.reshape(2, 3, -1), 1)
+
+
+def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
+    with pytest.raises(LowerError) as caught:
+        convert(Unsupported())
+    text = str(caught.value)
+    assert text.startswith(
+        "the model must consist of layers that qfx knows, but 10 layers or calls cannot be converted:"
+    )
+    for line in (
+        "conv (Conv2d): its padding_mode must be 'zeros', not 'reflect'",
+        "act (SiLU): use nn.ReLU instead",
+        "inner.0 (GroupNorm): use nn.BatchNorm2d instead",
+        "inner.1 (AvgPool2d): it must not have ceil_mode, and padding only with count_include_pad",
+        "twice (Conv2d): it is called twice: use one module for each call",
+        "add (add): use a sum of two tensors (a constant belongs into a bias or a BatchNorm2d) instead",
+        "mul (mul): use nn.BatchNorm2d or qfx.nn.Normalize instead",
+        "cat (cat): use + (addition) instead",
+        "reshape (reshape): use torch.flatten(x, 1) instead",
+        "softmax (softmax): use nothing: apply it to the network's result instead",
+    ):
+        assert f"\n  {line}" in text, text
+
+
+def test_a_forward_that_branches_on_data_is_refused() -> None:
+    class Branches(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(LowerError, match="the forward of Branches must be traceable by torch.fx, without branches"):
+        convert(Branches())
+
+
+def test_shapes_are_checked_on_the_example() -> None:
+    class Uneven(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.adaptive_avg_pool2d(x, 3)
+
+    class Broadcast(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + F.adaptive_avg_pool2d(x, 1)
+
+    x = torch.zeros(1, 2, 8, 8)
+    message = r"the input at 'adaptive_avg_pool2d' must divide evenly into 3 windows, not be 8 wide"
+    with pytest.raises(LowerError, match=message):
+        convert(Uneven(), None, x)
+    with pytest.raises(LowerError, match=r"the operands at 'add' must have one shape, not \[1, 2, 8, 8\]"):
+        convert(Broadcast(), None, x)
+
+
+def test_other_spellings_of_flatten_and_mean_are_known(rng) -> None:
+    class Spelled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x).relu()
+            x = torch.flatten(x.mean((2, 3), keepdim=True), start_dim=1) + torch.mean(x, dim=(-1, -2))
+            return self.fc(x.reshape(x.shape[0], -1)).flatten(1)
+
+    net, x = Spelled(), torch.tensor(rng.normal(0, 1, (2, 1, 6, 6))).float()
+    model = convert(net, None, x)
+    with floating(model):
+        torch.testing.assert_close(model(x), net(x))
+
+
+def test_batch_norm_folds_into_its_convolution_by_recipe(rng) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
+    x = torch.tensor(rng.normal(1, 2, (8, 1, 8, 8))).float()
+    net.train()(x)
+    model = convert(net, {"layers": {"1": {"fold": True}}}, x)
+    for training in (False, True):  # training changes running statistics
+        with floating(model.train(training)):
+            torch.testing.assert_close(model(x), copy.deepcopy(net).train(training)(x), rtol=1e-4, atol=1e-5)
+    assert net.state_dict().keys() <= model.state_dict().keys() and len(model.get_submodule("0").norm) == 1
+    calibrate(model, [x])
+    model.train()(x).square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert model.get_submodule("1").weight.grad.abs().sum() > 0
+    codes = model.get_submodule("0").constants()
+    assert codes["bias"].codes.shape == (4,)
+    with pytest.raises(LowerError, match=r"3 \(BatchNorm2d\): to be folded, it must stand alone behind a convolution"):
+        convert(net, {"default": {"fold": True}})

@@ -1,0 +1,183 @@
+"""The quantizer as a module: formats, calibration, sharing, saving, precision."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from qfx.errors import TrainError
+from qfx.fixed import Fixed, Overflow, Rounding, decode, encode
+from qfx.nn import Conv2d, Digits, Quantizer, Spec, calibrate, convert, freeze_formats, moves, param_groups, quantizers
+
+
+def ready(spec: Spec, frac: float | list[float], signed: bool = True, axis: int = 0) -> Quantizer:
+    channels = len(frac) if isinstance(frac, list) else 1
+    quantizer = Quantizer(spec, channels, axis)
+    quantizer.start_at(torch.tensor(frac), signed)
+    return quantizer
+
+
+def test_format_names_the_rounded_binary_point() -> None:
+    assert ready(Spec(6), 2.4).format() == Fixed(6, 2)
+    assert ready(Spec(6), 2.6, signed=False).format() == Fixed(6, 3, False)
+    assert ready(Spec(4, per_channel=True), [1.0, 2.0]).format() == Fixed(4, (1, 2))
+    assert ready(Spec(4), 400.0).format() == Fixed(4, 21)
+
+
+def test_codes_are_the_values_forward_gives(rng) -> None:
+    values = torch.tensor(rng.normal(0, 1, (3, 5))).float()
+    quantizer = ready(Spec(6, per_channel=True, overflow=Overflow.SAT_SYM), [3.0, 4.0, 6.0])
+    codes, form = quantizer.codes(values), quantizer.format()
+    assert codes.dtype == np.int64
+    np.testing.assert_array_equal(decode(codes.T, form).T, quantizer(values).detach().double().numpy())
+    np.testing.assert_array_equal(codes.T, encode(values.double().numpy().T, form, Rounding.RND, Overflow.SAT_SYM))
+
+
+def test_a_quantizer_that_was_never_calibrated_refuses_to_run_and_names_itself() -> None:
+    model = convert(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3)))
+    message = r"quantizer 'input' must be calibrated before it runs: call qfx.calibrate\(model, batches\) once"
+    for mode in (True, False):
+        with pytest.raises(TrainError, match=message):
+            model.train(mode)(torch.zeros(1, 1, 8, 8))
+    with pytest.raises(TrainError, match="quantizer 'Quantizer' must be calibrated"):
+        Quantizer(Spec())(torch.zeros(2))
+    assert Quantizer(Spec(5, frac=0, signed=False))(torch.tensor([3.2])).item() == 3.0
+
+
+def test_calibration_takes_unsigned_where_nothing_negative_was_seen(rng) -> None:
+    model = convert(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)))
+    calibrate(model, [torch.tensor(rng.normal(0, 1, (4, 1, 8, 8))).float()])
+    formats = {name: quantizer.format() for name, quantizer in quantizers(model).items()}
+    assert formats["input"].signed and not formats["2.input_quant"].signed and formats["output"].signed
+    fixed = convert(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)),
+        {"layers": {"2": {"activation": {"width": 6, "signed": True}}}},
+    )
+    calibrate(fixed, [torch.rand(2, 1, 8, 8)])
+    assert quantizers(fixed)["2.input_quant"].format().signed
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 8])
+def test_calibration_minimises_the_squared_error(rng, width) -> None:
+    values = torch.tensor(rng.laplace(0, 1, 4000)).float()
+    quantizer = Quantizer(Spec(width))
+    model = nn.Sequential(quantizer)
+    calibrate(model, [values])
+    errors = {f: ((ready(Spec(width), float(f))(values) - values) ** 2).mean().item() for f in range(-6, 12)}
+    assert quantizer.format().frac == min(errors, key=lambda f: errors[f])
+
+
+def test_calibration_is_refused_without_data_or_with_nan() -> None:
+    model = nn.Sequential(Quantizer(Spec()))
+    with pytest.raises(TrainError, match="calibration must have at least one batch, but there was none"):
+        calibrate(model, [])
+    with pytest.raises(TrainError, match="must be finite, but NaN or infinity is among them"):
+        calibrate(model, [torch.tensor([float("nan")])])
+    unreached = nn.ModuleDict({"used": Quantizer(Spec()), "spare": Quantizer(Spec())})
+    unreached.forward = lambda x: unreached["used"](x)
+    with pytest.raises(TrainError, match="quantizer 'spare' must see data in calibration, but no batch reached it"):
+        calibrate(unreached, [torch.ones(3)])
+
+
+def test_calibration_leaves_batch_statistics_and_mode_alone(rng) -> None:
+    model = convert(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+    before = {name: value.clone() for name, value in model.named_buffers() if "running" in name or "tracked" in name}
+    calibrate(model.train(), [torch.rand(4, 1, 8, 8)])
+    assert model.training and before
+    assert all(torch.equal(dict(model.named_buffers())[name], value) for name, value in before.items())
+
+
+def test_constant_channels_of_zero_take_the_largest_channels_frac() -> None:
+    conv = Conv2d(1, 2, 1, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([0.0, 0.9]).reshape(2, 1, 1, 1))
+    calibrate(nn.Sequential(conv), [torch.rand(1, 1, 4, 4)])
+    assert conv.weight_quant.format().frac == (7, 7)
+
+
+def test_quantizers_stay_in_float32_under_autocast(rng) -> None:
+    model = convert(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)))
+    x = torch.tensor(rng.normal(0, 1, (4, 1, 8, 8))).float()
+    calibrate(model, [x])
+    seen: dict[str, torch.Tensor] = {}
+    for name, quantizer in quantizers(model).items():
+        quantizer.register_forward_hook(lambda module, inputs, y, name=name: seen.__setitem__(name, y))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(x).sum().backward()
+    for name, y in seen.items():
+        quantizer = quantizers(model)[name]
+        assert y.dtype == torch.float32, name
+        code = torch.ldexp(y.detach(), quantizer.frac_now.reshape(-1, *[1] * (y.dim() - 1)))
+        assert torch.equal(code, code.round()), name
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_width_zero_is_zero_and_learns_nothing() -> None:
+    quantizer = ready(Spec(0), 3.0)
+    x = torch.tensor([1.0, -5.0], requires_grad=True)
+    y = quantizer(x)
+    y.sum().backward()
+    assert y.tolist() == [0.0, 0.0] and x.grad.tolist() == [0.0, 0.0]
+    assert quantizer.format() == Fixed(0, 3)
+
+
+def test_a_state_dict_round_trip_through_safetensors_restores_formats_and_results(rng, tmp_path) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.stem(x))
+            return self.a(x) + self.b(x)
+
+    torch.manual_seed(1)
+    net, x = Twice(), torch.tensor(rng.normal(0, 1, (4, 1, 8, 8))).float()
+    trained = calibrate(convert(net, {"default": {"weight": 3}}), [x]).eval()
+    assert trained.a.input_quant is trained.b.input_quant
+    assert sum("input_quant" in key and key.endswith("frac") for key in trained.state_dict()) == 1
+    save_file(trained.state_dict(), tmp_path / "net.safetensors")
+    fresh = convert(Twice(), {"default": {"weight": 3}}).eval()
+    fresh.load_state_dict(load_file(tmp_path / "net.safetensors"))
+    assert torch.equal(fresh(x), trained(x))
+    twin = copy.deepcopy(trained)
+    assert twin.a.input_quant is twin.b.input_quant is not trained.a.input_quant
+    assert torch.equal(twin(x), trained(x))
+    other = convert(Twice(), {"default": {"weight": 5}})
+    with pytest.raises(TrainError, match="must have the checkpoint's width 3, not 5"):
+        other.load_state_dict(load_file(tmp_path / "net.safetensors"))
+
+
+def test_param_groups_give_binary_points_no_decay_and_a_rate_of_their_own() -> None:
+    model = convert(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), {"default": {"input": "u8.0"}})
+    others, fracs = param_groups(model, 1e-3, weight_decay=0.1)
+    assert (others["lr"], others["weight_decay"]) == (1e-3, 0.1)
+    assert (fracs["lr"], fracs["weight_decay"]) == (1e-2, 0.0)
+    learned = {id(q.frac) for q in quantizers(model).values() if q.learned}
+    assert {id(p) for p in fracs["params"]} == learned
+    assert id(quantizers(model)["input"].frac) not in learned | {id(p) for p in others["params"]}
+    assert param_groups(model, 1e-3, frac_lr=0.5)[1]["lr"] == 0.5
+
+
+def test_frozen_formats_stay_and_moves_are_logged() -> None:
+    model = nn.Sequential(ready(Spec(4), 2.0), ready(Spec(4, frac=1), 1.0))
+    with torch.no_grad():
+        model[0].frac.fill_(3.3)
+    assert (moves(model)["0"].before, moves(model)["0"].now, moves(model)["0"].moved) == ((2,), (3,), 1)
+    freeze_formats(model)
+    assert model[0].frac.item() == 3.0 and not model[0].frac.requires_grad
+    freeze_formats(model, False)
+    assert model[0].frac.requires_grad and not model[1].frac.requires_grad
+    assert "1" not in moves(model)
+
+
+def test_impossible_specs_are_refused() -> None:
+    with pytest.raises(TrainError, match=r"the width of a quantizer must lie in 0..32, not 33"):
+        Spec(33)
+    with pytest.raises(TrainError, match=r"the frac of a quantizer must lie in -21..21, not 22"):
+        Spec(8, frac=22)
+    with pytest.raises(TrainError, match="a K-hot word must be signed"):
+        Spec(8, signed=False, digits=Digits(2))
