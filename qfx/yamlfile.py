@@ -41,7 +41,9 @@ def _worst(invalid: ValidationError, node: yaml.Node, data: object) -> dict[str,
     That is the first in the file, but an unknown key before all others (a misspelt key gives two complaints, and this
     one explains the other), and of a union's branches the one that went deepest.
     """
-    errors = [{**e, "loc": _real(e["loc"], data, e["type"] == "missing")} for e in invalid.errors()]
+    errors: list[dict[str, Any]] = [
+        {**e, "loc": _real(e["loc"], data, e["type"] == "missing")} for e in invalid.errors()
+    ]
     places = [e["loc"] for e in errors]
     deepest = [e for e in errors if not any(place[: len(e["loc"])] == e["loc"] != place for place in places)]
     return min(deepest, key=lambda e: (e["type"] != "extra_forbidden", _line(node, e["loc"])))
