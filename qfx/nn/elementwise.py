@@ -40,10 +40,10 @@ class Add(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         if a.shape != b.shape:
-            where = layer_path(self)
+            where = self.output_quant.owner
             raise LowerError(f"the operands at '{where}' must have one shape, not {[*a.shape]} and {[*b.shape]}")
         a, b = self.a_quant(a), self.b_quant(b)
-        return self.output_quant(exact_sum(a, b, layer_path(self)) if self.exact else a + b)
+        return self.output_quant(exact_sum(a, b, self.output_quant.owner) if self.exact else a + b)
 
 
 class MaxPool2d(nn.Module):
@@ -131,7 +131,7 @@ class AdaptiveAvgPool2d(nn.Module):
         kernel = []
         for size, wanted in zip((height, width), self.output_size, strict=True):
             if wanted is not None and size % wanted:
-                where = layer_path(self)
+                where = self.output_quant.owner
                 raise LowerError(
                     f"the input at '{where}' must divide evenly into {wanted} windows, not be {size} wide: "
                     "use AvgPool2d with a window of its own"
@@ -162,11 +162,6 @@ def reciprocal(divisor: int, spec: Spec) -> Codes:
         codes = nearest_khot(np.array([2.0**frac / divisor]), spec.width, spec.digits.k, spec.digits.signed)
         return Codes(codes, form, spec.digits.k, spec.digits.signed)
     return Codes(encode(np.array([1 / divisor]), form, spec.rounding, spec.overflow), form)
-
-
-def layer_path(layer: Add | AvgPool2d | AdaptiveAvgPool2d) -> str:
-    """Return a layer's module path as far as it is known: its output quantizer is never another layer's."""
-    return layer.output_quant.path.removesuffix(".output_quant") or type(layer).__name__
 
 
 def pair(value: int | Pair) -> Pair:

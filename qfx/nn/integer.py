@@ -42,9 +42,7 @@ def exact_product(
         return product(x, weight, bias)
     digit = FLOAT64_BITS - 1 - int(sums.max().item()).bit_length()
     if bound >= 2.0**INT64_BITS or digit < 1:
-        raise TrainError(
-            f"the static bound of layer '{weight_quant.path.removesuffix('.weight_quant')}' must stay below 2**62, not {bound:.3g}"
-        )
+        raise TrainError(f"the static bound of layer '{weight_quant.owner}' must stay below 2**62, not {bound:.3g}")
     x = torch.ldexp(x, input_quant.frac_now)
     total = torch.zeros((), dtype=torch.int64, device=x.device)
     for place in range(0, form.width + 1, digit):
@@ -57,9 +55,7 @@ def exact_product(
     if bias is not None:
         total = total + torch.ldexp(bias, frac).long().reshape(shape)
     if total.abs().max() >= 1 << FLOAT64_BITS:
-        raise TrainError(
-            f"results of layer '{weight_quant.path.removesuffix('.weight_quant')}' must stay below 2**53 codes: narrow its operands"
-        )
+        raise TrainError(f"results of layer '{weight_quant.owner}' must stay below 2**53 codes: narrow its operands")
     return torch.ldexp(total.double(), -(frac.reshape(shape) if frac.dim() else frac))
 
 
@@ -75,9 +71,7 @@ def exact_affine(x: Tensor, scale: Tensor, shift: Tensor, output_quant: Quantize
         return output_quant((rows * scale + shift).movedim(-1, 1))
     fracs = tuple(int(f) for f in frac)
     if bits >= INT64_BITS or max(map(abs, fracs)) > 64:
-        raise TrainError(
-            f"the result in '{output_quant.path.removesuffix('.output_quant')}' must stay below 2**62 codes, not 2**{bits:.0f}"
-        )
+        raise TrainError(f"the result in '{output_quant.owner}' must stay below 2**62 codes, not 2**{bits:.0f}")
     product = torch.ldexp(rows, f_x).long() * torch.ldexp(scale, f_scale).long() << (frac - f_x - f_scale)
     total = product + (torch.ldexp(shift, f_shift).long() << (frac - f_shift))
     target, spec = output_quant.format(), output_quant.spec

@@ -80,6 +80,11 @@ class Quantizer(nn.Module):
         self.register_buffer("levels", levels, persistent=False)
 
     @property
+    def owner(self) -> str:
+        """The path of the layer that this quantizer belongs to, as far as it is known."""
+        return self.path.rpartition(".")[0] or self.path or type(self).__name__
+
+    @property
     def learned(self) -> bool:
         """Whether the recipe leaves the binary point to training."""
         return self.spec.frac is None

@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.nn.nets import RECIPE, Net, digits_like
 from torch import Tensor, nn
 
 import qfx.nn as qnn
 from qfx.errors import LowerError, TrainError
 from qfx.nn import calibrate, convert, quantizers
 from qfx.nn.calibrate import floating
+from tests.nn.nets import RECIPE, Net, digits_like
 
 
 def test_a_converted_model_in_float_equals_the_float_model() -> None:
