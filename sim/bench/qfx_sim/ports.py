@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cocotb.clock import Clock
+from cocotb.handle import Immediate
 from cocotb.triggers import RisingEdge
 
 PERIOD_NS = 4
@@ -54,9 +55,9 @@ def clock_of(dut: Any) -> Any:
     return dut.clk_i if hasattr(dut, "clk_i") else dut.aclk
 
 
-def reset_of(dut: Any) -> Any:
-    """Return the reset, active low: rst_ni, or aresetn on an AXI top."""
-    return dut.rst_ni if hasattr(dut, "rst_ni") else dut.aresetn
+def reset_of(dut: Any) -> Any | None:
+    """Return the reset, active low: rst_ni, or aresetn on an AXI top; None where there is none."""
+    return next((getattr(dut, name) for name in ("rst_ni", "aresetn") if hasattr(dut, name)), None)
 
 
 def stream(dut: Any, name: str, data: Sequence[str] = ("data",)) -> Port:
@@ -83,16 +84,23 @@ def parameter(dut: Any, name: str) -> int:
 
 
 async def start(dut: Any, reset_cycles: int = 4) -> None:
-    """Start the clock, set all inputs to 0, reset for ``reset_cycles`` cycles, and return after the first free edge."""
+    """Start the clock, set all inputs to 0, reset for ``reset_cycles`` cycles, and return after the first free edge.
+
+    Call it before anything else in a test.
+    """
     clock, reset = clock_of(dut), reset_of(dut)
     for handle in dut:
         name = handle._name
         if name.endswith("_i") and name != clock._name and hasattr(handle, "set"):
             handle.value = 0
-    reset.value = 0
-    Clock(clock, PERIOD_NS, "ns").start()
+    # At once, since Verilator's first evaluation would take a random 1 of the clock for an edge out of reset.
+    if reset is not None:
+        reset.value = Immediate(0)
+    clock.value = Immediate(0)
+    Clock(clock, PERIOD_NS, "ns").start(start_high=False)
     await cycles(dut, reset_cycles)
-    reset.value = 1
+    if reset is not None:
+        reset.value = 1
     await cycles(dut, 1)
 
 

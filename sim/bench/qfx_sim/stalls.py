@@ -12,7 +12,7 @@ def none() -> Iterator[int]:
     return itertools.repeat(0)
 
 
-def at_random(seed: int, probability: float = 0.5) -> Iterator[int]:
+def at_random(probability: float, seed: int) -> Iterator[int]:
     """Stall each cycle with ``probability``, independently."""
     rng = random.Random(seed)
     return (int(rng.random() < probability) for _ in itertools.count())
@@ -34,8 +34,8 @@ def patterns(seed: int) -> dict[str, Iterator[int]]:
     """Return one pattern of each kind: what a bench runs through."""
     return {
         "none": none(),
-        "random": at_random(seed),
-        "rare": at_random(seed + 1, 0.1),
+        "random": at_random(0.5, seed),
+        "rare": at_random(0.1, seed + 1),
         "bursts": bursts(seed + 2),
         "periodic": periodic(1, 3),
     }
