@@ -1,0 +1,93 @@
+"""RTL: a SystemVerilog design from a graph and its plan, with its memories, its parts and scripts for the vendor's tools."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from qfx import resources
+from qfx.emit import manifest
+from qfx.emit.rtl.memories import memory_files
+from qfx.emit.rtl.top import module_name, output_ports, top_text
+from qfx.files import atomic_folder
+from qfx.graph import Graph
+from qfx.plan import Plan
+from qfx.plan.dataflow import Network, Part, Stream, network
+
+KIND = "rtl"
+
+
+def rtl(graph: Graph, plan: Plan, folder: Path) -> Path:
+    """Write the design as RTL into ``folder`` and return it.
+
+    The folder holds ``<name>.sv`` (the top), the .mem files of its ROMs beside it, a copy of each module of `rtl/` that it
+    uses, and ``manifest.json`` with what a bench or a driver needs to know: ports, formats, lanes, predicted cycles.
+    """
+    plan.check(graph)
+    net = network(graph, plan.nodes, plan.depths)
+    modules = used_modules(net)
+    name = module_name(graph, (path.stem for path in modules))
+    folder = Path(folder)
+    with atomic_folder(folder) as new:
+        for file, text in memory_files(graph, net).items():
+            (new / file).write_text(text, encoding="utf-8")
+        for path in modules:
+            shutil.copyfile(path, new / path.name)
+        note = f"Board {plan.board}, {plan.clock_mhz:g} MHz: one frame every {plan.interval} cycles, latency {plan.latency}."
+        (new / f"{name}.sv").write_text(top_text(graph, net, name, note), encoding="utf-8")
+        manifest.write(new, KIND, graph, **_facts(graph, plan, net, name, modules))
+    return folder
+
+
+def parts(graph: Graph, plan: Plan) -> tuple[Part, ...]:
+    """Return every instance of the design: module, parameters, and ``memories`` naming its .mem files.
+
+    What `qfx synth` synthesises one by one; instances with equal module and parameters but for the names of the memories
+    cost the same.
+    """
+    plan.check(graph)
+    return network(graph, plan.nodes, plan.depths).parts
+
+
+def used_modules(net: Network) -> list[Path]:
+    """Return the files of `rtl/` that a network needs, those below its parts included."""
+    library = {path.stem: path for path in resources.path("rtl").glob("*.sv")}
+    waiting = [part.module for part in net.parts]
+    found: dict[str, Path] = {}
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = library[name]
+            text = found[name].read_text(encoding="utf-8")
+            waiting += [other for other in library if f"{other} #(" in text or f"{other} u_" in text]
+    return [found[name] for name in sorted(found)]
+
+
+def _facts(graph: Graph, plan: Plan, net: Network, name: str, modules: list[Path]) -> dict[str, Any]:
+    ports = {port: _stream(graph, result, s) for port, result, s in zip(output_ports(net), graph.outputs, net.outputs, strict=True)}
+    return {
+        "top": name,
+        "sources": [*(path.name for path in modules), f"{name}.sv"],
+        "board": plan.board,
+        "clock_mhz": plan.clock_mhz,
+        "interval": plan.interval,
+        "latency": plan.latency,
+        "input": _stream(graph, net.input.node, net.input),
+        "outputs": ports,
+        "nodes": {node: _stream(graph, node, stream) for node, stream in net.results().items()},
+    }
+
+
+def _stream(graph: Graph, node: str, stream: Stream) -> dict[str, Any]:
+    kind = graph.by_name[node].type
+    return {
+        "node": node,
+        "wire": stream.name,
+        "shape": list(kind.shape),
+        "format": str(kind.fixed),
+        "lanes": stream.lanes,
+        "channels": graph.by_name[stream.node].type.channels,
+        "words": stream.words,
+        "pipe": stream.pipe,
+    }

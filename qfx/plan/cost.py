@@ -1,0 +1,128 @@
+"""Resource estimates of every part: the one table of coefficients, in LUT, FF, RAMB18 and DSP."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from qfx.plan.data import Resources
+from qfx.plan.dataflow import Part
+from qfx.plan.timing import SHIFT_DEPTH, Window
+
+# Measured with yosys synth_xilinx on single parts (see docs of `qfx synth`); what is left is rounded arithmetic.
+LUT_PER_PRODUCT_BIT = 1.6  # one product a x b in logic: 8x8 112, 8x4 50, 4x4 24
+LUT_PER_DIGIT_BIT = {False: 2.25, True: 2.85}  # K-hot product, per digit and bit of a x constant; signed digits or not
+DISTRIBUTED_DEPTH = 128  # words up to which a memory is built of LUTs
+WINDOW_LUT, WINDOW_FF = 150, 180  # ring, counters and credits of a window
+TAP_LUT, TAP_FF = 70, 75  # one tap address
+
+
+def product(a: int, b: int, arithmetic: str, digits: int = 0) -> Resources:
+    """One multiplier leaf for operands of ``a`` and ``b`` bits."""
+    ff = a + b + 2 * (a + b)
+    if arithmetic == "dsp":
+        return Resources(dsp=ceil(max(a, b) / 26) * ceil(min(a, b) / 17), ff=0)
+    if arithmetic == "khot":
+        return Resources(lut=ceil(digits * LUT_PER_DIGIT_BIT[True] * (a + b)), ff=ff + digits * (a + b))
+    return Resources(lut=ceil(LUT_PER_PRODUCT_BIT * a * b), ff=ff)
+
+
+def memory(width: int, depth: int, ports: int = 1, writable: bool = False) -> Resources:
+    """One memory of ``depth`` words, ``ports`` copies."""
+    if depth <= DISTRIBUTED_DEPTH:
+        per_word = ceil(depth / 64) * (1.3 if writable else 1)
+        return Resources(lut=ceil(ports * width * per_word), ff=2 * ports * width)
+    return Resources(bram18=ports * ceil(width / 36) * ceil(depth / 512), ff=ports * width)
+
+
+def estimate(part: Part) -> Resources:
+    """Return what one instance takes."""
+    match part.module:
+        case "qfx_conv" | "qfx_depthwise" | "qfx_deform":
+            return _mac(part)
+        case "qfx_maxpool" | "qfx_sumpool":
+            return _pool(part)
+        case "qfx_affine":
+            return _affine(part)
+        case "qfx_requant" | "qfx_clamp" | "qfx_add":
+            return _element_wise(part)
+        case _:
+            return _plumbing(part)
+
+
+def _get(part: Part, name: str, default: int = 1) -> int:
+    return int(part.parameters.get(name, default))
+
+
+def _window(part: Part, lanes: int) -> Resources:
+    timing = part.timing
+    assert isinstance(timing, Window)
+    taps, width = _get(part, "TapLanes"), lanes * _get(part, "InWidth")
+    depth = timing.rows * timing.size[1] * timing.pixel_words
+    control = Resources(lut=WINDOW_LUT + taps * TAP_LUT, ff=WINDOW_FF + taps * TAP_FF)
+    return control + memory(width, depth, taps, writable=True)
+
+
+def _mac(part: Part) -> Resources:
+    timing = part.timing
+    assert isinstance(timing, Window)
+    full = part.module == "qfx_conv"
+    lanes = _get(part, "CoLanes" if full else "Lanes")
+    terms = _get(part, "TapLanes") * (_get(part, "CiLanes") if full else 1)
+    total = _window(part, _get(part, "CiLanes") if full else lanes)
+    return total + _products(part, lanes, terms, "Weight", timing.words * timing.steps, timing.words, "Bias")
+
+
+def _products(part: Part, lanes: int, terms: int, kind: str, depth: int, bias_depth: int, bias: str) -> Resources:
+    """Constants, multipliers, adder tree and accumulator of a qfx_mac."""
+    arithmetic, digits = str(part.parameters["Arithmetic"]), _get(part, "Digits", 0)
+    a, b = _get(part, "InWidth"), _get(part, f"{kind}Width")
+    one = product(a, b, arithmetic, digits)
+    count = lanes * terms
+    total = Resources(one.lut * count, one.ff * count, one.bram18, one.dsp * count)
+    width = lanes * terms * (digits * (_get(part, "ShiftWidth") + 2) if arithmetic == "khot" else b)
+    total += memory(width, depth)
+    if f"{bias}File" in part.memories:
+        total += memory(lanes * _get(part, f"{bias}Width"), bias_depth)
+    out = _get(part, "AccWidth", _get(part, "OutWidth"))
+    return total + Resources(lut=lanes * ((terms - 1) * (a + b + 1) + out), ff=lanes * (terms - 1 + 1) * out)
+
+
+def _pool(part: Part) -> Resources:
+    lanes, taps, out = _get(part, "Lanes"), _get(part, "TapLanes"), _get(part, "OutWidth", _get(part, "InWidth"))
+    return _window(part, lanes) + Resources(lut=lanes * taps * 2 * out, ff=lanes * (taps + 1) * out)
+
+
+def _affine(part: Part) -> Resources:
+    lanes, groups = _get(part, "Lanes"), ceil(_get(part, "Channels") / _get(part, "Lanes"))
+    pipe = Resources(ff=2 * lanes * _get(part, "InWidth"))
+    return pipe + _products(part, lanes, 1, "Scale", groups, groups, "Offset")
+
+
+def _element_wise(part: Part) -> Resources:
+    lanes, out = _get(part, "Lanes"), _get(part, "OutWidth")
+    if part.module == "qfx_add":
+        return Resources(lut=lanes * out, ff=lanes * out)
+    width = _get(part, "InWidth")
+    if part.module == "qfx_clamp":
+        return Resources(lut=lanes * (width + out), ff=lanes * (width + out + 2))
+    barrel = lanes * width * 4 if _get(part, "PerChannel", 0) else 0
+    return Resources(lut=lanes * (2 * width + 2 * out) + barrel, ff=lanes * (3 * width + out) + barrel)
+
+
+def _plumbing(part: Part) -> Resources:
+    width = _get(part, "Width", 0) or _get(part, "LaneWidth", 0) * max(_get(part, "InLanes"), _get(part, "OutLanes"))
+    match part.module:
+        case "qfx_fifo":
+            depth = _get(part, "Depth")
+            if depth <= SHIFT_DEPTH:
+                return Resources(lut=10 + ceil(depth / 32) * width, ff=10)
+            return Resources(lut=40, ff=40) + memory(width, depth, writable=True) + Resources(lut=width)
+        case "qfx_fork":
+            return Resources(lut=_get(part, "Outputs") * (width + 6), ff=_get(part, "Outputs") * (2 * width + 4))
+        case "qfx_join":
+            width = _get(part, "WidthA") + _get(part, "WidthB")
+            return Resources(lut=width + 20, ff=3 * width + 16)
+        case "qfx_gate":
+            return Resources(lut=8, ff=width + 8)
+        case _:
+            return Resources(lut=2 * width + 15, ff=3 * width + 12)

@@ -1,0 +1,349 @@
+"""For each operation of a graph: the RTL modules that compute it, their parameters and their timing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from qfx.errors import PlanError
+from qfx.graph import Constant, Graph, Node
+from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, MaxPool, Op, Requantize, SumPool
+from qfx.graph.window import Pair, Quad
+from qfx.plan.data import NodePlan
+from qfx.plan.timing import Join, Pipe, Timing, Window, Wire
+
+MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
+POOL_LATENCY = 10  # likewise for qfx_maxpool and qfx_sumpool
+AFFINE_LATENCY, CLAMP_LATENCY, ADD_LATENCY = 6, 2, 1
+REQUANT_LATENCY = {False: 3, True: 7}  # one shift for all channels; a shift for each
+
+
+@dataclass(frozen=True)
+class Block:
+    """One module of an operation; the blocks of an operation follow one another in a pipe."""
+
+    module: str
+    parameters: dict[str, int | str]
+    timing: Timing
+    out_width: int  # bits of a word of its result
+    ports: tuple[str, ...] = ("in",)  # input ports, in the order of the operation's tensors
+    memories: tuple[str, ...] = ()  # parameters that name .mem files
+
+
+def make(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    """Return the blocks of a node, source first. Credits are 1 until the segment's FIFO is known."""
+    kind = type(node.op)
+    if kind not in _MAKERS:
+        raise PlanError(f"node {node.name!r} must be an operation that RTL has a part for, not {kind.__name__}")
+    return _MAKERS[kind](graph, node, plan)
+
+
+def is_depthwise(graph: Graph, node: Node) -> bool:
+    """Whether a Conv2d has one filter for each channel: it is then qfx_depthwise."""
+    if not isinstance(node.op, Conv2d):
+        return False
+    channels = graph.by_name[node.inputs[0]].type.channels
+    return node.op.groups == channels == node.type.channels and channels > 1
+
+
+def is_offset(node: Node, position: int) -> bool:
+    """Whether an operand is the stream of dilations of a deformable convolution, which has one lane."""
+    return isinstance(node.op, DeformConv2d) and position == 1
+
+
+def least_branch(graph: Graph, reader: tuple[str, int]) -> int:
+    """The least depth of the FIFO before an operand: (reach + 1) rows for offsets, or fork and sampler deadlock."""
+    name, position = reader
+    if not name or not is_offset(graph.by_name[name], position):
+        return 0
+    node = graph.by_name[name]
+    assert isinstance(node.op, DeformConv2d)
+    return (max(node.op.max_dilation, 1) + 1) * node.type.shape[1]
+
+
+def least_depth(graph: Graph, node: Node) -> int:
+    """The least depth of the FIFO that closes the segment of ``node``."""
+    readers = [(reader.name, i) for reader in graph.consumers[node.name] for i, n in enumerate(reader.inputs) if n == node.name]
+    return max((least_branch(graph, reader) for reader in readers), default=1) if len(readers) == 1 else 1
+
+
+def taps(plan: NodePlan) -> int:
+    """Taps of a window in one step."""
+    return plan.unroll["ky"] * plan.unroll["kx"]
+
+
+def _conv(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    if is_depthwise(graph, node):
+        return _depthwise(graph, node, plan)
+    op = node.op
+    assert isinstance(op, Conv2d)
+    weight = graph.constants[node.inputs[1]]
+    size, kernel = _size(graph, node), (weight.codes.shape[0], weight.codes.shape[1])
+    ci, co = graph.by_name[node.inputs[0]].type.channels, node.type.channels
+    lanes_in, lanes_out = plan.in_lanes, plan.out_lanes
+    words = -(-ci // op.groups // lanes_in)
+    window = _window(
+        size, _out(node), kernel, op.stride, op.padding, op.dilation, taps(plan),
+        pixel_words=op.groups * words, words=op.groups * -(-co // op.groups // lanes_out), inner=words,
+        latency=MAC_LATENCY + _log2(taps(plan) * lanes_in),
+    )  # fmt: skip
+    channels = {"Ci": ci, "Co": co, "Groups": op.groups, "CiLanes": lanes_in, "CoLanes": lanes_out}
+    parameters = _image(size) | _kernel(kernel, op.stride, op.padding, op.dilation) | channels
+    return [_mac("qfx_conv", graph, node, plan, parameters | {"TapLanes": taps(plan)}, window)]
+
+
+def _depthwise(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    op = node.op
+    assert isinstance(op, Conv2d)
+    weight = graph.constants[node.inputs[1]]
+    size, kernel = _size(graph, node), (weight.codes.shape[0], weight.codes.shape[1])
+    lanes, channels = plan.out_lanes, node.type.channels
+    window = _window(
+        size, _out(node), kernel, op.stride, op.padding, op.dilation, taps(plan),
+        pixel_words=-(-channels // lanes), words=-(-channels // lanes), inner=1, latency=MAC_LATENCY + _log2(taps(plan)),
+    )  # fmt: skip
+    parameters = _image(size) | _kernel(kernel, op.stride, op.padding, op.dilation)
+    parameters |= {"Channels": channels, "Lanes": lanes, "TapLanes": taps(plan)}
+    return [_mac("qfx_depthwise", graph, node, plan, parameters, window)]
+
+
+def _dense(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    """A 1x1 convolution on a 1x1 image."""
+    ci, co = graph.by_name[node.inputs[0]].type.channels, node.type.channels
+    words = -(-ci // plan.in_lanes)
+    window = _window(
+        (1, 1), (1, 1), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1,
+        pixel_words=words, words=-(-co // plan.out_lanes), inner=words, latency=MAC_LATENCY + _log2(plan.in_lanes),
+    )  # fmt: skip
+    channels = {"Ci": ci, "Co": co, "Groups": 1, "CiLanes": plan.in_lanes, "CoLanes": plan.out_lanes, "TapLanes": 1}
+    parameters = _image((1, 1)) | _kernel((1, 1), (1, 1), (0, 0, 0, 0), (1, 1)) | channels
+    return [_mac("qfx_conv", graph, node, plan, parameters, window)]
+
+
+def _deform(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    op = node.op
+    assert isinstance(op, DeformConv2d)
+    size, lanes, channels, reach = _size(graph, node), plan.out_lanes, node.type.channels, max(op.max_dilation, 1)
+    folds = -(-channels // lanes)
+    window = Window(
+        size, size, (1, 1), (reach, reach), (2 * reach, 2 * reach), 2 * reach + 2, folds, folds, 9, MAC_LATENCY, 1, True
+    )
+    parameters = _image(size) | {"Channels": channels, "Lanes": lanes, "MaxDilation": reach}
+    return [_mac("qfx_deform", graph, node, plan, parameters, window, ports=("in", "offset"))]
+
+
+def _pool(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    op = node.op
+    assert isinstance(op, MaxPool | SumPool)
+    size, lanes, channels = _size(graph, node), plan.out_lanes, node.type.channels
+    window = _window(
+        size, _out(node), op.kernel, op.stride, op.padding, (1, 1), taps(plan),
+        pixel_words=-(-channels // lanes), words=-(-channels // lanes), inner=1, latency=POOL_LATENCY + _log2(taps(plan)),
+    )  # fmt: skip
+    window = enough_rows(window)
+    kernel = _kernel(op.kernel, op.stride, op.padding, (1, 1))
+    parameters = _activation(graph, node) | _image(size) | {k: v for k, v in kernel.items() if "Dilation" not in k}
+    parameters |= {"Channels": channels, "Lanes": lanes, "TapLanes": taps(plan), "Rows": window.rows, "Credits": 1}
+    if isinstance(op, SumPool):
+        parameters["OutWidth"] = node.type.fixed.width
+    module = "qfx_sumpool" if isinstance(op, SumPool) else "qfx_maxpool"
+    return [Block(module, parameters, window, lanes * node.type.fixed.width)]
+
+
+def _affine(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    scale, shift = (graph.constants[name] for name in node.inputs[1:])
+    parameters = _activation(graph, node) | {
+        "ScaleWidth": scale.fixed.width,
+        "ScaleSigned": int(scale.fixed.signed),
+        "OffsetWidth": signed_width(shift),
+        "OutWidth": node.type.fixed.width,
+        "Lanes": plan.out_lanes,
+        "Channels": node.type.channels,
+        **_arithmetic(plan, scale),
+    }
+    memories = ("ScaleFile", "OffsetFile")
+    return [Block("qfx_affine", parameters, Pipe(AFFINE_LATENCY), plan.out_lanes * node.type.fixed.width, memories=memories)]
+
+
+def _add(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    a, b = (graph.by_name[name].type.fixed for name in node.inputs)
+    frac, lanes = max(a.scalar_frac, b.scalar_frac), plan.out_lanes
+    join = {"WidthA": lanes * a.width, "WidthB": lanes * b.width, "Credits": 1}
+    add = {
+        "AWidth": a.width,
+        "ASigned": int(a.signed),
+        "BWidth": b.width,
+        "BSigned": int(b.signed),
+        "ShiftA": frac - a.scalar_frac,
+        "ShiftB": frac - b.scalar_frac,
+        "OutWidth": node.type.fixed.width,
+        "Lanes": lanes,
+    }
+    return [
+        Block("qfx_join", join, Join(1), lanes * (a.width + b.width), ("a", "b")),
+        Block("qfx_add", add, Pipe(ADD_LATENCY), lanes * node.type.fixed.width),
+    ]
+
+
+def _requantize(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    op = node.op
+    assert isinstance(op, Requantize)
+    shifts = requantize_shifts(graph, node)
+    several = len(set(shifts)) > 1
+    parameters = _activation(graph, node) | {
+        "OutWidth": op.to.width,
+        "OutSigned": int(op.to.signed),
+        "Lanes": plan.out_lanes,
+        "Channels": node.type.channels,
+        "Rounding": str(op.rounding),
+        "Overflow": str(op.overflow),
+        "PerChannel": int(several),
+        "MinShift": min(shifts),
+        "MaxShift": max(shifts),
+    }
+    memories = ("ShiftFile",) if several else ()
+    timing = Pipe(REQUANT_LATENCY[several])
+    return [Block("qfx_requant", parameters, timing, plan.out_lanes * op.to.width, memories=memories)]
+
+
+def _clamp(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    op = node.op
+    assert isinstance(op, Clamp)
+    parameters = _activation(graph, node) | {
+        "OutWidth": node.type.fixed.width,
+        "OutSigned": int(node.type.fixed.signed),
+        "Lanes": plan.out_lanes,
+        "Low": op.low,
+        "High": op.high,
+    }
+    return [Block("qfx_clamp", parameters, Pipe(CLAMP_LATENCY), plan.out_lanes * node.type.fixed.width)]
+
+
+_MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
+    Conv2d: _conv,
+    DeformConv2d: _deform,
+    Dense: _dense,
+    Affine: _affine,
+    Add: _add,
+    MaxPool: _pool,
+    SumPool: _pool,
+    Requantize: _requantize,
+    Clamp: _clamp,
+}
+
+
+def requantize_shifts(graph: Graph, node: Node) -> list[int]:
+    """The right shift of each channel, negative for a left shift."""
+    assert isinstance(node.op, Requantize)
+    source = graph.by_name[node.inputs[0]].type
+    return [int(frac) - node.op.to.scalar_frac for frac in source.fixed.fracs(source.channels)]
+
+
+def signed_width(constant: Constant) -> int:
+    """Bits of a constant in two's complement."""
+    return constant.fixed.width + (not constant.fixed.signed)
+
+
+def shift_width(constant: Constant) -> int:
+    """Bits of the shift in a digit of a K-hot constant: positions lie in 0 .. width - 2."""
+    return max(1, max(constant.fixed.width - 2, 1).bit_length())
+
+
+def _mac(
+    module: str, graph: Graph, node: Node, plan: NodePlan, parameters: dict, window: Window, ports: tuple[str, ...] = ("in",)
+) -> Block:
+    constants = [graph.constants[name] for name in node.inputs if name in graph.constants]
+    weight, window = constants[0], enough_rows(window)
+    parameters = _activation(graph, node) | parameters
+    parameters |= {
+        "WeightWidth": weight.fixed.width,
+        "WeightSigned": int(weight.fixed.signed),
+        "AccWidth": node.type.fixed.width,
+        **_arithmetic(plan, weight),
+        "WeightStyle": plan.memory if plan.memory != "none" else "auto",
+        "Rows": window.rows,
+        "Credits": 1,
+    }
+    memories: tuple[str, ...] = ("WeightFile",)
+    if len(constants) > 1:
+        parameters["BiasWidth"] = signed_width(constants[1])
+        memories = ("WeightFile", "BiasFile")
+    return Block(module, parameters, window, plan.out_lanes * node.type.fixed.width, ports, memories)
+
+
+def _arithmetic(plan: NodePlan, constant: Constant) -> dict[str, int | str]:
+    if plan.arithmetic != "khot":
+        return {"Arithmetic": plan.arithmetic}
+    if constant.max_digits is None:
+        raise PlanError("arithmetic must be dsp or lut for a constant without max_digits, not khot")
+    return {"Arithmetic": "khot", "Digits": constant.max_digits, "ShiftWidth": shift_width(constant)}
+
+
+def _activation(graph: Graph, node: Node) -> dict[str, int | str]:
+    fixed = graph.by_name[node.inputs[0]].type.fixed
+    return {"InWidth": fixed.width, "InSigned": int(fixed.signed)}
+
+
+def _image(size: Pair) -> dict[str, int | str]:
+    return {"Height": size[0], "Width": size[1]}
+
+
+def _kernel(kernel: Pair, stride: Pair, padding: Quad, dilation: Pair) -> dict[str, int | str]:
+    names = ("KernelH", "KernelW", "StrideH", "StrideW", "PadTop", "PadBottom", "PadLeft", "PadRight")
+    names += ("DilationH", "DilationW")
+    return dict(zip(names, (*kernel, *stride, *padding, *dilation), strict=True))
+
+
+def _size(graph: Graph, node: Node) -> Pair:
+    shape = graph.by_name[node.inputs[0]].type.shape
+    return shape[0], shape[1]
+
+
+def _out(node: Node) -> Pair:
+    return node.type.shape[0], node.type.shape[1]
+
+
+def _log2(terms: int) -> int:
+    return int(np.ceil(np.log2(terms))) if terms > 1 else 0
+
+
+def _window(
+    size: Pair, out: Pair, kernel: Pair, stride: Pair, padding: Quad, dilation: Pair, lanes: int,
+    *, pixel_words: int, words: int, inner: int, latency: int,
+) -> Window:  # fmt: skip
+    reach = ((kernel[0] - 1) * dilation[0], (kernel[1] - 1) * dilation[1])
+    steps = kernel[0] * kernel[1] // lanes * inner
+    rows = max(reach[0] + 1 + stride[0], 2)
+    pad = (padding[0], padding[2])
+    return Window(size, out, stride, pad, reach, rows, pixel_words, words, steps, latency, 1)
+
+
+@lru_cache(maxsize=4096)
+def enough_rows(window: Window) -> Window:
+    """Return the window with as many rows in its ring as it takes not to wait for its own releases.
+
+    The least is what window and stride span. More are needed where padding does not make up for the kernel's reach at the
+    end of a frame, or where a row of the image is shorter than the part's own latency.
+    """
+    for rows in range(window.rows, window.rows + 2 * window.size[0] + 16):
+        wider = replace(window, rows=rows)
+        if _alone(wider) == window.cycles:
+            return wider
+    raise PlanError(f"no number of ring rows reaches {window.cycles} cycles a frame in {window}")
+
+
+def _alone(window: Window, frames: int = 8) -> int:
+    """The cycles between the last two of several frames of a window whose neighbours never make it wait."""
+    i, o, give, state = [Wire(), Wire()], [Wire()], Wire(), {}
+    free = replace(window, credits=frames * window.words * len(window.needs) + 1)
+    i[0].offer = [0] * (frames * window.size[0] * window.size[1] * window.pixel_words)
+    i[1].x = [0] * (frames * len(window.needs))
+    while True:
+        free.step(state, i, o, give)
+        if not i[0].advance():
+            break
+    times = o[0].x[window.words * len(window.needs) - 1 :: window.words * len(window.needs)]
+    return times[-1] - times[-2]
