@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from qfx import resources, yamlfile
 from qfx.errors import DesignError, FormatError
+from qfx.files import atomic_folder
 from qfx.fixed import Fixed
 
 FILE_NAME = "design.yaml"
@@ -113,6 +114,7 @@ class DesignFile(_Section):
     recipe: dict[str, Any] = {}  # checked by qfx.convert (TRAINING: quantization points)
     training: TrainingSection = TrainingSection()
     accuracy: AccuracySection = AccuracySection()
+    vectors: Positive = 1000  # test inputs, at most, that go through every engine
 
 
 class Design:
@@ -138,6 +140,11 @@ class Design:
     def name(self) -> str:
         """The design's name."""
         return self.content.name
+
+    def with_seed(self, seed: int) -> Design:
+        """Return the design with another seed of its training."""
+        training = self.content.training.model_copy(update={"seed": seed})
+        return Design(self.folder, self.content.model_copy(update={"training": training}), self.argument)
 
     @property
     def build_folder(self) -> Path:
@@ -205,3 +212,26 @@ def _line_in(error: Exception, path: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f":{line}" if line else ""
+
+
+def create(folder: Path) -> Path:
+    """Make a small design that works in ``folder``, named like it, and return the folder.
+
+    Raises:
+        DesignError: the name is not one that a design may have, or something is there already.
+    """
+    try:
+        _name(folder.name)
+    except ValueError as error:
+        raise DesignError(f"the name of a design {error}, not {folder.name!r}") from None
+    if folder.exists():
+        raise DesignError(f"{folder} must not exist yet, but it does: choose another name")
+    try:
+        with atomic_folder(folder) as aside:
+            for source in sorted((Path(__file__).parent / "templates" / "new").iterdir()):
+                if source.is_file():
+                    text = source.read_text(encoding="utf-8").replace("NAME", folder.name)
+                    (aside / source.name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DesignError(f"{folder} must be writable, but: {error.strerror}") from error
+    return folder

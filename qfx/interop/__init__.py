@@ -1,0 +1,1 @@
+"""Networks made with other tools, brought into qfx."""
