@@ -60,6 +60,8 @@ class Work:
     results: Mapping[str, Result]  # of the earlier steps that it needs or uses
     progress: Progress
     kept: Path  # parts of this step's work that outlive an interrupt
+    sources: str  # hash of the sources that the step depends on
+    stale: frozenset[str] = frozenset()  # which of the results were made from something older than what lies there now
     warnings: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
@@ -72,7 +74,7 @@ class Work:
 
         ``settings`` is everything that the part depends on beyond its name.
         """
-        place = self.kept / f"{name}-{digest([name, settings])[:16]}"
+        place = self.kept / f"{name}-{digest([name, settings, self.sources])[:16]}"
         self.used.add(place.name)
         if not place.is_dir():
             with atomic_folder(place) as aside:
@@ -134,8 +136,12 @@ class Build:
     def is_current(self, name: str) -> bool:
         """Whether the step's result is there, whole, and made from what lies there now."""
         found = self.find(name)
-        step = self.steps[name]
-        if found is None or found.failure or not all(self.is_current(need) for need in step.needs):
+        return found is not None and not found.failure and self._is_fresh(name)
+
+    def _is_fresh(self, name: str) -> bool:
+        """Whether a result, of equal or unequal integers, was made from what lies there now."""
+        found, step = self.find(name), self.steps[name]
+        if found is None or not all(self.is_current(need) for need in step.needs):
             return False
         return found.key == self._key(step, self._present(step)) and self._is_whole(found)
 
@@ -179,7 +185,7 @@ class Build:
         for name in step.uses:
             if name in results:
                 used = results[name]
-                read[name] = [used.key, used.content, used.figures, used.warnings, used.failure]
+                read[name] = [used.key, used.content, used.figures, used.warnings, used.failure, self._is_fresh(name)]
         return digest([step.name, step.settings(self.design), sources_digest(step.sources), read])
 
     def _is_whole(self, result: Result) -> bool:
@@ -193,7 +199,9 @@ class Build:
         place = self.folder / step.name
         start = time.monotonic()
         with _explained(step.name, self.command(step.name)), atomic_folder(place) as aside:
-            work = Work(self.design, aside, results, progress, self.folder / ".kept" / step.name)
+            kept = self.folder / ".kept" / step.name
+            stale = frozenset(used for used in step.uses if used in results and not self._is_fresh(used))
+            work = Work(self.design, aside, results, progress, kept, sources_digest(step.sources), stale)
             failure, figures = None, {}
             with _logs_kept(aside, self.folder / "logs" / step.name):
                 try:

@@ -1,0 +1,261 @@
+"""The command line: every step of a build, and what stands around it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from qfx.errors import MismatchError, QfxError
+from qfx.steps import engine
+
+app = typer.Typer(
+    name="qfx",
+    help="From a PyTorch network to a small FPGA in fixed point, without losing a bit on the way.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DesignArgument = Annotated[str, typer.Argument(metavar="DESIGN", help="A design folder, or the name of a shipped one.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Where results go (default: build in the design folder).")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run it though its result is up to date.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return the exit code; a user's mistake is one sentence on stderr."""
+    try:
+        code = app(arguments, prog_name="qfx", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except QfxError as error:
+        _complain(str(error))
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted; finished results are whole, the same command carries on")
+        return 130
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(sentence: str) -> None:
+    _err.print("error:", style="bold red", end=" ")
+    _err.print(sentence, markup=False)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        try:
+            _out.print(f"qfx {metadata.version('qfx')}")
+        except metadata.PackageNotFoundError:
+            _out.print("qfx, not installed: run from its sources")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """From a PyTorch network to a small FPGA in fixed point, without losing a bit on the way."""
+
+
+# Steps ------------------------------------------------------------------------------------------------------------
+
+
+def _step_command(name: str, text: str) -> None:
+    """Add the command of one step."""
+
+    def command(design: DesignArgument, out: OutOption = None, force: ForceOption = False) -> None:
+        _run_step(name, design, out, force)
+
+    app.command(name, help=text)(command)
+
+
+for _name, _text in (
+    ("train", "Train the network in float and in fixed point."),
+    ("lower", "Make the integer graph, and compare the interpreter with torch on the test images."),
+    ("plan", "Choose parallelism, memories and FIFO depths for the board."),
+    ("hls", "Write the hls4ml project and compare its csim with the golden vectors."),
+    ("rtl", "Write the SystemVerilog."),
+    ("sim", "Simulate the RTL with Verilator and cocotb and compare with the golden vectors."),
+):
+    _step_command(_name, _text)
+
+
+@app.command()
+def synth(
+    design: DesignArgument,
+    tool: Annotated[str, typer.Option(help="The synthesis tool: yosys.")] = "yosys",
+    out: OutOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Count what every part takes, against the board's budget."""
+    if tool != "yosys":
+        raise QfxError(f"--tool must be yosys, not {tool!r}")
+    result = _run_step("synth", design, out, force)
+    table = Table("resource", "yosys", "estimate", "budget", "share")
+    for key, count in result.figures["total"].items():
+        limit = result.figures["budget"][key]
+        share = f"{100 * count / limit:.1f} %" if limit else ""
+        table.add_row(key, f"{count:,}", f"{result.figures['estimate'][key]:,}", f"{limit:,}", share)
+    _out.print(table)
+
+
+_step_command("report", "Write the HTML report of what the other steps left.")
+
+
+@app.command()
+def build(design: DesignArgument, out: OutOption = None, force: ForceOption = False) -> None:
+    """Run every step that is not up to date, from training to the report."""
+    from qfx import steps
+
+    work = steps.open_build(design, out)
+    with _progress() as show:
+        try:
+            steps.run_all(work, force, show, lambda result: _print_result(work, result))
+        except MismatchError as error:
+            raise MismatchError(f"{error}; see {_report_page(work)}") from error
+    _out.print(f"report: {_report_page(work)}")
+
+
+def _report_page(work: engine.Build) -> Path:
+    return work.folder / "report" / "report.html"
+
+
+def _run_step(name: str, design: str, out: Path | None, force: bool) -> engine.Result:
+    """Run one step, print its line and the next command."""
+    from qfx import steps
+
+    work = steps.open_build(design, out)
+    for stale in work.stale(name):
+        _warn(f"the result of {stale} is out of date and is taken up as it is: `{work.command(stale)}` renews it")
+    with _progress() as show:
+        result = work.run(name, show(name), force)
+    _print_result(work, result)
+    names = list(work.steps)
+    if name != names[-1]:
+        _out.print(f"next: {work.command(names[names.index(name) + 1])}")
+    else:
+        _out.print(f"report: {_report_page(work)}")
+    return result
+
+
+def _print_result(work: engine.Build, result: engine.Result) -> None:
+    """Print the step's one line, and its warnings."""
+    time = "up to date" if result.skipped else f"{result.seconds:.1f} s"
+    _out.print(f"{result.step:6}", style="bold green", end=" ")
+    _out.print(f"{work.steps[result.step].summary(result.figures)} [{time}]", markup=False)
+    for warning in result.warnings:
+        _warn(warning)
+
+
+def _warn(sentence: str) -> None:
+    _err.print("warning:", style="bold yellow", end=" ")
+    _err.print(sentence, markup=False)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], engine.Progress]]:
+    """Show one bar with an estimate of the time that is left, for one step after the other."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[step]:6}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=_err, transient=True) as bar:
+
+        def show(step: str) -> engine.Progress:
+            for task in bar.task_ids:
+                bar.remove_task(task)
+            task = bar.add_task("", total=1.0, step=step)
+            return lambda done, doing: bar.update(task, completed=done, description=doing)
+
+        yield show
+
+
+# Around the steps -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say which tools are here, in which version, and what to do about the others."""
+    from qfx.doctor import checks
+
+    found = checks()
+    if as_json:
+        _out.print_json(json.dumps([check.to_json() for check in found]))
+    else:
+        table = Table("", "tool", "version", "used for", "remedy")
+        for check in found:
+            sign = "[green]ok[/]" if check.ok else "[red]missing[/]"
+            table.add_row(sign, check.name, check.version or "", check.used_for, "" if check.ok else check.remedy)
+        _out.print(table)
+    if not all(check.ok for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits and underscores.")]) -> None:
+    """Make a small design folder that works, to start from."""
+    from qfx.design import create
+
+    folder = create(Path(name))
+    _out.print(f"new    {folder} with design.yaml, model.py and README.md", markup=False)
+    _out.print(f"next: qfx build {name}")
+
+
+@app.command()
+def check(
+    network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="Such as pkg.mod:Net or path/model.py:Net.")],
+    input_shape: Annotated[str, typer.Option("--input", help="Channels, height, width, such as 3x32x32.")],
+    board: Annotated[str, typer.Option(help="A board's name, or its YAML file.")] = "ultra96v2",
+    input_format: Annotated[str, typer.Option("--format", help="The format of an input code.")] = "u8.0",
+    recipe: Annotated[Path | None, typer.Option(help="A YAML file with the recipe.")] = None,
+    cycles: Annotated[int | None, typer.Option(help="The most cycles a frame may take.")] = None,
+    clock: Annotated[float | None, typer.Option(help="The clock in MHz (default: the board's).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say, without training, what blocks a network, its formats and work, and how it fits the board."""
+    from qfx.check import check as check_network
+    from qfx.check import table
+
+    found = check_network(network, input_shape, board, input_format, recipe, cycles, clock)
+    if as_json:
+        _out.print_json(json.dumps(found.to_json()))
+    else:
+        table(found, _out)
+    if not found.ok:
+        raise typer.Exit(1)

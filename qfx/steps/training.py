@@ -1,0 +1,161 @@
+"""The steps that need torch: train and lower. torch is imported when they run, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from qfx.design import Design
+from qfx.emit.vectors import load as load_vectors
+from qfx.emit.vectors import vectors as write_vectors
+from qfx.fixed import Overflow, Rounding, encode
+from qfx.graph import save
+from qfx.steps.compare import require_equal
+from qfx.steps.engine import Progress, Step, Work
+from qfx.steps.facts import graph_facts
+from qfx.steps.hashing import python_digest
+
+GRAPH = "graph"
+VECTORS = "vectors"
+
+
+def _train(work: Work) -> dict[str, Any]:
+    """Train in float and in fixed point at each width; the first width's network is the one that goes on."""
+    from qfx.train import runs
+
+    design = work.design
+    data = runs.load_data(design)
+    widths = design.content.training.widths
+    shares = _shares(design)
+    common = _training_settings(design)
+    common["training"] = {key: value for key, value in common["training"].items() if key != "widths"}
+    start = work.keep(
+        "float", common, lambda folder: runs.train_float(design, data, folder, shares(work.progress, 0, "float"))
+    )
+    figures: dict[str, Any] = {
+        "images": {"train": len(data.train_x), "test": len(data.test_x)},
+        "float": runs.metrics(start),
+        "widths": {},
+        "lowered": widths[0],
+    }
+    for number, width in enumerate(widths, 1):
+        told = shares(work.progress, number, f"{width} bits")
+        place = work.keep(
+            f"{width}bits",
+            [common, "first" if number == 1 else "other"],
+            lambda folder, width=width, told=told: runs.train_fixed(design, data, start, width, folder, told),  # type: ignore[misc]
+        )
+        figures["widths"][str(width)] = runs.metrics(place)
+        if number == 1:
+            (work.folder / runs.WEIGHTS).write_bytes((place / runs.WEIGHTS).read_bytes())
+    (work.folder / f"float.{runs.WEIGHTS}").write_bytes((start / runs.WEIGHTS).read_bytes())
+    _judge(work, figures)
+    return figures
+
+
+def _shares(design: Design) -> Any:
+    """Return a function that gives each run its share of the step's progress, by its epochs."""
+    training = design.content.training
+    epochs = [training.float_.epochs, *[training.fixed.epochs * 2 for _ in training.widths]]  # quantizers cost time
+    total = sum(epochs)
+
+    def share(progress: Progress, number: int, name: str) -> Progress:
+        before = sum(epochs[:number]) / total
+        return lambda done, doing: progress(before + done * epochs[number] / total, f"{name}, {doing}")
+
+    return share
+
+
+def _judge(work: Work, figures: Mapping[str, Any]) -> None:
+    """Warn where the lowered network reaches less than the design asks for."""
+    asked = work.design.content.accuracy
+    reached, full = figures["widths"][str(figures["lowered"])]["accuracy"], figures["float"]["accuracy"]
+    if asked.minimum is not None and reached < asked.minimum:
+        work.warn(f"accuracy at {figures['lowered']} bits must be at least {asked.minimum:g} %, not {reached:.2f} %")
+    if asked.below_float is not None and full - reached > asked.below_float:
+        work.warn(
+            f"accuracy at {figures['lowered']} bits must be within {asked.below_float:g} points of float "
+            f"({full:.2f} %), not {full - reached:.2f} below it"
+        )
+
+
+def _train_summary(figures: Mapping[str, Any]) -> str:
+    widths = figures["widths"]
+    best = widths[str(figures["lowered"])]
+    moved = sum(a != b for move in best["moves"].values() for a, b in zip(move["before"], move["now"], strict=True))
+    points = sum(len(move["now"]) for move in best["moves"].values())
+    others = "".join(f", {width} bits {run['accuracy']:.2f} %" for width, run in list(widths.items())[1:])
+    return (
+        f"{figures['lowered']} bits {best['accuracy']:.2f} % (float {figures['float']['accuracy']:.2f} %, quantized "
+        f"after training {best['quantized']:.2f} %{others}); {moved} of {points} binary points moved"
+    )
+
+
+def _training_settings(design: Design) -> dict[str, Any]:
+    """What the training of a design depends on, accuracy targets and the board left out."""
+    content = design.content.model_dump(
+        mode="json", include={"model", "data", "augment", "input", "recipe", "training"}
+    )
+    return {**content, "python": [python_digest(path) for path in design.sources]}
+
+
+def _lower(work: Work) -> dict[str, Any]:
+    """Make the graph, and show on the whole test set that it computes the integers of the trained model."""
+    from qfx.graph.lower import lower as lower_graph
+    from qfx.nn import exact
+    from qfx.train import runs
+
+    design = work.design
+    model = runs.trained_model(design, work.results["train"].folder)
+    graph = lower_graph(model, runs.example(design, 1), name=design.name)
+    save(graph, work.folder / GRAPH)
+    data = runs.load_data(design)
+    x = data.test_x[: design.content.vectors]
+    codes = encode(_channels_last(x.double().numpy()), graph.input.type.fixed, Rounding.RND, Overflow.SAT)
+    write_vectors(graph, codes, work.folder / VECTORS)
+    output = graph.by_name[graph.outputs[0]]
+    computed = {output.name: load_vectors(work.folder / VECTORS)[output.name]}
+    trained = _channels_last(np.concatenate([exact(model)(part).numpy() for part in x.split(256)]))
+    compared = require_equal(graph, {output.name: _codes_of(trained, output.type.fixed)}, computed, "interpreter")
+    return {**graph_facts(graph), "exact": compared}
+
+
+def _channels_last(x: np.ndarray) -> np.ndarray:
+    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+
+
+def _codes_of(values: np.ndarray, fixed: Any) -> np.ndarray:
+    """The codes of exact values; a value between two codes stays visible, as a code that no engine gives."""
+    scaled = np.ldexp(values, fixed.fracs(values.shape[-1]))
+    codes = scaled.astype(np.int64)
+    return np.where(codes == scaled, codes, np.iinfo(np.int64).min)
+
+
+def _lower_summary(figures: Mapping[str, Any]) -> str:
+    compared = figures["exact"]
+    return (
+        f"{len(figures['nodes'])} nodes, {figures['macs']:,} MACs, {figures['parameters']:,} parameters; interpreter = "
+        f"torch on {compared['frames']} images, {compared['codes']:,} codes"
+    )
+
+
+TRAIN = Step(
+    "train",
+    _train,
+    _train_summary,
+    settings=lambda design: [
+        _training_settings(design),
+        design.content.accuracy.model_dump(),
+    ],
+    sources=("qfx.fixed", "qfx.nn", "qfx.train", "dist:torch"),
+)
+LOWER = Step(
+    "lower",
+    _lower,
+    _lower_summary,
+    needs=("train",),
+    settings=_training_settings,
+    sources=("qfx.fixed", "qfx.nn", "qfx.train", "qfx.graph", "qfx.emit.vectors", "qfx.steps"),
+)
