@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from qfx.design import Design
@@ -106,7 +106,7 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 def _save(folder: Path, model: nn.Module, reached: Mapping[str, Any]) -> None:
     state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(state))  # not save_file, which hides a full disk in an error of its own
     (folder / METRICS).write_text(json.dumps(reached, indent=1) + "\n", encoding="utf-8")
 
 

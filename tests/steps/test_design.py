@@ -1,0 +1,134 @@
+"""design.yaml: what is refused, in which words, and where results go."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from qfx import resources
+from qfx.design import Design, create
+from qfx.errors import DesignError
+
+GOOD = """\
+name: small
+model: model.py:Net
+data: model.py:data
+input: {format: u5.0, shape: [8, 8, 1]}
+board: ultra96v2
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "design.yaml").write_text(textwrap.dedent(text), encoding="utf-8")
+    return folder
+
+
+def test_a_minimal_design_loads(tmp_path: Path) -> None:
+    design = Design.load(write(tmp_path, GOOD))
+    assert design.name == "small" and design.content.input.shape == (8, 8, 1)
+    assert design.content.training.widths == (4,)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        (GOOD + "traning: {}\n", 6, "did you mean 'training'?"),
+        (GOOD + "training:\n  epochs: 3\n", 7, "training.epochs must be one of the known keys (float, fixed, "),
+        (GOOD.replace("name: small", "name: 7"), 1, "name must be a string, not 7"),
+        (
+            GOOD.replace("name: small", "name: My-Net"),
+            1,
+            "name must start with a small letter and have at most 40 small letters, digits and "
+            "underscores, not 'My-Net'",
+        ),
+        (GOOD.replace("board: ultra96v2\n", ""), 1, "board must be given, but is missing"),
+        (
+            GOOD.replace("model.py:Net", "model.Net"),
+            2,
+            "model must name something in a Python file of the design, such as model.py:Net, not 'model.Net'",
+        ),
+        (
+            GOOD.replace("u5.0", "q5"),
+            4,
+            "input.format must be a format with one binary point, such as u8.0, not 'q5'",
+        ),
+        (GOOD.replace("[8, 8, 1]", "[8, 0, 1]"), 4, "input.shape.1 must be greater than 0, not 0"),
+        (GOOD + "target: {cycles: fast}\n", 6, "target.cycles must be an integer, not 'fast'"),
+        (GOOD + "target:\n  cycles: 64\n  clock_mhz: -3\n", 8, "target.clock_mhz must be greater than 0, not -3"),
+        (GOOD + "training:\n  float: {epochs: 0, lr: 0.1}\n", 7, "training.float.epochs must be greater than 0, not 0"),
+        (GOOD + "training:\n  widths: [4, 99]\n", 7, "training.widths.1 must be less than or equal to 16, not 99"),
+        (GOOD + "accuracy: {minimum: 120}\n", 6, "accuracy.minimum must be less than or equal to 100, not 120"),
+        (GOOD + "board: pynq\n", 6, "board must stand once, not twice"),
+        ("name: [", 1, "the file must be YAML"),
+    ],
+)
+def test_a_wrong_design_is_refused_with_line_key_and_value(tmp_path: Path, text: str, line: int, said: str) -> None:
+    with pytest.raises(DesignError) as caught:
+        Design.load(write(tmp_path, text))
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'design.yaml'}:{line}: "), message
+    assert said in message
+
+
+def test_a_folder_without_design_says_what_a_design_is(tmp_path: Path) -> None:
+    with pytest.raises(
+        DesignError, match=r"a design must be a folder with a design.yaml, or one of the shipped designs"
+    ):
+        Design.load(tmp_path)
+
+
+def test_a_shipped_design_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Design.load("digits").folder == resources.path("designs") / "digits"
+
+
+def test_results_of_a_writable_design_go_into_its_folder(tmp_path: Path) -> None:
+    assert Design.load(write(tmp_path, GOOD)).build_folder == tmp_path / "build"
+
+
+def test_results_of_an_installed_design_go_below_the_current_folder(tmp_path: Path) -> None:
+    installed = tmp_path / "qfx" / "_data" / "designs" / "small"
+    installed.mkdir(parents=True)
+    assert Design.load(write(installed, GOOD)).build_folder == Path("build") / "small"
+
+
+def test_python_that_does_not_load_is_named_with_its_line(tmp_path: Path) -> None:
+    design = Design.load(write(tmp_path, GOOD))
+    (tmp_path / "model.py").write_text("x = 1\ny = x + z\n")
+    with pytest.raises(DesignError) as caught:
+        design.object(design.content.model, "model")
+    said = f"{tmp_path / 'model.py'}:2: the design's Python must load, but NameError: name 'z' is not defined"
+    assert str(caught.value) == said
+
+
+def test_python_with_a_syntax_error_is_named_with_its_line(tmp_path: Path) -> None:
+    design = Design.load(write(tmp_path, GOOD))
+    (tmp_path / "model.py").write_text("x = 1\nclass\n")
+    with pytest.raises(DesignError, match=r"model.py:2: the design's Python must load, but SyntaxError"):
+        design.object(design.content.model, "model")
+
+
+def test_a_name_that_the_python_lacks_is_refused_with_the_key(tmp_path: Path) -> None:
+    design = Design.load(write(tmp_path, GOOD))
+    (tmp_path / "model.py").write_text("class Nett: ...\n")
+    with pytest.raises(DesignError, match=r"design.yaml: model must name something in model.py, not 'Net'"):
+        design.object(design.content.model, "model")
+
+
+def test_a_new_design_loads_and_bears_its_name(tmp_path: Path) -> None:
+    folder = create(tmp_path / "mine")
+    assert Design.load(folder).name == "mine"
+    assert "NAME" not in "".join(path.read_text() for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["Mine", "3d", "a-b"])
+def test_a_new_design_needs_a_legal_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DesignError, match="the name of a design must start with a small letter"):
+        create(tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_new_design_never_overwrites(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DesignError, match="must not exist yet, but it does: choose another name"):
+        create(tmp_path / "mine")
