@@ -13,7 +13,7 @@ import numpy as np
 from qfx.errors import GraphError
 from qfx.fixed import Fixed, Overflow, Rounding, fixed_for_range, requantize, simplest_frac
 from qfx.graph.tensor import Constant, Operand, TensorType, accumulator, largest_magnitude, operand_type
-from qfx.graph.window import Pair, Quad, output_size, taps
+from qfx.graph.window import Pair, Quad, check_window, output_size, taps
 
 
 class Op(ABC):
@@ -358,6 +358,7 @@ def _next_power(value: int) -> int:
 def _pooled(x: TensorType, kernel: Pair, stride: Pair, padding: Quad, what: str) -> tuple[int, int, int]:
     _require_image(x)
     _require_scalar(x, f"the input of {what}")
+    check_window(kernel, stride, padding, (1, 1))
     if max(padding[:2]) >= kernel[0] or max(padding[2:]) >= kernel[1]:
         raise GraphError(f"{what} padding must be smaller than the kernel {kernel}, not {padding}")
     return (*output_size(_size(x), kernel, stride, padding), x.channels)

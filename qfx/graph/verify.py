@@ -36,7 +36,8 @@ def _check_names(graph: Graph) -> None:
         _require(
             bool(NAME.fullmatch(name)),
             "G1",
-            f"a name must be letters, digits, '_', '.' or '-' and not begin with '.' or '-', not {name!r}",
+            f"a name must be letters, digits, '_', '.' or '-', not begin with '.' or '-', and not be '__metadata__', "
+            f"but is {name!r}",
         )
     doubled = {name for name in names if names.count(name) > 1}
     _require(not doubled, "G1", f"each name must be used once, but these are used twice: {sorted(doubled)}")
