@@ -87,6 +87,7 @@ class TrainingSection(_Section):
     float_: PhaseSection = Field(PhaseSection(epochs=60, lr=3e-3), alias="float")
     fixed: PhaseSection = PhaseSection(epochs=30, lr=1e-3)
     batch: Positive = 64
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     widths: Annotated[tuple[Annotated[int, Field(ge=1, le=16, strict=True)], ...], Field(min_length=1)] = (4,)
     """Bits of weights and activations, one run each; the first is the one that is lowered."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0

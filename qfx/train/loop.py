@@ -24,6 +24,7 @@ class Settings:
     batch: int = 64
     seed: int = 0
     weight_decay: float = 1e-4
+    label_smoothing: float = 0.0  # Szegedy et al., 2016, section 7
     frozen: float = 0.2  # the last part of the steps, in which BatchNorm statistics and binary points stand still
 
 
@@ -58,22 +59,22 @@ def fit(
             if step == int(steps * (1 - settings.frozen)):
                 freeze_bn(model)
                 freeze_formats(model)
-            total += _step(model, data.train_x[chosen], data.train_y[chosen], optimizer, augment)
+            loss = _loss(model, data.train_x[chosen], data.train_y[chosen], settings.label_smoothing, augment)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
             schedule.step()
             step += 1
         progress((epoch + 1) / settings.epochs, f"epoch {epoch + 1}/{settings.epochs}, loss {total / per_epoch:.3f}")
     return model.eval()
 
 
-def _step(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer, augment: Augment | None) -> float:
-    """Take one step and return its loss."""
-    loss = F.cross_entropy(model(augment(x) if augment else x), y)
+def _loss(model: nn.Module, x: Tensor, y: Tensor, smoothing: float, augment: Augment | None) -> Tensor:
+    loss = F.cross_entropy(model(augment(x) if augment else x), y, label_smoothing=smoothing)
     if not torch.isfinite(loss):
         raise TrainError(f"the loss must stay finite, but is {loss.item()}: lower the learning rate")
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return float(loss.item())
+    return loss
 
 
 @torch.no_grad()

@@ -112,7 +112,13 @@ def _save(folder: Path, model: nn.Module, reached: Mapping[str, Any]) -> None:
 
 def _settings(design: Design, phase: Any) -> Settings:
     training = design.content.training
-    return Settings(epochs=phase.epochs, lr=phase.lr, batch=training.batch, seed=training.seed)
+    return Settings(
+        epochs=phase.epochs,
+        lr=phase.lr,
+        batch=training.batch,
+        seed=training.seed,
+        label_smoothing=training.label_smoothing,
+    )
 
 
 def _augment(design: Design) -> Any:
