@@ -72,31 +72,31 @@ module qfx_agu #(
            ReachH + 1, StrideH + 1, Rows);
   end
 
-  // Rows of the image before the first one that output row `row` reads; its last one. Both as if there were no padding.
-  function automatic int unsigned first_row(int unsigned row);
-    int signed raw = int'(row * StrideH) - int'(PadTop);
+  // Rows of the image before the first one that output row `index` reads; its last one. Both as if there were no padding.
+  function automatic int unsigned first_row(int unsigned index);
+    int signed raw = int'(index * StrideH) - int'(PadTop);
     return (raw < 0) ? 0 : (raw > int'(Height)) ? Height : unsigned'(raw);
   endfunction
 
-  function automatic int unsigned last_row(int unsigned row);
-    int signed raw = int'(row * StrideH) - int'(PadTop) + int'(ReachH);
+  function automatic int unsigned last_row(int unsigned index);
+    int signed raw = int'(index * StrideH) - int'(PadTop) + int'(ReachH);
     return (raw < 0) ? 0 : (raw >= int'(Height)) ? Height - 1 : unsigned'(raw);
   endfunction
 
-  // What the step from output row `row` to the next one (of the next frame, after the last) adds to each of them.
+  // What the step from output row `index` to the next one (of the next frame, after the last) adds to each of them.
   typedef logic [OutHeight-1:0][ReleaseWidth-1:0] row_table_t;
 
   function automatic row_table_t first_steps();
-    for (int unsigned row = 0; row < OutHeight; row++) begin
-      first_steps[row] = ReleaseWidth'((row == OutHeight - 1) ? Height - first_row(row)
-                                                              : first_row(row + 1) - first_row(row));
+    for (int unsigned i = 0; i < OutHeight; i++) begin
+      first_steps[i] = ReleaseWidth'((i == OutHeight - 1) ? Height - first_row(i)
+                                                              : first_row(i + 1) - first_row(i));
     end
   endfunction
 
   function automatic row_table_t last_steps();
-    for (int unsigned row = 0; row < OutHeight; row++) begin
-      last_steps[row] = ReleaseWidth'((row == OutHeight - 1) ? Height + last_row(0) - last_row(row)
-                                                             : last_row(row + 1) - last_row(row));
+    for (int unsigned i = 0; i < OutHeight; i++) begin
+      last_steps[i] = ReleaseWidth'((i == OutHeight - 1) ? Height + last_row(0) - last_row(i)
+                                                             : last_row(i + 1) - last_row(i));
     end
   endfunction
 
