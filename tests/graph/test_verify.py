@@ -1,4 +1,4 @@
-"""Every rule G of SPEC.md: a graph that breaks it is refused, and the sentence names the rule, the node and the remedy."""
+"""Every rule G of SPEC.md: a graph that breaks it is refused by the rule's number and the node's name."""
 
 import re
 from dataclasses import replace
@@ -44,14 +44,15 @@ def with_type(graph: Graph, name: str, fixed: str, shape: tuple[int, ...] | None
 
 NET = network()
 CW, CB = NET.constants["cw"], NET.constants["cb"]
+NAMES = "a name must be letters, digits, '_', '.' or '-', not begin with '.' or '-', and not be '__metadata__', but is"
 BROKEN = {
     "G1 name": (
         with_constant(NET, "-b", CB),
-        "rule G1: a name must be letters, digits, '_', '.' or '-', not begin with '.' or '-', and not be '__metadata__', but is '-b'",
+        f"rule G1: {NAMES} '-b'",
     ),
     "G1 reserved": (
         with_constant(NET, "__metadata__", CB),
-        "rule G1: a name must be letters, digits, '_', '.' or '-', not begin with '.' or '-', and not be '__metadata__', but is '__metadata__'",
+        f"rule G1: {NAMES} '__metadata__'",
     ),
     "G1 twice": (
         with_constant(NET, "c", CB),
