@@ -61,8 +61,14 @@ module qfx_width #(
   if (Widens) begin : gen_widen
     logic [WideWidth-1:0] parts_q, word; // slots already here, the others 0; and with the word that is coming
 
-    assign word = parts_q | (WideWidth'(in_data_i) << (32'(slot_q) * SlimWidth));
     assign slim = in_valid_i && in_ready_o;
+
+    always_comb begin
+      word = parts_q;
+      for (int unsigned i = 0; i < Ratio; i++) begin
+        if (32'(slot_q) == i) word[i*SlimWidth +: SlimWidth] = in_data_i;
+      end
+    end
 
     always_ff @(posedge clk_i) begin
       if (!rst_ni) parts_q <= '0;
@@ -82,8 +88,14 @@ module qfx_width #(
   end else begin : gen_narrow
     logic [WideWidth-1:0] word;
 
-    assign slim       = out_valid_o && out_ready_i;
-    assign out_data_o = SlimWidth'(word >> (32'(slot_q) * SlimWidth));
+    assign slim = out_valid_o && out_ready_i;
+
+    always_comb begin
+      out_data_o = '0;
+      for (int unsigned i = 0; i < Ratio; i++) begin
+        if (32'(slot_q) == i) out_data_o = word[i*SlimWidth +: SlimWidth];
+      end
+    end
 
     qfx_fifo_shift #(.Width(WideWidth), .Depth(2)) u_in (
       .clk_i,
