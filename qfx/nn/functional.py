@@ -8,6 +8,7 @@ from torch import Tensor
 from qfx.fixed import Overflow, Rounding
 
 LN2 = math.log(2.0)
+_SATURATING = (Overflow.SAT, Overflow.SAT_SYM)
 FRAC_RANGE = (-21, 21)  # where frac is held, so that a product of three factors stays within |frac| <= 64
 WIDEST_IN_FLOAT32 = 24  # codes of wider formats are computed in float64
 
@@ -84,22 +85,21 @@ class _Cast(torch.autograd.Function):
         shape = [1] * x.dim()
         if frac.dim():
             shape[axis] = -1
-        exponent = round_frac(frac).reshape(shape)
-        step = power_of_two(-exponent, x.dtype)
-        scaled = x * power_of_two(exponent, x.dtype)
-        low, high = code_range(width, signed, overflow)
+        scale = power_of_two(round_frac(frac).reshape(shape), x.dtype)
+        scaled = x * scale
         if levels is None:
             rounded = round_real(scaled, rounding)
             codes = overflow_real(rounded, width, signed, overflow)
-            inside = (rounded >= low) & (rounded <= high)
+            saturated = codes if overflow in _SATURATING else overflow_real(rounded, width, signed, Overflow.SAT)
+            inside = saturated == rounded
         else:
             size = scaled.abs()
             found = levels.to(x.dtype)[torch.bucketize(size, edges.to(x.dtype))]
-            codes = torch.copysign(found, scaled)
+            codes = saturated = torch.copysign(found, scaled)
             inside = size < levels[-1] + 0.5
-        y = codes * step
-        saturated = scaled.clamp(low, high) * step if levels is None else y
-        ctx.save_for_backward(inside, torch.where(inside, x - y, -saturated))
+        y = codes / scale  # exact: a power of two
+        ctx.save_for_backward(inside, torch.where(inside, x, 0.0) - (y if saturated is codes else saturated / scale))
+        high = code_range(width, signed, overflow)[1]
         ctx.frac_shape, ctx.axis, ctx.gain, ctx.largest = frac.shape, axis, gain, max(high, 1)
         return y
 

@@ -1,0 +1,117 @@
+"""Training: it reduces the loss, moves binary points where they belong, and works compiled and under autocast."""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qfx.nn import calibrate, convert, exact, freeze_formats, moves, param_groups, quantizers
+from tests.nn.nets import RECIPE, Net, digits_like
+
+
+def small_task(count: int = 384) -> tuple[nn.Module, Tensor, Tensor]:
+    """A float network that has learned a teacher's four classes."""
+    torch.manual_seed(3)
+    teacher = nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 4))
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 4))
+    x = torch.randn(count, 16)
+    y = teacher(x).detach().argmax(1)
+    train(net, x, y, 150)
+    return net, x, y
+
+
+def train(model: nn.Module, x: Tensor, y: Tensor, steps: int, frac_lr: float = 0.05) -> float:
+    optimizer = torch.optim.Adam(param_groups(model.train(), 2e-3, frac_lr=frac_lr))
+    for _ in range(steps):
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+def wrong_by(shift: int, net: nn.Module, x: Tensor) -> nn.Module:
+    """A calibrated 4-bit copy of ``net`` with all binary points moved by ``shift`` bits."""
+    recipe = {"default": {"weight": {"width": 4, "granularity": "tensor"}, "activation": 4}}
+    model = calibrate(convert(net, recipe), [x])
+    with torch.no_grad():
+        for quantizer in quantizers(model).values():
+            quantizer.frac += shift
+    return model
+
+
+def test_binary_points_come_back_from_an_initialisation_wrong_by_two_bits() -> None:
+    net, x, y = small_task()
+    start = {name: move.before[0] for name, move in moves(wrong_by(0, net, x)).items()}
+    right = train(wrong_by(0, net, x), x, y, 150)
+    for shift in (-2, 2):
+        learned, frozen = wrong_by(shift, net, x), wrong_by(shift, net, x)
+        freeze_formats(frozen)
+        back, stuck = train(learned, x, y, 150), train(frozen, x, y, 150)
+        distance = [abs(move.now[0] - start[name]) for name, move in moves(learned).items()]
+        assert back - right < 0.4 * (stuck - right), (shift, right, back, stuck)
+        assert sum(distance) <= len(distance), (shift, distance)  # a bit on average; the scores' own may go anywhere
+        assert all(move.moved == 0 for move in moves(frozen).values())
+
+
+def test_a_few_steps_reduce_the_loss_of_the_whole_network() -> None:
+    torch.manual_seed(0)
+    x, y = digits_like(32, 1), torch.arange(32) % 10
+    model = calibrate(convert(Net(), RECIPE), [x])
+    before = F.cross_entropy(model(x), y).item()
+    after = train(model, x, y, 40)
+    assert after < 0.8 * before
+    with torch.no_grad():
+        expected = model.eval()(x).double()
+    assert torch.equal(exact(model)(x), expected)
+
+
+def test_every_learned_parameter_gets_a_finite_gradient() -> None:
+    x = digits_like(16, 2)
+    model = calibrate(convert(Net(), RECIPE).train(), [x])
+    F.cross_entropy(model(x), torch.arange(16) % 10).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+def test_training_under_autocast_stays_finite_and_reduces_the_loss() -> None:
+    torch.manual_seed(0)
+    x, y = digits_like(32, 3), torch.arange(32) % 10
+    model = calibrate(convert(Net(), RECIPE), [x])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = F.cross_entropy(model(x), y).item()
+        after = train(model, x, y, 30)
+    assert after < before
+
+
+def test_the_network_compiles_without_a_graph_break() -> None:
+    torch.manual_seed(0)
+    x = digits_like(8, 4)
+    model = calibrate(convert(Net(), RECIPE), [x]).train()
+    expected = model(x)
+    expected.sum().backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, while it compiles
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        found = compiled(x)
+        found.sum().backward()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    for name, parameter in model.named_parameters():
+        if name in wanted:
+            torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-4, atol=1e-6)
+
+
+def test_generated_code_computes_the_same_codes() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    x = digits_like(4, 5)
+    model = calibrate(convert(model, {"layers": {"3": {"weight": {"digits": {"k": 2}}}}}).eval(), [x])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, while it compiles
+        compiled = torch.compile(model, fullgraph=True)
+        with torch.no_grad():
+            assert torch.equal(compiled(x), model(x))
