@@ -5,3 +5,4 @@ from qfx.plan.data import Plan as Plan
 from qfx.plan.data import Resources as Resources
 from qfx.plan.data import unroll as unroll
 from qfx.plan.dataflow import network as network
+from qfx.plan.search import plan as plan

@@ -129,7 +129,7 @@ class _Builder:
 
     def __init__(self, graph: Graph, nodes: Mapping[str, NodePlan], depths: Mapping[str, int]) -> None:
         self.graph, self.nodes, self.depths = graph, nodes, depths
-        self.readers = readers(graph)
+        self.readers, self.least = readers(graph), least_depths(graph)
         self.labels = Labels()
         self.parts: list[Part] = []
         self.fifos: dict[str, str] = {}
@@ -150,7 +150,7 @@ class _Builder:
         lanes = self.nodes[node.name].out_lanes
         entry = Stream("in", node.name, node.type.fixed.width, lanes, stream_words(node.type, lanes))
         if self.readers[node.name] == [("", 0)]:  # no path may cross the design
-            self._distribute(node, self._fifo(node.name, f"{node.name}->output", entry, 2, {}))
+            self._distribute(node, self._fifo(node.name, f"{node.name}->output", entry, max(self.depths.get(f"{node.name}->output", 2), 2), {}))
         else:
             self._distribute(node, entry)
         return entry
@@ -236,8 +236,7 @@ class _Builder:
     def _close(self, node: Node, pipe: Stream, source: int) -> None:
         """End the segment of ``pipe`` with a FIFO whose depth is the credits of its source."""
         start = self.parts[source]
-        floor = build.least_depth(self.graph, node)
-        depth = max(self.depths.get(node.name, GENEROUS), floor)
+        depth = max(self.depths.get(node.name, GENEROUS), self.least[node.name])
         self.parts[source] = replace(
             start,
             parameters={**start.parameters, "Credits": depth},
@@ -267,9 +266,22 @@ class _Builder:
         self.parts.append(Part(label, "qfx_fork", node.name, {"in": stream}, branches, parameters, Fork()))
         for reader, branch in zip(to, branches, strict=True):
             key = branch_key(node.name, *reader)
-            depth = max(self.depths.get(key, 0), build.least_branch(self.graph, reader))
+            depth = max(self.depths.get(key, 0), self.least[key])
             self.fifos[key] = ""
             self.branches[reader] = self._fifo(node.name, key, branch, depth, {}) if depth else branch
+
+
+def least_depths(graph: Graph) -> dict[str, int]:
+    """For each FIFO that a design may have, by key, the least depth that it must have for other reasons than the rate."""
+    found = {}
+    for name, to in readers(graph).items():
+        if not isinstance(graph.by_name[name].op, Input) and ends_segment(graph, to):
+            found[name] = max(build.least_branch(graph, to[0]), 1) if len(to) == 1 else 1
+        for reader in to:
+            found[branch_key(name, *reader)] = build.least_branch(graph, reader) if len(to) > 1 else 0
+        if isinstance(graph.by_name[name].op, Input):
+            found[f"{name}->output"] = 2
+    return found
 
 
 def branch_key(producer: str, reader: str, operand: int) -> str:

@@ -7,38 +7,55 @@ from collections.abc import Mapping
 from qfx.errors import PlanError
 from qfx.graph import Graph
 from qfx.plan.data import NodePlan
-from qfx.plan.model import Rate, keeps, rate
-from qfx.plan.dataflow import network
-from qfx.plan.timing import SHIFT_DEPTH
+from qfx.plan.dataflow import Network, least_depths, network
+from qfx.plan.model import Rate, keeps, needed_depths, rate
+from qfx.plan.timing import SHIFT_DEPTH, Window
+
+REFINED = 20_000  # words a frame, all streams together, up to which each FIFO is searched for its minimum
 
 
 def size_fifos(graph: Graph, nodes: Mapping[str, NodePlan]) -> tuple[dict[str, int], Rate]:
     """Return the depth of each FIFO by its key, and the design's rate with them.
 
-    One FIFO after the other is made as small as the rate allows, those on the branches of forks first; since a smaller FIFO
-    never makes a design faster, each is minimal in the end: one word less costs cycles or stops the design.
+    A paced run bounds every depth (`needed_depths`). Then one FIFO after the other is made as small as the rate allows,
+    those on the branches of forks first; since a smaller FIFO never makes a design faster, each is minimal in the end: one
+    word less costs cycles or stops the design. Designs of more than REFINED words a frame keep the bounds.
     """
-    free = network(graph, nodes, {})
-    frame = max(stream.words for part in free.parts for stream in part.outputs)
-    depths = dict.fromkeys(free.fifos, 2 * frame + 64)
-    wanted = rate(network(graph, nodes, depths)).interval
-    for key in sorted(depths, key=lambda key: "->" not in key):
-        _shrink(graph, nodes, depths, key, wanted)
+    least = least_depths(graph)
+    shape = network(graph, nodes, {})
+    words = sum(stream.words for part in shape.parts for stream in part.outputs)
+    ample = network(graph, nodes, dict.fromkeys(shape.fifos, 2 * words + 64))
+    wanted = own_cycles(shape)
+    bounds = needed_depths(ample, wanted)
+    depths = {key: max(bounds[ample.fifos[key]], least[key]) for key in shape.fifos}
+    if words <= REFINED and keeps(network(graph, nodes, depths), wanted):
+        for key in sorted(depths, key=lambda key: "->" not in key):
+            _shrink(graph, nodes, depths, key, least[key], wanted)
     found = rate(network(graph, nodes, depths))
     if found.interval != wanted:
-        raise PlanError(f"sized FIFOs must keep the rate of {wanted} cycles a frame, not make it {found.interval}")
+        raise PlanError(f"a design must run at the {wanted} cycles a frame of its slowest part, not at {found.interval}")
     return depths, found
 
 
-def _shrink(graph: Graph, nodes: Mapping[str, NodePlan], depths: dict[str, int], key: str, wanted: int) -> None:
-    """Set ``depths[key]`` to the smallest depth that keeps the rate; a depth of 0 leaves the FIFO of a branch out."""
+def own_cycles(shape: Network) -> int:
+    """The cycles of a frame in the slowest part: what a design with ample FIFOs takes."""
+    windows = [part.timing.cycles for part in shape.parts if isinstance(part.timing, Window)]
+    streams = [stream.words for part in shape.parts for stream in part.outputs]
+    return max(*windows, *streams, shape.input.words) if windows else max(*streams, shape.input.words)
+
+
+def _shrink(
+    graph: Graph, nodes: Mapping[str, NodePlan], depths: dict[str, int], key: str, least: int, wanted: int
+) -> None:
+    """Set ``depths[key]``, which is enough, to the smallest depth that keeps the rate; 0 leaves out a branch's FIFO."""
 
     def enough(depth: int) -> bool:
         return keeps(network(graph, nodes, {**depths, key: depth}), wanted)
 
-    least = 0 if "->" in key else 1
+    low, high = least, depths[key]
     # A deep FIFO takes three cycles longer than a shallow one, so the two kinds are searched apart.
-    low, high = (least, SHIFT_DEPTH) if enough(SHIFT_DEPTH) else (SHIFT_DEPTH + 1, depths[key])
+    if low <= SHIFT_DEPTH < high:
+        low, high = (low, SHIFT_DEPTH) if enough(SHIFT_DEPTH) else (SHIFT_DEPTH + 1, high)
     while low < high:
         middle = (low + high) // 2
         if enough(middle):

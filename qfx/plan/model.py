@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from qfx.errors import PlanError
 from qfx.plan.dataflow import Network
 from qfx.plan.timing import Wire
 
 _SETTLED = 3  # equal frame times in a row that count as steady state
-_FRAMES = (6, 12, 24, 48)  # frames tried until it is reached
+_FRAMES = (5, 10, 20, 40)  # frames tried until it is reached
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def rate(network: Network) -> Rate:
     raise Unsettled(f"a design must settle within {_FRAMES[-1]} frames, but its frame times are still {steps[-8:]}")
 
 
-def keeps(network: Network, interval: int, frames: int = 8) -> bool:
+def keeps(network: Network, interval: int, frames: int = 6) -> bool:
     """Whether a design runs at ``interval`` cycles a frame, or faster, judged after a few frames."""
     try:
         ends = frame_ends(network, frames)
@@ -64,49 +67,98 @@ def frame_ends(network: Network, frames: int) -> list[int]:
     return [max(each) for each in zip(*ends, strict=True)]
 
 
-def play(network: Network, frames: int) -> dict[str, Wire]:
-    """Run ``frames`` frames through the network and return the words of every stream by name."""
-    wires: dict[str, Wire] = {}
-    ends: dict[str, list[int]] = {}  # stream -> parts at either end
-    for number, part in enumerate(network.parts):
-        for stream in (*part.inputs.values(), *part.outputs):
-            wires.setdefault(stream.name, Wire())
-            ends.setdefault(stream.name, []).append(number)
-    wires[network.input.name].offer = [0] * (network.input.words * frames)
+def play(network: Network, frames: int, pace: int = 0) -> dict[str, Wire]:
+    """Run ``frames`` frames through the network and return the words of every stream by name.
+
+    The source is always valid, or with a ``pace`` spreads the words of each frame over so many cycles.
+    """
+    return _play(network, frames, pace)[0]
+
+
+def needed_depths(network: Network, pace: int, frames: int = 3) -> dict[str, int]:
+    """Return for each FIFO of a network with ample ones the depth with which it never holds up a paced run.
+
+    The paced schedule is then feasible, so the design, which starts everything as early as it can, is never slower: these
+    depths keep a rate of one frame every ``pace`` cycles. A FIFO of a branch that needs no depth gets 0.
+    """
+    wires, states = _play(network, frames, pace)
+    takes = {part.name: state.get("takes") for part, state in zip(network.parts, states, strict=True)}
+    depths = {}
+    for part in network.parts:
+        if part.module == "qfx_fifo":
+            source = next(iter(part.inputs.values()))
+            enters = np.array(takes[part.closes] if part.closes else wires[source.name].x)
+            leaves = np.array(wires[part.outputs[0].name].x)
+            # Word n needs place n - depth, given back one cycle after its word has left.
+            before = np.searchsorted(leaves, enters - 1, side="right")
+            depths[part.name] = int((np.arange(len(enters)) - before).max()) + 1
+    return depths
+
+
+def _play(network: Network, frames: int, pace: int) -> tuple[dict[str, Wire], list[dict]]:
+    wires = {stream.name: Wire() for part in network.parts for stream in (*part.inputs.values(), *part.outputs)}
+    words = network.input.words
+    wires[network.input.name].offer = [n * pace // words for n in range(words * frames)]
     for stream in network.outputs:
         wires[stream.name].room = [0] * (stream.words * frames)
-    _settle(network, wires, ends)
-    return wires
+    actors = _actors(network, wires)
+    _settle(actors)
+    return wires, [actor.state for actor in actors]
 
 
-def _settle(network: Network, wires: dict[str, Wire], ends: dict[str, list[int]]) -> None:
-    """Let each part whose streams have moved move its own, until nothing moves."""
+@dataclass(slots=True)
+class _Actor:
+    """A part at work: its streams, and who is to be woken when one of them moves."""
+
+    step: Callable[..., None]
+    state: dict
+    inputs: list[Wire]
+    outputs: list[Wire]
+    give: Wire | None
+    flows: list[tuple[Wire, tuple[int, ...]]]  # streams with a ready, and the parts at their ends
+    pipes: list[tuple[Wire, tuple[int, ...]]]  # pipes that it feeds
+    waiting: bool = True
+
+
+def _actors(network: Network, wires: dict[str, Wire]) -> list[_Actor]:
     index = {part.name: number for number, part in enumerate(network.parts)}
-    states: list[dict] = [{} for _ in network.parts]
-    gives: list[str] = [""] * len(network.parts)
+    gives = {part.closes: part.outputs[0].name for part in network.parts if part.closes}
+    ends: dict[str, list[int]] = {name: [] for name in wires}
+    for number, part in enumerate(network.parts):
+        for stream in (*part.inputs.values(), *part.outputs):
+            ends[stream.name].append(number)
+    for source, name in gives.items():
+        ends[name].append(index[source])
+    actors = []
     for part in network.parts:
-        if part.closes:
-            gives[index[part.closes]] = part.outputs[0].name
-            ends[part.outputs[0].name].append(index[part.closes])
-    waiting = deque(range(len(network.parts)))
-    queued = set(waiting)
+        streams = [*part.inputs.values(), *part.outputs]
+        flows = [(wires[s.name], tuple(ends[s.name])) for s in streams if not s.pipe]
+        pipes = [(wires[s.name], tuple(ends[s.name])) for s in part.outputs if s.pipe]
+        give = wires[gives[part.name]] if part.name in gives else None
+        inputs, outputs = [wires[s.name] for s in part.inputs.values()], [wires[s.name] for s in part.outputs]
+        actors.append(_Actor(part.timing.step, {}, inputs, outputs, give, flows, pipes))
+    return actors
+
+
+def _settle(actors: list[_Actor]) -> None:
+    """Let each part whose streams have moved move its own, until nothing moves."""
+    waiting = deque(range(len(actors)))
     while waiting:
-        number = waiting.popleft()
-        queued.discard(number)
-        part = network.parts[number]
-        inputs, outputs = list(part.inputs.values()), part.outputs
-        made = [len(wires[o.name].x) for o in outputs if o.pipe]
-        part.timing.step(
-            states[number],
-            [wires[s.name] for s in inputs],
-            [wires[s.name] for s in outputs],
-            wires[gives[number]] if gives[number] else None,
-        )
-        moved = [s.name for s in (*inputs, *outputs) if not s.pipe and wires[s.name].advance()]
-        pipes = [o for o in outputs if o.pipe]
-        moved += [o.name for o, before in zip(pipes, made, strict=True) if len(wires[o.name].x) > before]
-        for name in moved:
-            for other in ends[name]:
-                if other not in queued:
-                    queued.add(other)
-                    waiting.append(other)
+        actor = actors[waiting.popleft()]
+        actor.waiting = False
+        made = len(actor.pipes[0][0].x) if actor.pipes else 0
+        actor.step(actor.state, actor.inputs, actor.outputs, actor.give)
+        for wire, others in actor.flows:
+            if len(wire.x) < len(wire.offer) and len(wire.x) < len(wire.room):
+                wire.advance()
+                _wake(actors, others, waiting)
+        for wire, others in actor.pipes:
+            if len(wire.x) > made:
+                _wake(actors, others, waiting)
+
+
+def _wake(actors: list[_Actor], others: tuple[int, ...], waiting: deque[int]) -> None:
+    for number in others:
+        if not actors[number].waiting:
+            actors[number].waiting = True
+            waiting.append(number)

@@ -33,12 +33,23 @@ class Block:
     memories: tuple[str, ...] = ()  # parameters that name .mem files
 
 
-def make(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
-    """Return the blocks of a node, source first. Credits are 1 until the segment's FIFO is known."""
+def make(graph: Graph, node: Node, plan: NodePlan, sized: bool = True) -> list[Block]:
+    """Return the blocks of a node, source first. Credits are 1 until the segment's FIFO is known.
+
+    ``sized`` gives each ring the rows that it needs; without, which is faster, the least that it may have.
+    """
     kind = type(node.op)
     if kind not in _MAKERS:
         raise PlanError(f"node {node.name!r} must be an operation that RTL has a part for, not {kind.__name__}")
-    return _MAKERS[kind](graph, node, plan)
+    blocks = _MAKERS[kind](graph, node, plan)
+    return [_sized(block) for block in blocks] if sized else blocks
+
+
+def _sized(block: Block) -> Block:
+    if not isinstance(block.timing, Window):
+        return block
+    window = enough_rows(block.timing)
+    return replace(block, timing=window, parameters={**block.parameters, "Rows": window.rows})
 
 
 def is_depthwise(graph: Graph, node: Node) -> bool:
@@ -62,12 +73,6 @@ def least_branch(graph: Graph, reader: tuple[str, int]) -> int:
     node = graph.by_name[name]
     assert isinstance(node.op, DeformConv2d)
     return (max(node.op.max_dilation, 1) + 1) * node.type.shape[1]
-
-
-def least_depth(graph: Graph, node: Node) -> int:
-    """The least depth of the FIFO that closes the segment of ``node``."""
-    readers = [(reader.name, i) for reader in graph.consumers[node.name] for i, n in enumerate(reader.inputs) if n == node.name]
-    return max((least_branch(graph, reader) for reader in readers), default=1) if len(readers) == 1 else 1
 
 
 def taps(plan: NodePlan) -> int:
@@ -143,7 +148,6 @@ def _pool(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
         size, _out(node), op.kernel, op.stride, op.padding, (1, 1), taps(plan),
         pixel_words=-(-channels // lanes), words=-(-channels // lanes), inner=1, latency=POOL_LATENCY + _log2(taps(plan)),
     )  # fmt: skip
-    window = enough_rows(window)
     kernel = _kernel(op.kernel, op.stride, op.padding, (1, 1))
     parameters = _activation(graph, node) | _image(size) | {k: v for k, v in kernel.items() if "Dilation" not in k}
     parameters |= {"Channels": channels, "Lanes": lanes, "TapLanes": taps(plan), "Rows": window.rows, "Credits": 1}
@@ -256,7 +260,7 @@ def _mac(
     module: str, graph: Graph, node: Node, plan: NodePlan, parameters: dict, window: Window, ports: tuple[str, ...] = ("in",)
 ) -> Block:
     constants = [graph.constants[name] for name in node.inputs if name in graph.constants]
-    weight, window = constants[0], enough_rows(window)
+    weight = constants[0]
     parameters = _activation(graph, node) | parameters
     parameters |= {
         "WeightWidth": weight.fixed.width,

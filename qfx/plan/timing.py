@@ -29,7 +29,7 @@ class Wire:
         self.x: list[int] = []
 
     def advance(self) -> bool:
-        """Compute the transfers whose both sides are known; tell whether there were any."""
+        """Compute the transfers whose two sides are known; tell whether there were any."""
         x, offer, room = self.x, self.offer, self.room
         start, end = len(x), min(len(offer), len(room))
         last = x[-1] if x else -1
@@ -124,8 +124,8 @@ class Gate:
     credits: int
 
     def step(self, state: dict, i: list[Wire], o: list[Wire], give: Wire | None) -> None:
-        del state
         assert give is not None
+        state["takes"] = i[0].x
         _room(i[0].room, give.x, self.credits)
         o[0].x.extend([t + 1 for t in i[0].x[len(o[0].x) :]])
 
@@ -211,6 +211,7 @@ class Window:
     def _issue(self, state: dict, i: list[Wire], out: list[int], give: list[int], ends: list[int], released: list[int]) -> None:
         pixels, frame_words = len(self.needs), self.size[0] * self.size[1] * self.pixel_words
         source, dilation = i[0].x, i[1].x if self.square else None
+        takes: list[int] = state.setdefault("takes", [])
         last, word = state.get("last", -1), state.get("word", 0)
         while True:
             n = len(out)
@@ -228,6 +229,7 @@ class Window:
                     start = max(start, source[needed - 1] + self.SEEN)
                 if dilation is not None:
                     start = max(start, dilation[len(ends)] + 1)
+            takes.append(start)
             last = start + self.steps - 1
             out.append(last + self.latency)
             word += 1
