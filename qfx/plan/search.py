@@ -1,0 +1,246 @@
+"""The planner: for each node the cheapest unroll and arithmetic that meets a number of cycles, for the graph the best that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+from qfx.boards import Board
+from qfx.errors import PlanError
+from qfx.graph import Graph, Node, fingerprint
+from qfx.graph.ops import Affine, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, SumPool
+from qfx.plan import parts
+from qfx.plan.cost import estimate
+from qfx.plan.data import NodePlan, Plan, Resources, unroll
+from qfx.plan.dataflow import Part, ends_segment, network, owner, readers, stream_words
+from qfx.plan.depths import size_fifos
+from qfx.plan.timing import Window
+
+MARGIN = 0.7  # share of each budget that a plan without a target may use: estimates err, and placement needs room
+_WEIGHT = {"lut": 2.0, "ff": 0.5, "bram18": 1.0, "dsp": 1.0}  # a LUT is dearer than its share: everything else needs LUTs
+_POOR = 5  # a step between divisors larger than this makes powers of two the better lanes
+
+
+def plan(graph: Graph, board: Board, target_cycles: int | None = None, clock_mhz: float | None = None) -> Plan:
+    """Choose how ``graph`` is built on ``board``.
+
+    Args:
+        target_cycles: cycles of a frame that no part may exceed; None: as few as fit the board with a margin.
+        clock_mhz: None: the board's.
+
+    Raises:
+        PlanError: the target cannot be met, or what meets it does not fit; the node and the resource are named.
+    """
+    if target_cycles is not None and target_cycles < 1:
+        raise PlanError(f"target_cycles must be at least 1, not {target_cycles}")
+    budget = Resources(board.budget.lut, board.budget.ff, 2 * board.budget.bram36, board.budget.dsp)
+    search = _Search(graph, budget)
+    nodes = search.best() if target_cycles is None else search.within(target_cycles)
+    depths, rate = size_fifos(graph, nodes)
+    net = network(graph, nodes, depths)
+    costs = {name: _sum(estimate(p) for p in net.parts if p.computes and p.node == name) for name in nodes}
+    nodes = {name: replace(node, resources=costs[name]) for name, node in nodes.items()}
+    others = _sum(estimate(part) for part in net.parts if not part.computes)
+    made = Plan(
+        graph.name, fingerprint(graph), board.name, clock_mhz or board.clock_mhz, nodes, depths, rate.interval,
+        rate.latency, others, budget,
+    )  # fmt: skip
+    _require_fit(made)
+    return made
+
+
+def lane_choices(channels: int, divisors_only: bool = False) -> tuple[int, ...]:
+    """Return the numbers of lanes to try for ``channels``: each divides the next, so that any two streams can be joined.
+
+    Divisors where they lie close enough, else powers of two, whose last word has idle lanes.
+    """
+    divisors, rest = [1], channels
+    factor = 2
+    while rest > 1:
+        while rest % factor:
+            factor += 1
+        rest //= factor
+        divisors.append(divisors[-1] * factor)
+    if divisors_only or all(b <= _POOR * a for a, b in zip(divisors, divisors[1:], strict=False)):
+        return tuple(divisors)
+    return tuple(1 << i for i in range((channels - 1).bit_length() + 1))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One way to build the source of a segment, and with it the pipe behind."""
+
+    nodes: Mapping[str, NodePlan]  # the source and the nodes of its pipe
+    cycles: int
+    resources: Resources
+    price: float
+
+
+class _Search:
+    """All choices of every segment, once; then the cheapest of each under a number of cycles."""
+
+    def __init__(self, graph: Graph, budget: Resources) -> None:
+        self.graph, self.budget = graph, budget
+        self.readers = readers(graph)
+        self.segments = list(self._segments())
+        self.choices = {segment[0].name: self._choices(segment) for segment in self.segments}
+
+    def best(self) -> dict[str, NodePlan]:
+        """Return the fastest plan that stays within MARGIN of each budget."""
+        targets = sorted({choice.cycles for choices in self.choices.values() for choice in choices})
+        targets = [t for t in targets if t >= max(min(c.cycles for c in choices) for choices in self.choices.values())]
+        low, high = 0, len(targets) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self._fits(self._chosen(targets[middle])):
+                high = middle
+            else:
+                low = middle + 1
+        return self.within(targets[high])
+
+    def within(self, target: int) -> dict[str, NodePlan]:
+        """Return the cheapest plan in which no part takes more than ``target`` cycles a frame."""
+        nodes: dict[str, NodePlan] = {}
+        for choice in self._chosen(target):
+            nodes |= choice.nodes
+        return {node.name: nodes[node.name] for node in self.graph.nodes if not isinstance(node.op, Flatten)}
+
+    def _fits(self, chosen: Sequence[_Choice]) -> bool:
+        used = _sum(choice.resources for choice in chosen)
+        return all(getattr(used, f.name) <= MARGIN * getattr(self.budget, f.name) for f in fields(Resources))
+
+    def _chosen(self, target: int) -> list[_Choice]:
+        lanes: dict[str, int] = {}
+        chosen = []
+        for segment in self.segments:
+            source = segment[0]
+            fast = [choice for choice in self.choices[source.name] if choice.cycles <= target]
+            if not fast:
+                least = min(choice.cycles for choice in self.choices[source.name])
+                raise PlanError(
+                    f"node {source.name!r} must take at most {target} cycles a frame, but takes {least} even fully "
+                    f"unrolled: raise target_cycles"
+                )
+            legal = [choice for choice in fast if self._joins(source, choice, lanes)]
+            if not legal:
+                raise PlanError(f"node {source.name!r} must have lanes that divide or are divided by its inputs', but has none")
+            best = min(legal, key=lambda choice: choice.price)
+            chosen.append(best)
+            lanes |= {node.name: best.nodes[node.name].out_lanes for node in segment}
+        return chosen
+
+    def _joins(self, source: Node, choice: _Choice, lanes: Mapping[str, int]) -> bool:
+        """Whether adapters can join the choice to the streams that it reads."""
+        for position, name in enumerate(source.inputs):
+            if name in self.graph.by_name and not parts.is_offset(source, position):
+                a, b = lanes[owner(self.graph, name)], choice.nodes[source.name].in_lanes
+                if max(a, b) % min(a, b):
+                    return False
+        return True
+
+    def _segments(self) -> Iterator[list[Node]]:
+        """The graph's nodes as segments: a source and the pipe that follows it."""
+        taken: set[str] = set()
+        for node in self.graph.nodes:
+            if isinstance(node.op, Flatten) or node.name in taken:
+                continue
+            segment = [node]
+            if not isinstance(node.op, Input):
+                while not ends_segment(self.graph, self.readers[segment[-1].name]):
+                    segment.append(self.graph.by_name[self.readers[segment[-1].name][0][0]])
+            taken |= {each.name for each in segment}
+            yield segment
+
+    def _choices(self, segment: list[Node]) -> list[_Choice]:
+        whole = any(self._flattened(node) for node in segment)
+        found = []
+        for axes in _unrolls(self.graph, segment[0], whole):
+            lanes = axes["co"]
+            nodes = {segment[0].name: self._node(segment[0], axes)}
+            nodes |= {node.name: self._node(node, unroll(co=lanes, ci=lanes)) for node in segment[1:]}
+            cost = _sum(node.resources for node in nodes.values())
+            cycles = max(node.cycles for node in nodes.values())
+            found.append(_Choice(nodes, cycles, cost, self._price(cost)))
+        return found
+
+    def _flattened(self, node: Node) -> bool:
+        """Whether a Flatten of several pixels reads the node: its lanes must then divide the channels."""
+        return any(
+            isinstance(reader.op, Flatten) and node.type.size > node.type.channels for reader in self.graph.consumers[node.name]
+        )
+
+    def _node(self, node: Node, axes: dict[str, int]) -> NodePlan:
+        if isinstance(node.op, Input):
+            return NodePlan(axes, cycles=stream_words(node.type, axes["co"]))
+        kinds = _arithmetics(self.graph, node)
+        tried = [self._priced(node, NodePlan(axes, kind, "auto" if kind != "none" else "none")) for kind in kinds]
+        return min(tried, key=lambda each: self._price(each.resources))
+
+    def _priced(self, node: Node, made: NodePlan) -> NodePlan:
+        """Fill in cycles and resources of one node."""
+        blocks = parts.make(self.graph, node, made, sized=False)
+        cycles = max(
+            b.timing.cycles if isinstance(b.timing, Window) else stream_words(node.type, made.out_lanes) for b in blocks
+        )
+        pieces = [Part("", b.module, node.name, {}, (), b.parameters, b.timing, dict.fromkeys(b.memories, "")) for b in blocks]
+        return replace(made, cycles=cycles, resources=_sum(estimate(piece) for piece in pieces))
+
+    def _price(self, cost: Resources) -> float:
+        return sum(weight * getattr(cost, name) / getattr(self.budget, name) for name, weight in _WEIGHT.items())
+
+
+def _arithmetics(graph: Graph, node: Node) -> tuple[str, ...]:
+    """The multipliers to try: K-hot constants are made for shifts, so nothing else is tried for them."""
+    constants = [graph.constants[name] for name in node.inputs if name in graph.constants]
+    if not constants or not isinstance(node.op, Conv2d | DeformConv2d | Dense | Affine):
+        return ("none",)
+    return ("khot",) if constants[0].max_digits is not None else ("lut", "dsp")
+
+
+def _unrolls(graph: Graph, node: Node, whole: bool) -> Iterator[dict[str, int]]:
+    """The unrolls of a segment's source; with ``whole`` no lane may be idle."""
+    channels = node.type.channels
+    match node.op:
+        case Conv2d() if not parts.is_depthwise(graph, node):
+            kernel = graph.constants[node.inputs[1]].codes.shape
+            groups = node.op.groups
+            inputs = lane_choices(kernel[2], divisors_only=groups > 1)
+            for ci in inputs:
+                for co in lane_choices(channels // groups, divisors_only=whole or groups > 1):
+                    for ky, kx in _taps(kernel[:2]):
+                        yield unroll(co=co, ci=ci, ky=ky, kx=kx)
+        case Dense():
+            for ci in lane_choices(graph.by_name[node.inputs[0]].type.channels):
+                for co in lane_choices(channels):
+                    yield unroll(co=co, ci=ci)
+        case Conv2d() | MaxPool() | SumPool():
+            kernel = node.op.kernel if isinstance(node.op, MaxPool | SumPool) else graph.constants[node.inputs[1]].codes.shape
+            for lanes in lane_choices(channels, divisors_only=whole):
+                for ky, kx in _taps(kernel[:2]):
+                    yield unroll(co=lanes, ci=lanes, ky=ky, kx=kx)
+        case _:
+            for lanes in lane_choices(channels, divisors_only=whole):
+                yield unroll(co=lanes, ci=lanes)
+
+
+def _taps(kernel: tuple[int, ...]) -> list[tuple[int, int]]:
+    """One tap a step, one row of taps, or all."""
+    return sorted({(1, 1), (1, kernel[1]), (kernel[0], kernel[1])})
+
+
+def _sum(resources: Iterator[Resources] | Sequence[Resources]) -> Resources:
+    return sum(resources, Resources())
+
+
+def _require_fit(made: Plan) -> None:
+    """Raise PlanError where the estimate exceeds the board."""
+    used = made.resources
+    for field in fields(Resources):
+        need, have = getattr(used, field.name), getattr(made.budget, field.name)
+        if need > have:
+            worst = max(made.nodes, key=lambda name: getattr(made.nodes[name].resources, field.name))
+            part = getattr(made.nodes[worst].resources, field.name)
+            raise PlanError(
+                f"the graph {made.graph!r} must fit {have} {field.name.upper()} of {made.board}, but needs {need} at "
+                f"{made.interval} cycles a frame; node {worst!r} needs {part} of them: raise target_cycles, or make it smaller"
+            )
