@@ -10,7 +10,7 @@ module qfx_clamp #(
   parameter int unsigned OutWidth  = 8,    // bits of a result, 1 to 63
   parameter bit          OutSigned = 1'b1, // results are two's complement
   parameter int unsigned Lanes     = 1,    // codes a word, at least 1
-  parameter longint      Low       = 0,    // lower bound, a code of the output format
+  parameter longint      Low       = 0,    // lower bound, a code of the output format (64'sd...)
   parameter longint      High      = 127   // upper bound, at least Low, a code of the output format
 ) (
   input  logic                      clk_i,

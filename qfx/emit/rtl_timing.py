@@ -10,6 +10,25 @@ RELEASED = 7  # cycles from the last step of an output row to the first word tha
 WINDOW_LATENCY = 6  # cycles from a step's credit to its ring address (qfx_agu_window)
 _SETTLED = 4  # frames, and those that the ring holds, after which a ring has settled; as many again are looked at
 
+# Latencies of pipe parts, cycles
+AFFINE_LATENCY = 6
+CLAMP_LATENCY = 2
+ADD_LATENCY = 1
+REQUANT_LATENCY = {False: 3, True: 7}  # by PerChannel
+
+
+def mac_latency(terms: int) -> int:
+    """Cycles from the last step of a word (credit taken) to the output of qfx_conv, qfx_depthwise or qfx_deform.
+
+    ``terms`` are the products of a lane and step: tap lanes times ci lanes, in qfx_depthwise tap lanes, in qfx_deform 1.
+    """
+    return WINDOW_LATENCY + 6 + (terms - 1).bit_length()
+
+
+def pool_latency(tap_lanes: int) -> int:
+    """Cycles from the last step of a word (credit taken) to the output of qfx_maxpool or qfx_sumpool."""
+    return WINDOW_LATENCY + 4 + (tap_lanes - 1).bit_length()
+
 
 @dataclass(frozen=True, slots=True)
 class Window:

@@ -1,0 +1,88 @@
+"""Bench of qfx_add: sums are exact on the finer grid, whatever the signs, widths and shifts."""
+
+import random
+from typing import Any
+
+import cocotb
+import numpy as np
+import pytest
+from qfx_sim import cases
+from qfx_sim.lanes import Lanes
+from qfx_sim.runner import BenchFailure, run
+
+from qfx.emit import rtl_timing
+
+# name: a and b (width, signed), left shifts of a and b, lanes
+SHAPES = {
+    "same": ((5, True), (5, True), (0, 0), 2),
+    "unsigned": ((4, False), (5, False), (0, 0), 3),
+    "mixed": ((4, False), (5, True), (3, 0), 1),
+    "finer_a": ((6, True), (4, False), (0, 4), 2),
+    "wide": ((40, True), (31, True), (0, 12), 1),
+}
+
+
+def out_width(name: str) -> int:
+    """Bits that hold every sum, in two's complement."""
+    sides = zip(SHAPES[name][:2], SHAPES[name][2], strict=True)
+    return max(width + shift + (not signed) for (width, signed), shift in sides) + 1
+
+
+def add_case(name: str, fault: int = 0) -> cases.Case:
+    """One adder; ``fault`` adds to the shift of a."""
+    a, b, (shift_a, shift_b), lanes = SHAPES[name]
+    p: dict[str, int | str] = {
+        "AWidth": a[0], "ASigned": int(a[1]), "BWidth": b[0], "BSigned": int(b[1]), "ShiftA": shift_a + fault,
+        "ShiftB": shift_b, "OutWidth": out_width(name), "Lanes": lanes,
+    }  # fmt: skip
+    return cases.Case(name, p, {"in": lanes * (a[0] + b[0])}, lanes * out_width(name))
+
+
+CASES = [add_case(name) for name in SHAPES]
+
+
+def codes_of(rng: np.random.Generator, width: int, signed: bool, lanes: int) -> np.ndarray:
+    """Random codes, the ends of the range among them."""
+    low = -(1 << width - 1) if signed else 0
+    high = low + (1 << width) - 1
+    codes = rng.integers(low, high + 1, (300, lanes))
+    return np.where(rng.random(codes.shape) < 0.3, rng.choice([low, high], codes.shape), codes)
+
+
+async def add(dut: Any, stall: float) -> dict[str, list[int]]:
+    """Send pairs as qfx_join does, {b, a}, and compare the sums."""
+    rng = np.random.default_rng(random.randrange(1 << 30))
+    inputs, expected = {}, {}
+    for case in CASES:
+        p = cases.parameters(dut, case)
+        a = codes_of(rng, p["AWidth"], bool(p["ASigned"]), p["Lanes"])
+        b = codes_of(rng, p["BWidth"], bool(p["BSigned"]), p["Lanes"])
+        words = zip(*(Lanes(p[f"{x}Width"], p["Lanes"], p["Lanes"]).words(codes) for x, codes in (("A", a), ("B", b))), strict=True)
+        inputs[case.name] = {"in": [high << (p["Lanes"] * p["AWidth"]) | low for low, high in words]}
+        shift_a, shift_b = SHAPES[case.name][2]
+        sums = (a << shift_a) + (b << shift_b)
+        expected[case.name] = Lanes(p["OutWidth"], p["Lanes"], p["Lanes"]).words(sums)
+    return await cases.play(dut, CASES, inputs, expected, stall)
+
+
+@cocotb.test()
+async def sums_are_exact(dut: Any) -> None:
+    delays = await add(dut, stall=0.0)
+    assert {delay for found in delays.values() for delay in found} == {rtl_timing.ADD_LATENCY}
+
+
+@cocotb.test()
+async def gaps_change_nothing(dut: Any) -> None:
+    await add(dut, stall=0.4)
+
+
+def test_add_is_exact(tmp_path):
+    top, files = cases.write_top("add_cases", "qfx_add", CASES, tmp_path)
+    run("add_cases", __file__, sources=[top], data=files, inside=False)
+
+
+def test_a_wrong_shift_shows(tmp_path):
+    faulty = [add_case(name, fault=int(name == "mixed")) for name in SHAPES]
+    top, files = cases.write_top("add_cases", "qfx_add", faulty, tmp_path)
+    with pytest.raises(BenchFailure, match="mixed"):
+        run("add_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="sums_are_exact", inside=False)
