@@ -80,17 +80,21 @@ class Graph:
         Returns:
             float64 values, images in the layout of the input; with several outputs a dict by name.
         """
+        codes = self.evaluate_codes(self.encode(x, layout))
+        values = {name: decode(codes[name], self.by_name[name].type.fixed) for name in self.outputs}
+        if layout == "NCHW":
+            values = {name: v.transpose(0, 3, 1, 2) if v.ndim == 4 else v for name, v in values.items()}
+        return values[self.outputs[0]] if len(values) == 1 else values
+
+    def encode(self, x: np.ndarray, layout: Layout = "NHWC") -> np.ndarray:
+        """Return the input's int64 codes (N, *input shape) for real values, encoded with RND and SAT."""
         if layout not in ("NHWC", "NCHW"):
             raise GraphError(f"layout must be 'NHWC' or 'NCHW', not {layout!r}")
         x = np.asarray(x)
         if layout == "NCHW" and x.ndim == 4:
             x = x.transpose(0, 2, 3, 1)
         self._check_shape(x, layout)
-        codes = self.evaluate_codes(encode(x, self.input.type.fixed, Rounding.RND, Overflow.SAT))
-        values = {name: decode(codes[name], self.by_name[name].type.fixed) for name in self.outputs}
-        if layout == "NCHW":
-            values = {name: v.transpose(0, 3, 1, 2) if v.ndim == 4 else v for name, v in values.items()}
-        return values[self.outputs[0]] if len(values) == 1 else values
+        return encode(x, self.input.type.fixed, Rounding.RND, Overflow.SAT)
 
     def evaluate_codes(self, codes: np.ndarray, all_nodes: bool = False) -> dict[str, np.ndarray]:
         """Return the integer codes of the outputs, or of every node, by name.
