@@ -18,32 +18,31 @@ module qfx_maxpool_tree #(
     $fatal(1, "qfx_maxpool_tree: Terms and Width must be at least 1, not %0d and %0d", Terms, Width);
   end
 
-  if (Terms == 1) begin : gen_leaf
-    logic unused;
-    assign unused = &{1'b0, clk_i};
-    assign max_o  = terms_i;
-  end else begin : gen_node
-    // A maximum may count a term twice: the halves overlap where Terms is odd, so both have the same latency.
-    localparam int unsigned Half = (Terms + 1) / 2;
-    localparam logic [Width-1:0] Smallest = Signed ? {1'b1, {(Width-1){1'b0}}} : '0;
+  // A heap: node 1 is the root, node i the larger of nodes 2*i and 2*i + 1, and the codes are the leaves from node
+  // Leaves on. A maximum may count a code twice, so the last one fills the leaves that are left.
+  localparam int unsigned Leaves = 1 << $clog2(Terms);
+  localparam logic [Width-1:0] Smallest = Signed ? {1'b1, {(Width-1){1'b0}}} : '0;
 
-    logic [Width-1:0] left, right, max_q;
+  logic [2*Leaves-1:1][Width-1:0] node;
 
-    qfx_maxpool_tree #(.Terms(Half), .Width(Width), .Signed(Signed)) u_left (
-      .clk_i,
-      .terms_i(terms_i[Half*Width-1:0]),
-      .max_o  (left)
-    );
-    qfx_maxpool_tree #(.Terms(Half), .Width(Width), .Signed(Signed)) u_right (
-      .clk_i,
-      .terms_i(terms_i[Terms*Width-1:(Terms-Half)*Width]),
-      .max_o  (right)
-    );
-
-    // With the sign bit turned over, two's complement compares like an unsigned number.
-    always_ff @(posedge clk_i) max_q <= ((left ^ Smallest) > (right ^ Smallest)) ? left : right;
-    assign max_o = max_q;
+  for (genvar i = 0; i < Leaves; i++) begin : gen_leaf
+    localparam int unsigned Term = (i < Terms) ? i : Terms - 1;
+    assign node[Leaves+i] = terms_i[Term*Width +: Width];
   end
+
+  // With the sign bit turned over, two's complement compares like an unsigned number.
+  for (genvar i = 1; i < Leaves; i++) begin : gen_node
+    always_ff @(posedge clk_i) begin
+      node[i] <= ((node[2*i] ^ Smallest) > (node[2*i+1] ^ Smallest)) ? node[2*i] : node[2*i+1];
+    end
+  end
+
+  if (Leaves == 1) begin : gen_unclocked
+    logic unused;
+    assign unused = &{1'b0, clk_i, Smallest};
+  end
+
+  assign max_o = node[1];
 
   // Assertions: none beyond the parameter checks; the part has no state but its pipeline.
 
