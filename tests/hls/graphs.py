@@ -157,32 +157,22 @@ def element_graph() -> Graph:
 
 
 def requantize_graph() -> Graph:
-    """All 28 modes: from one binary point, from one per channel, and with every value shifted below the result."""
+    """All 28 modes from one binary point a channel; each rounding mode also with all bits shifted below the result."""
     a = Author("modes", 3)
     x = a.add("input", Input((8, 8, 4), Fixed(7, 3)))
-    spread = a.add(
-        "spread",
-        Affine(),
-        x,
-        a.weight("s", (4,), Fixed(3, (0, 2, 5, -4))),
-        a.weight("t", (4,), Fixed(4, (3, 5, 8, -1))),
-    )
-    sources = [(x, Fixed(4, 1)), (spread, Fixed(5, 2, False)), (x, Fixed(3, -6))]
-    for kind, (source, target) in enumerate(sources):
-        limits = a.builder.type(source).fixed
-        for group in range(4):  # a stream has at most seven readers
-            copy = a.add(f"copy_{kind}_{group}", Clamp(limits.min_code, limits.max_code), source)
-            for rounding, overflow in MODES[7 * group : 7 * group + 7]:
-                a.output(
-                    a.add(f"m{kind}_{rounding.value}_{overflow.value}", Requantize(target, rounding, overflow), copy)
-                )
-    a.output(
-        a.add(
-            "left",
-            Requantize(Fixed(6, 9, False), Rounding.RND, Overflow.WRAP),
-            a.add("copy", Clamp(-64, 63), "copy_0_0"),
-        )
-    )
+    scale, shift = a.weight("s", (4,), Fixed(3, (0, 2, 5, -4))), a.weight("t", (4,), Fixed(4, (3, 5, 8, -1)))
+    spread = a.add("spread", Affine(), x, scale, shift)
+    limits = a.builder.type(spread).fixed
+    for group in range(4):  # a stream has at most seven readers
+        copy = a.add(f"copy_{group}", Clamp(limits.min_code, limits.max_code), spread)
+        for rounding, overflow in MODES[7 * group : 7 * group + 7]:
+            a.output(
+                a.add(f"{rounding.value}_{overflow.value}", Requantize(Fixed(5, 2, False), rounding, overflow), copy)
+            )
+    plain = a.add("plain", Clamp(-64, 63), x)
+    for rounding in list(Rounding)[1:]:
+        a.output(a.add(f"below_{rounding.value}", Requantize(Fixed(3, -6), rounding, Overflow.SAT), plain))
+    a.output(a.add("left", Requantize(Fixed(6, 9, False), Rounding.RND, Overflow.WRAP), plain))
     return a.graph()
 
 
