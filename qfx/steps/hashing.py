@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable
 from importlib import metadata
@@ -44,7 +45,7 @@ def python_digest(path: Path) -> str:
 def sources_digest(names: Iterable[str]) -> str:
     """Return the hash of sources that a step's result depends on.
 
-    A name is a package or module (``qfx.graph``), a folder of `qfx.resources` (``rtl``), or an installed
+    A name is a package or module (``qfx.graph``, ``qfx_sim``), a folder of `qfx.resources` (``rtl``), or an installed
     distribution with its version (``dist:hls4ml``).
     """
     return digest([(name, _source(name)) for name in sorted(names)])
@@ -55,6 +56,9 @@ def _source(name: str) -> Any:
         return _version(name.removeprefix("dist:"))
     if name in resources.NAMES:
         return _files(resources.path(name))
+    if "." not in name:
+        spec = importlib.util.find_spec(name)
+        return _files(Path(spec.origin).parent) if spec and spec.origin else "missing"
     place = _PACKAGE.parent.joinpath(*name.split("."))
     return _files(place) if place.is_dir() else _files(place.with_suffix(".py"))
 
