@@ -16,7 +16,7 @@ from qfx.nn.calibrate import floating, name_quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d, share
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, MaxPool2d, ReLU
-from qfx.nn.quantizer import Quantizer
+from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe
 from qfx.nn.trace import call_name, is_layer, node_path, scope, trace
 
@@ -86,6 +86,7 @@ class _Conversion:
         self.quantizers: dict[tuple[fx.Node, str], Quantizer] = {}
         self.declared: set[fx.Node] = set()  # results of the network's input quantizers
         self.called: set[str] = set()
+        self.floats = dict(module.named_modules())
 
     def run(self) -> fx.GraphModule:
         for node in list(self.graph.nodes):
@@ -93,7 +94,7 @@ class _Conversion:
                 case "placeholder":
                     self._input(node)
                 case "call_module":
-                    self._layer(node, self.module.get_submodule(str(node.target)))
+                    self._layer(node, self.floats[str(node.target)])
                 case "call_function" | "call_method":
                     self._call(node)
                 case "output":
@@ -229,7 +230,7 @@ class _Conversion:
         conv = self.module.get_submodule(str(source.target)) if source.op == "call_module" else None
         if not isinstance(conv, Conv2d) or len(source.users) > 1 or conv.norm:
             return "to be folded, it must stand alone behind a convolution: leave 'fold' out for it"
-        folded = BatchNorm2d.from_float(layer, self.recipe.spec("", "constant"), conv.input_quant.spec, folded=True)
+        folded = BatchNorm2d.from_float(layer, CONSTANT, ELEMENTWISE, folded=True)
         self.module.add_submodule(path, folded)
         conv.norm.append(folded)
         node.replace_all_uses_with(source)
@@ -286,13 +287,12 @@ class _Conversion:
             return
         source = node.args[0]
         assert isinstance(source, fx.Node)
-        names = [type(layer).__name__.lower() for layer in layers]
         path = self._free(scope(node) + call_name(node))
         if isinstance(layers[0], Add):
             self._add(node, path)
             return
         last = source
-        for place, (layer, _) in enumerate(zip(layers, names, strict=True)):
+        for place, layer in enumerate(layers):
             where = path if place == 0 else self._free(f"{path}_flatten")
             self.module.add_submodule(where, layer)
             with self.graph.inserting_before(node):

@@ -54,7 +54,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
 
 def is_layer(module: nn.Module) -> bool:
     """Return whether lowering knows this module: a fixed-point layer, or one that does nothing in evaluation."""
-    return isinstance(module, (*FIXED_LAYERS, nn.Identity, nn.Dropout, nn.Dropout2d))
+    return isinstance(module, (*FIXED_LAYERS, nn.Identity, nn.Dropout))
 
 
 def scope(node: fx.Node) -> str:

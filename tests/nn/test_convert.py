@@ -71,6 +71,19 @@ def test_layers_that_read_one_tensor_share_its_quantizer() -> None:
     assert convert(Forked(), {"layers": {"stem": {"activation": 3}}}).stem.input_quant.width == 3
 
 
+def test_a_pool_called_twice_has_a_quantizer_for_each_call() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.a, self.b = nn.MaxPool2d(2), nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pool(F.relu(self.b(self.pool(F.relu(self.a(x))))))
+
+    names = quantizers(convert(Pooled()))
+    assert "pool.input_quant" in names and "pool_1.input_quant" in names
+
+
 def test_the_recipes_last_match_wins() -> None:
     recipe = {
         "default": {"weight": 4, "activation": {"width": 5, "rounding": "RND_CONV"}, "input": "u8.0"},
