@@ -214,7 +214,7 @@ FAULTS = {
     "short_result_leaves": ("qfx_axis_unpack", "{short_q || !enough, ended || full}", "{1'b0, ended || full}"),
     "long_not_seen": ("qfx_axis_unpack", "assign long_o      = finish && full && !ended;", "assign long_o = 1'b0;"),
     "zeros_not_sign": ("qfx_axis_pack", "Container'($signed(element))", "Container'(element)"),
-    "keep_of_whole_beat": ("qfx_axis_pack", "{i < 32'(count_q)}", "1'b1"),
+    "keep_of_whole_beat": ("qfx_axis_pack", "{(Container/8){i < 32'(count_q)}}", "'1"),
 }
 
 
