@@ -3,7 +3,7 @@
 //
 //   out = overflow(round(in * 2**-shift)),  shift = f_in[channel] - f_out, negative for an exact left shift
 //
-// Latency 3 cycles with one shift for all channels, 7 with a shift per channel; one word per cycle, no back-pressure.
+// Latency 3 cycles with one shift for all channels, 8 with a shift per channel; one word per cycle, no back-pressure.
 // Rounding and Overflow have the meaning of ap_fixed's modes of the same names: the inner value is exact, rounding comes
 // first, overflow second. Limit: shifts lie within MinShift .. MaxShift.
 //
@@ -31,7 +31,7 @@ module qfx_requant #(
   output logic [Lanes*OutWidth-1:0] out_data_o
 );
 
-  localparam int unsigned Latency    = PerChannel ? 7 : 3;
+  localparam int unsigned Latency    = PerChannel ? 8 : 3;
   localparam int unsigned Groups     = (Channels + Lanes - 1) / Lanes;
   localparam int unsigned Span       = unsigned'(MaxShift - MinShift);
   localparam int unsigned ShiftWidth = (Span > 1) ? $clog2(Span + 1) : 1;
@@ -104,7 +104,7 @@ module qfx_requant #(
       always_ff @(posedge clk_i) begin
         start_q  <= {{(WideWidth-InWidth){InSigned && code[InWidth-1]}}, code} << Start;
         shift_q  <= shift[lane*ShiftWidth +: ShiftWidth];
-            low_q    <= start_q >>> (shift_q & LowMask);
+        low_q    <= start_q >>> (shift_q & LowMask);
         shift_q2 <= shift_q & ~LowMask;
         high_q   <= low_q >>> shift_q2;
       end

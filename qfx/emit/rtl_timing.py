@@ -14,7 +14,7 @@ _SETTLED = 4  # frames, and those that the ring holds, after which a ring has se
 AFFINE_LATENCY = 6
 CLAMP_LATENCY = 2
 ADD_LATENCY = 1
-REQUANT_LATENCY = {False: 3, True: 7}  # by PerChannel
+REQUANT_LATENCY = {False: 3, True: 8}  # by PerChannel
 
 
 def mac_latency(terms: int) -> int:

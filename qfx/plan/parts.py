@@ -18,7 +18,7 @@ from qfx.plan.timing import Join, Pipe, Timing, Window, Wire
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_maxpool and qfx_sumpool
 AFFINE_LATENCY, CLAMP_LATENCY, ADD_LATENCY = 6, 2, 1
-REQUANT_LATENCY = {False: 3, True: 7}  # one shift for all channels; a shift for each
+REQUANT_LATENCY = {False: 3, True: 8}  # one shift for all channels; a shift for each
 
 
 @dataclass(frozen=True)
