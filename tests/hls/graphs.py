@@ -170,9 +170,12 @@ def requantize_graph() -> Graph:
                 a.add(f"{rounding.value}_{overflow.value}", Requantize(Fixed(5, 2, False), rounding, overflow), copy)
             )
     plain = a.add("plain", Clamp(-64, 63), x)
-    for rounding in list(Rounding)[1:]:
+    for rounding in list(Rounding)[2:]:
         a.output(a.add(f"below_{rounding.value}", Requantize(Fixed(3, -6), rounding, Overflow.SAT), plain))
     a.output(a.add("left", Requantize(Fixed(6, 9, False), Rounding.RND, Overflow.WRAP), plain))
+    far = [a.weight(name, (4,), Fixed(4, tuple(f + x for f in (40, -20, 1, 0)))) for name, x in (("s2", 0), ("t2", 3))]
+    a.add("far", Affine(), plain, *far)  # needs more than 64 bits inside
+    a.output(a.add("far_q", Requantize(Fixed(8, 2), Rounding.RND_CONV, Overflow.SAT_SYM), "far"))
     return a.graph()
 
 

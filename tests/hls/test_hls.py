@@ -13,7 +13,7 @@ from qfx.emit.hls import project as emitter
 from qfx.errors import EmitError, ToolError
 from qfx.fixed import Fixed
 from qfx.graph import Graph, GraphBuilder
-from qfx.graph.ops import Clamp, Conv2d, Input, Requantize
+from qfx.graph.ops import Clamp, Conv2d, Dense, Flatten, Input, Requantize
 from qfx.tools import csim
 from tests.hls.graphs import Author, codes_for, convolution_graph, element_graph, requantize_graph, small_graph
 
@@ -213,6 +213,16 @@ def sharing_graph() -> Graph:
         a.add("dw", depthwise, quantized, a.weight("w1", (3, 3, 1, 3), Fixed(4, 2)), a.weight("b1", (3,), Fixed(6, 3)))
     )
     a.output(a.add("ours", Conv2d(dilation=(2, 2), groups=3), quantized, a.weight("w2", (2, 2, 1, 3), Fixed(4, 2))))
+    flat = a.add("flat", Flatten(), quantized)
+    a.output(
+        a.add(
+            "dense",
+            Dense(),
+            flat,
+            a.weight("w3", (48, 3), Fixed(4, (1, 2, 3))),
+            a.weight("b3", (3,), Fixed(7, (2, 3, 4))),
+        )
+    )
     return a.graph()
 
 
