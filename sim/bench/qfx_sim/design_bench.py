@@ -31,7 +31,8 @@ async def every_frame_comes_out(dut: Any) -> None:
         for i, (name, sink) in enumerate(sinks.items())
     }
     begin = cocotb.start_soon(_first_transfer(entry))
-    sender = cocotb.start_soon(Source(entry).send(job["input"], stalls.at_random(seed + 99) if job["stalls"] else None))
+    gaps = stalls.at_random(0.3, seed + 99) if job["stalls"] else None
+    sender = cocotb.start_soon(Source(entry).send(job["input"], gaps))
     words = {}
     for name, receiver in receivers.items():
         try:
