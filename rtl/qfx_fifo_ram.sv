@@ -93,6 +93,8 @@ module qfx_fifo_ram #(
       assert (!flight_q[1] || prefetch_ready_unused) else $error("qfx_fifo_ram: prefetch buffer overflowed");
       // Never more words than places.
       assert (32'(inside_q) <= Depth) else $error("qfx_fifo_ram: more than Depth words inside");
+      // A write does not go past the last word.
+      assert (32'(write_q) < Depth) else $error("qfx_fifo_ram: write_q beyond the memory");
     end
   end
 `endif

@@ -27,7 +27,7 @@ class CodeField:
 
 @dataclass(frozen=True, slots=True)
 class DigitField:
-    """A K-hot constant stored as its digits ``{enable, negative, shift}``, the first digit low, as qfx_mul_khot reads it."""
+    """A K-hot constant stored as its digits ``{enable, negative, shift}``, first digit low: what qfx_mul_khot reads."""
 
     width: int  # of the code
     digits: int
@@ -63,8 +63,8 @@ def conv_words(
 ) -> list[int]:
     """Return the weight words of qfx_conv for ``codes`` of shape (KH, KW, CI/groups, CO).
 
-    Address ``((cofold*KyFolds + ky)*KxFolds + kx)*CiFolds + cifold``; in a word the ci lane is fastest, then the tap lane,
-    then the co lane. Idle lanes hold 0.
+    Address ``((cofold*KyFolds + ky)*KxFolds + kx)*CiFolds + cifold``; in a word the ci lane is fastest, then the tap
+    lane, then the co lane. Idle lanes hold 0.
     """
     kh, kw, ci, co = codes.shape
     if groups > 1 and (ci % ci_lanes or (co // groups) % co_lanes):

@@ -20,7 +20,7 @@ REQUANT_LATENCY = {False: 3, True: 8}  # by PerChannel
 def mac_latency(terms: int) -> int:
     """Cycles from the last step of a word (credit taken) to the output of qfx_conv, qfx_depthwise or qfx_deform.
 
-    ``terms`` are the products of a lane and step: tap lanes times ci lanes, in qfx_depthwise tap lanes, in qfx_deform 1.
+    ``terms`` are the products of a lane and step: tap lanes times ci lanes; tap lanes in qfx_depthwise; 1 in deform.
     """
     return WINDOW_LATENCY + 6 + (terms - 1).bit_length()
 
@@ -34,8 +34,8 @@ def pool_latency(tap_lanes: int) -> int:
 class Window:
     """The walk of a window over an image: what the parameters of qfx_agu_window fix.
 
-    ``pixel_words`` are the ring words of a pixel (channel groups), ``pixel_steps`` the steps of an output pixel: words of
-    the result times their serial taps and channel folds.
+    ``pixel_words`` are the ring words of a pixel (channel groups), ``pixel_steps`` the steps of an output pixel: words
+    of the result times their serial taps and channel folds.
     """
 
     height: int
@@ -81,8 +81,8 @@ class Window:
 def ring_rows(window: Window) -> int:
     """Return the fewest ring rows with which ``frame_cycles`` is reached exactly (parameter Rows).
 
-    At least ``reach + 1 + stride``, which is enough but where padding does not make up for the kernel's reach, or a row of
-    the image is shorter than the part's own latency.
+    At least ``reach + 1 + stride``, which is enough but where padding does not make up for the kernel's reach, or a row
+    of the image is shorter than the part's own latency.
     """
     least = max(window.reach[0] + 1 + window.stride[0], 2)
     for rows in range(least, least + 2 * window.height + 16):

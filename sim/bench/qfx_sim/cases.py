@@ -58,31 +58,31 @@ def parameters(dut: Any, case: Case) -> dict[str, int]:
 
 def _instance(module: str, case: Case) -> tuple[list[str], list[str]]:
     """Ports and text of one case."""
-    ports, wires = [], ["    .clk_i", "    .rst_ni"]
-    for stream, bits in case.inputs.items():
-        ports += [
-            f"input logic {case.name}_{stream}_valid_i",
-            f"input logic [{bits - 1}:0] {case.name}_{stream}_data_i",
+    signals, wires = [], ["    .clk_i", "    .rst_ni"]
+    for name, bits in case.inputs.items():
+        signals += [
+            f"input logic {case.name}_{name}_valid_i",
+            f"input logic [{bits - 1}:0] {case.name}_{name}_data_i",
         ]
         wires += [
-            f"    .{stream}_valid_i({case.name}_{stream}_valid_i)",
-            f"    .{stream}_data_i({case.name}_{stream}_data_i)",
+            f"    .{name}_valid_i({case.name}_{name}_valid_i)",
+            f"    .{name}_data_i({case.name}_{name}_data_i)",
         ]
         if case.credits:
-            ports.append(f"output logic {case.name}_{stream}_ready_o")
-            wires.append(f"    .{stream}_ready_o({case.name}_{stream}_ready_o)")
-    ports += [f"output logic {case.name}_out_valid_o", f"output logic [{case.out_bits - 1}:0] {case.name}_out_data_o"]
+            signals.append(f"output logic {case.name}_{name}_ready_o")
+            wires.append(f"    .{name}_ready_o({case.name}_{name}_ready_o)")
+    signals += [f"output logic {case.name}_out_valid_o", f"output logic [{case.out_bits - 1}:0] {case.name}_out_data_o"]
     values = {**case.parameters, **({"Credits": case.credits} if case.credits else {})}
     constants = [f"  localparam {_declaration(case.name, key, value)};" for key, value in values.items()]
     texts = [f"    .{key}({case.name}_{key})" for key in values]
     head = "\n".join(constants) + f"\n  {module} #(\n" + ",\n".join(texts) + f"\n  ) u_{case.name} (\n"
     if not case.credits:
         wires += [f"    .out_valid_o({case.name}_out_valid_o)", f"    .out_data_o({case.name}_out_data_o)"]
-        return ports, [head + ",\n".join(wires) + "\n  );"]
-    ports.append(f"input logic {case.name}_out_ready_i")
+        return signals, [head + ",\n".join(wires) + "\n  );"]
+    signals.append(f"input logic {case.name}_out_ready_i")
     wires += [f"    .{name}({case.name}_{name})" for name in ("give_i", "out_valid", "out_data")]
     wires = [wire.replace(".out_valid(", ".out_valid_o(").replace(".out_data(", ".out_data_o(") for wire in wires]
-    return ports, [
+    return signals, [
         f"  logic {case.name}_give_i, {case.name}_out_valid, {case.name}_room;",
         f"  logic [{case.out_bits - 1}:0] {case.name}_out_data;",
         head + ",\n".join(wires) + "\n  );",
@@ -132,7 +132,9 @@ async def play(
             monitors[case.name] = stream.PipeMonitor(ports.pipe(dut, f"{case.name}_out"))
     if not monitors:
         times = await exercise(feeds, expects)
-        return {case.name: [time // ports.PERIOD_NS for time in found] for case, found in zip(cases, times, strict=True)}
+        return {
+            case.name: [time // ports.PERIOD_NS for time in found] for case, found in zip(cases, times, strict=True)
+        }
     arrivals = {feed.driver.port.name: stream.PipeMonitor(feed.driver.port) for feed in feeds}
     senders = [cocotb.start_soon(feed.driver.send(feed.words, feed.stalls)) for feed in feeds]
     for sender in senders:

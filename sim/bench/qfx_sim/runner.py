@@ -54,7 +54,7 @@ def run(
     env: Mapping[str, str] | None = None,
     waves: bool = False,
     timeout: float = 300.0,
-    inside: bool = True,
+    quick_build: bool = False,
 ) -> BenchResult:
     """Build ``top``, run the cocotb tests of the file ``test_module`` once for each seed, and return what passed.
 
@@ -62,12 +62,12 @@ def run(
     files. ``data`` are files that the model reads at start (``.mem``): they are copied into the folder of the run,
     ``build_dir`` (default: a temporary one, kept only when a test failed). The seed sets the random initial state and
     cocotb's ``random``; ``test_filter`` is a regular expression on test names. Raise BenchFailure naming the first
-    failing test with its message; a run of no test is a failure. ``inside=False`` hides all below the top from the tests:
-    a large model then builds and runs several times faster.
+    failing test with its message; a run of no test is a failure. ``quick_build`` is
+    for large models and short runs: nothing below the top is visible to the tests, and the compiler does not optimize.
     """
     library = [resources.path("rtl")] if library is None else list(library)
     bench = Path(test_module).resolve()
-    model = _model(top, _sources(top, bench, sources, library), parameters or {}, waves, inside)
+    model = _model(top, _sources(top, bench, sources, library), parameters or {}, waves, quick_build)
     folder = build_dir or Path(tempfile.mkdtemp(prefix=f"{top}."))
     folder.mkdir(parents=True, exist_ok=True)
     for file in data:
@@ -106,28 +106,28 @@ def _sources(top: str, bench: Path, sources: Sequence[Path], library: Sequence[P
     raise BenchFailure(f"top module {top} must have a file {top}.sv beside {bench.name} or in {library}, but has none")
 
 
-def _model(top: str, sources: Sequence[Path], parameters: Mapping[str, int | str], waves: bool, inside: bool) -> Path:
+def _model(top: str, sources: Sequence[Path], parameters: Mapping[str, int | str], waves: bool, quick: bool) -> Path:
     """Return the folder with the program of the model, built now or before."""
     flags = [*_FLAGS, *verilator.parameter_options(parameters)]
 
     def build(folder: Path) -> None:
         work = Path(tempfile.mkdtemp(prefix=f"{top}.build."))  # kept, with its logs, where the build fails
-        _Runner(work, {}, timeout=900.0, inside=inside).build(
+        _Runner(work, {}, timeout=900.0, quick=quick).build(
             sources=list(sources), hdl_toplevel=top, build_dir=work, build_args=flags, waves=waves
         )
         shutil.copy2(work / top, folder / top)
         shutil.rmtree(work)
 
-    key = [top, cocotb.__version__, str(cocotb_tools.config.libs_dir), f"waves={waves}", f"inside={inside}", *flags]
+    key = [top, cocotb.__version__, str(cocotb_tools.config.libs_dir), f"waves={waves}", f"quick={quick}", *flags]
     return verilator.cached_model(sources, key, build)
 
 
 class _Runner(cocotb_runner.Verilator):
     """cocotb's runner for Verilator, with every program run by qfx: a log, a time limit, an error that says why."""
 
-    def __init__(self, logs: Path, env: Mapping[str, str], timeout: float, inside: bool = True) -> None:
+    def __init__(self, logs: Path, env: Mapping[str, str], timeout: float, quick: bool = False) -> None:
         super().__init__()
-        self.logs, self.extra_env, self.limit, self.inside = logs, env, timeout, inside
+        self.logs, self.extra_env, self.limit, self.quick = logs, env, timeout, quick
 
     def _simulator_in_path_build_only(self) -> None:
         self.executable = str(verilator.root() / "bin" / "verilator")
@@ -135,11 +135,11 @@ class _Runner(cocotb_runner.Verilator):
     def _execute_cmds(self, cmds: Sequence[list[str]], cwd: str | Path, stdout: TextIO | None = None) -> None:
         for command in cmds:
             name = Path(command[0]).name
-            if not self.inside:
+            if self.quick:
                 at = {"--public-flat-rw": ("--public-depth", "1")}
                 command = [word for given in command for word in at.get(given, (given,))]
             if name == "make":  # the wheel's makefile leaves out how large models name their precompiled header
-                command = [*command, "CFG_CXXFLAGS_PCH_I=-include"]
+                command = [*command, "CFG_CXXFLAGS_PCH_I=-include", *(["OPT_FAST=-O0"] if self.quick else [])]
             run_tool(
                 command,
                 log=self.logs / f"{name}.log",

@@ -6,11 +6,11 @@ from typing import Any
 import cocotb
 import numpy as np
 import pytest
+
+from qfx.emit import rtl_timing
 from qfx_sim import cases
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
-
-from qfx.emit import rtl_timing
 
 # name: a and b (width, signed), left shifts of a and b, lanes
 SHAPES = {
@@ -57,7 +57,10 @@ async def add(dut: Any, stall: float) -> dict[str, list[int]]:
         p = cases.parameters(dut, case)
         a = codes_of(rng, p["AWidth"], bool(p["ASigned"]), p["Lanes"])
         b = codes_of(rng, p["BWidth"], bool(p["BSigned"]), p["Lanes"])
-        words = zip(*(Lanes(p[f"{x}Width"], p["Lanes"], p["Lanes"]).words(codes) for x, codes in (("A", a), ("B", b))), strict=True)
+        words = zip(
+            *(Lanes(p[f"{x}Width"], p["Lanes"], p["Lanes"]).words(codes) for x, codes in (("A", a), ("B", b))),
+            strict=True,
+        )
         inputs[case.name] = {"in": [high << (p["Lanes"] * p["AWidth"]) | low for low, high in words]}
         shift_a, shift_b = SHAPES[case.name][2]
         sums = (a << shift_a) + (b << shift_b)
@@ -78,11 +81,11 @@ async def gaps_change_nothing(dut: Any) -> None:
 
 def test_add_is_exact(tmp_path):
     top, files = cases.write_top("add_cases", "qfx_add", CASES, tmp_path)
-    run("add_cases", __file__, sources=[top], data=files, inside=False)
+    run("add_cases", __file__, sources=[top], data=files, quick_build=True)
 
 
 def test_a_wrong_shift_shows(tmp_path):
     faulty = [add_case(name, fault=int(name == "mixed")) for name in SHAPES]
     top, files = cases.write_top("add_cases", "qfx_add", faulty, tmp_path)
     with pytest.raises(BenchFailure, match="mixed"):
-        run("add_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="sums_are_exact", inside=False)
+        run("add_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="sums_are_exact", quick_build=True)

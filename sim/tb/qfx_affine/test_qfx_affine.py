@@ -6,12 +6,12 @@ from typing import Any
 import cocotb
 import numpy as np
 import pytest
-from qfx_sim import cases
-from qfx_sim.lanes import Lanes
-from qfx_sim.runner import BenchFailure, run
 
 from qfx.emit import rtl_memory, rtl_timing
 from qfx.fixed.khot import nearest_khot
+from qfx_sim import cases
+from qfx_sim.lanes import Lanes
+from qfx_sim.runner import BenchFailure, run
 
 # name: input (width, signed), scale and shift width (0: no shift), lanes, channels, arithmetic
 SHAPES = {
@@ -87,7 +87,7 @@ async def gaps_change_nothing(dut: Any) -> None:
 
 def test_affine_is_exact(tmp_path):
     top, files = cases.write_top("affine_cases", "qfx_affine", CASES, tmp_path)
-    run("affine_cases", __file__, sources=[top], data=files, inside=False)
+    run("affine_cases", __file__, sources=[top], data=files, quick_build=True)
 
 
 def test_one_wrong_digit_shows(tmp_path):
@@ -96,4 +96,12 @@ def test_one_wrong_digit_shows(tmp_path):
     first, *rest = file.read_text().splitlines()
     file.write_text("\n".join([f"{int(first, 16) ^ 1:0{len(first)}x}", *rest]) + "\n")
     with pytest.raises(BenchFailure, match="khot"):
-        run("affine_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="results_are_exact", inside=False)
+        run(
+            "affine_cases",
+            __file__,
+            sources=[top],
+            data=files,
+            seeds=[1],
+            test_filter="results_are_exact",
+            quick_build=True,
+        )

@@ -5,11 +5,11 @@ from typing import Any
 import cocotb
 import numpy as np
 import pytest
+
+from qfx.emit import rtl_timing
 from qfx_sim import cases
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
-
-from qfx.emit import rtl_timing
 
 # name: input and output (width, signed), bounds, lanes
 SHAPES = {
@@ -42,7 +42,11 @@ async def clamp(dut: Any, stall: float) -> dict[str, list[int]]:
     for case in CASES:
         (width, signed), (out_width, _), (low, high), lanes = SHAPES[case.name]
         first = -(1 << width - 1) if signed else 0
-        codes = np.arange(first, first + (1 << width)) if width < 10 else first + np.arange(0, 1 << width, (1 << width) // 97)
+        codes = (
+            np.arange(first, first + (1 << width))
+            if width < 10
+            else first + np.arange(0, 1 << width, (1 << width) // 97)
+        )
         codes = np.resize(codes, (len(codes), lanes))
         inputs[case.name] = {"in": Lanes(width, lanes, lanes).words(codes)}
         expected[case.name] = Lanes(out_width, lanes, lanes).words(np.minimum(np.maximum(codes, low), high))
@@ -62,11 +66,11 @@ async def gaps_change_nothing(dut: Any) -> None:
 
 def test_clamp_limits_every_code(tmp_path):
     top, files = cases.write_top("clamp_cases", "qfx_clamp", CASES, tmp_path)
-    run("clamp_cases", __file__, sources=[top], data=files, inside=False)
+    run("clamp_cases", __file__, sources=[top], data=files, quick_build=True)
 
 
 def test_a_bound_that_is_one_off_shows(tmp_path):
     faulty = [clamp_case(name, fault=int(name == "relu6")) for name in SHAPES]
     top, files = cases.write_top("clamp_cases", "qfx_clamp", faulty, tmp_path)
     with pytest.raises(BenchFailure, match="relu6"):
-        run("clamp_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="limited", inside=False)
+        run("clamp_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="limited", quick_build=True)

@@ -6,12 +6,12 @@ from typing import Any
 import cocotb
 import numpy as np
 import pytest
-from qfx_sim import cases, reference
-from qfx_sim.lanes import Lanes
-from qfx_sim.runner import BenchFailure, run
 
 from qfx.emit import rtl_memory, rtl_timing
 from qfx.fixed.khot import nearest_khot
+from qfx_sim import cases, reference
+from qfx_sim.lanes import Lanes
+from qfx_sim.runner import BenchFailure, run
 
 FRAMES = 6
 SIGNED_DIGITS = True
@@ -22,7 +22,8 @@ def conv_case(name: str, **chosen: Any) -> cases.Case:
     p: dict[str, Any] = {
         "InWidth": 6, "InSigned": 0, "Height": 6, "Width": 5, "Ci": 3, "Co": 4, "Groups": 1, "KernelH": 3, "KernelW": 3,
         "StrideH": 1, "StrideW": 1, "DilationH": 1, "DilationW": 1, "PadTop": 1, "PadBottom": 1, "PadLeft": 1,
-        "PadRight": 1, "CiLanes": 1, "CoLanes": 1, "TapLanes": 1, "WeightWidth": 5, "BiasWidth": 10, "Arithmetic": "dsp",
+        "PadRight": 1, "CiLanes": 1, "CoLanes": 1, "TapLanes": 1, "WeightWidth": 5, "BiasWidth": 10,
+        "Arithmetic": "dsp",
     }  # fmt: skip
     p |= chosen
     weight, bias = constants(name, p)
@@ -92,7 +93,8 @@ CASES = [
     conv_case("row_of_taps", TapLanes=3, CiLanes=3, CoLanes=2),
     conv_case("all_taps", TapLanes=9, CiLanes=2, Co=2, CoLanes=2, Arithmetic="lut"),
     conv_case("stride_two", StrideH=2, StrideW=2, Height=8, Width=8, CiLanes=3, TapLanes=3),
-    conv_case("stride_odd_rest", StrideH=2, StrideW=3, Height=7, Width=9, PadBottom=0, PadRight=0, TapLanes=3, CiLanes=3),
+    conv_case("stride_odd_rest", StrideH=2, StrideW=3, Height=7, Width=9, PadBottom=0, PadRight=0, TapLanes=3,
+              CiLanes=3),
     conv_case("dilated", DilationH=2, DilationW=2, PadTop=2, PadBottom=2, PadLeft=2, PadRight=2, CiLanes=3, TapLanes=3),
     conv_case("lopsided", PadTop=2, PadBottom=0, PadLeft=0, PadRight=2, CiLanes=3, CoLanes=2),
     conv_case("unpadded", **NO_PADDING, CiLanes=3, CoLanes=2, TapLanes=3),
@@ -101,11 +103,13 @@ CASES = [
     conv_case("wide_kernel", KernelH=1, KernelW=5, PadTop=0, PadBottom=0, PadLeft=2, PadRight=2, CiLanes=3, TapLanes=5),
     conv_case("dense", **ONE_BY_ONE, Height=1, Width=1, Ci=24, Co=10, CiLanes=4, CoLanes=3),
     conv_case("dense_at_once", **ONE_BY_ONE, Height=1, Width=1, Ci=24, Co=4, CiLanes=3, CoLanes=4),
-    conv_case("flatten", **(NO_PADDING | {"KernelH": 4, "KernelW": 4}), Height=4, Width=4, Ci=6, Co=5, CiLanes=2, CoLanes=5),
+    conv_case("flatten", **(NO_PADDING | {"KernelH": 4, "KernelW": 4}), Height=4, Width=4, Ci=6, Co=5,
+              CiLanes=2, CoLanes=5),
     conv_case("grouped", Ci=4, Co=6, Groups=2, CiLanes=2, CoLanes=3),
     conv_case("grouped_serial", Ci=4, Co=6, Groups=2, TapLanes=3),
     conv_case("two_hot", WeightWidth=8, Arithmetic="khot", CiLanes=2, CoLanes=2),
-    conv_case("too_tall_padding", Height=3, Width=3, PadTop=3, PadBottom=4, PadLeft=3, PadRight=4, CiLanes=3, CoLanes=4),
+    conv_case("too_tall_padding", Height=3, Width=3, PadTop=3, PadBottom=4, PadLeft=3, PadRight=4, CiLanes=3,
+              CoLanes=4),
 ]  # fmt: skip
 
 
@@ -160,7 +164,7 @@ async def results_are_exact_under_stalls(dut: Any) -> None:
 
 def test_convolutions_are_exact_at_the_planned_rate(tmp_path):
     top, files = cases.write_top("conv_cases", "qfx_conv", CASES, tmp_path)
-    run("conv_cases", __file__, sources=[top], data=files, inside=False)
+    run("conv_cases", __file__, sources=[top], data=files, quick_build=True)
 
 
 def test_one_wrong_weight_bit_shows(tmp_path):
@@ -169,4 +173,6 @@ def test_one_wrong_weight_bit_shows(tmp_path):
     first, *rest = file.read_text().splitlines()
     file.write_text("\n".join([f"{int(first, 16) ^ 2:0{len(first)}x}", *rest]) + "\n")
     with pytest.raises(BenchFailure, match="idle_lanes"):
-        run("conv_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="planned_cycles", inside=False)
+        run(
+            "conv_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="planned_cycles", quick_build=True
+        )

@@ -1,4 +1,4 @@
-"""Bench of qfx_deform: each pixel's own dilation, up to the largest, never a stale row, nine cycles a pixel and fold."""
+"""Bench of qfx_deform: each pixel's own dilation, never a stale row, nine cycles a pixel and fold."""
 
 import random
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import cocotb
 import numpy as np
 import pytest
+
+from qfx.emit import rtl_memory, rtl_timing
 from qfx_sim import cases, reference
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
-
-from qfx.emit import rtl_memory, rtl_timing
 
 FRAMES = 6
 
@@ -18,8 +18,8 @@ FRAMES = 6
 def deform_case(name: str, **chosen: Any) -> cases.Case:
     """One deformable part with random weights."""
     p: dict[str, Any] = {
-        "InWidth": 6, "InSigned": 1, "Height": 6, "Width": 5, "Channels": 3, "Lanes": 2, "MaxDilation": 3, "WeightWidth": 5,
-        "BiasWidth": 10, "AccWidth": 16, "Arithmetic": "dsp",
+        "InWidth": 6, "InSigned": 1, "Height": 6, "Width": 5, "Channels": 3, "Lanes": 2, "MaxDilation": 3,
+        "WeightWidth": 5, "BiasWidth": 10, "AccWidth": 16, "Arithmetic": "dsp",
     }  # fmt: skip
     p |= chosen
     weight, bias = constants(name, p)
@@ -90,7 +90,9 @@ async def results_are_exact_and_frames_take_the_planned_cycles(dut: Any) -> None
         walk = window(cases.parameters(dut, case))
         assert cases.parameters(dut, case)["Rows"] == walk.reach[0] + 2, "the ring must hold 2 * MaxDilation + 2 rows"
         measured = cases.frame_intervals(cycles[case.name], FRAMES)
-        assert set(measured) == {walk.compute_cycles}, f"{case.name} must take {walk.compute_cycles} cycles, not {measured}"
+        assert set(measured) == {walk.compute_cycles}, (
+            f"{case.name} must take {walk.compute_cycles} cycles, not {measured}"
+        )
 
 
 @cocotb.test()
@@ -100,7 +102,7 @@ async def results_are_exact_under_stalls(dut: Any) -> None:
 
 def test_the_deformable_sampler_is_exact_at_the_planned_rate(tmp_path):
     top, files = cases.write_top("deform_cases", "qfx_deform", CASES, tmp_path)
-    run("deform_cases", __file__, sources=[top], data=files, inside=False)
+    run("deform_cases", __file__, sources=[top], data=files, quick_build=True)
 
 
 def test_one_wrong_weight_bit_shows(tmp_path):
@@ -109,4 +111,4 @@ def test_one_wrong_weight_bit_shows(tmp_path):
     first, *rest = file.read_text().splitlines()
     file.write_text("\n".join([f"{int(first, 16) ^ 2:0{len(first)}x}", *rest]) + "\n")
     with pytest.raises(BenchFailure, match="seven"):
-        run("deform_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="planned", inside=False)
+        run("deform_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="planned", quick_build=True)

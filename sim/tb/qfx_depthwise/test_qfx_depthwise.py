@@ -6,12 +6,12 @@ from typing import Any
 import cocotb
 import numpy as np
 import pytest
-from qfx_sim import cases, reference
-from qfx_sim.lanes import Lanes
-from qfx_sim.runner import BenchFailure, run
 
 from qfx.emit import rtl_memory, rtl_timing
 from qfx.fixed.khot import nearest_khot
+from qfx_sim import cases, reference
+from qfx_sim.lanes import Lanes
+from qfx_sim.runner import BenchFailure, run
 
 FRAMES = 6
 
@@ -20,8 +20,8 @@ def depthwise_case(name: str, **chosen: Any) -> cases.Case:
     """One depthwise convolution with random weights, its widths taken from them."""
     p: dict[str, Any] = {
         "InWidth": 6, "InSigned": 1, "Height": 6, "Width": 5, "Channels": 5, "KernelH": 3, "KernelW": 3, "StrideH": 1,
-        "StrideW": 1, "DilationH": 1, "DilationW": 1, "PadTop": 1, "PadBottom": 1, "PadLeft": 1, "PadRight": 1, "Lanes": 2,
-        "TapLanes": 1, "WeightWidth": 5, "BiasWidth": 10, "Arithmetic": "dsp",
+        "StrideW": 1, "DilationH": 1, "DilationW": 1, "PadTop": 1, "PadBottom": 1, "PadLeft": 1, "PadRight": 1,
+        "Lanes": 2, "TapLanes": 1, "WeightWidth": 5, "BiasWidth": 10, "Arithmetic": "dsp",
     }  # fmt: skip
     p |= chosen
     weight, bias = constants(name, p)
@@ -43,7 +43,9 @@ def depthwise_case(name: str, **chosen: Any) -> cases.Case:
 def constants(name: str, p: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Weights and biases of the case ``name``: the same in pytest and inside the simulator."""
     rng = np.random.default_rng(list(name.encode()))
-    weight = rng.integers(-(1 << p["WeightWidth"] - 1), 1 << p["WeightWidth"] - 1, (p["KernelH"], p["KernelW"], p["Channels"]))
+    weight = rng.integers(
+        -(1 << p["WeightWidth"] - 1), 1 << p["WeightWidth"] - 1, (p["KernelH"], p["KernelW"], p["Channels"])
+    )
     if p["Arithmetic"] == "khot":
         weight = nearest_khot(weight, p["WeightWidth"], 2, False)
     return weight, rng.integers(-(1 << p["BiasWidth"] - 1), 1 << p["BiasWidth"] - 1, p["Channels"])
@@ -109,7 +111,7 @@ async def results_are_exact_under_stalls(dut: Any) -> None:
 
 def test_depthwise_convolutions_are_exact_at_the_planned_rate(tmp_path):
     top, files = cases.write_top("depthwise_cases", "qfx_depthwise", CASES, tmp_path)
-    run("depthwise_cases", __file__, sources=[top], data=files, inside=False)
+    run("depthwise_cases", __file__, sources=[top], data=files, quick_build=True)
 
 
 def test_one_wrong_weight_bit_shows(tmp_path):
@@ -118,4 +120,4 @@ def test_one_wrong_weight_bit_shows(tmp_path):
     first, *rest = file.read_text().splitlines()
     file.write_text("\n".join([f"{int(first, 16) ^ 2:0{len(first)}x}", *rest]) + "\n")
     with pytest.raises(BenchFailure, match="dilated"):
-        run("depthwise_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="planned", inside=False)
+        run("depthwise_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="planned", quick_build=True)

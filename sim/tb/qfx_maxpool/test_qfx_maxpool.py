@@ -6,11 +6,11 @@ from typing import Any
 import cocotb
 import numpy as np
 import pytest
+
+from qfx.emit import rtl_timing
 from qfx_sim import cases, reference, scoreboard
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import run
-
-from qfx.emit import rtl_timing
 
 FRAMES = 6
 NO_PADDING = {"PadTop": 0, "PadBottom": 0, "PadLeft": 0, "PadRight": 0}
@@ -103,4 +103,4 @@ async def one_wrong_bit_shows(dut: Any) -> None:
 
 def test_max_pools_are_exact_at_the_planned_rate(tmp_path):
     top, files = cases.write_top("maxpool_cases", "qfx_maxpool", CASES, tmp_path)
-    run("maxpool_cases", __file__, sources=[top], data=files, inside=False)
+    run("maxpool_cases", __file__, sources=[top], data=files, quick_build=True)

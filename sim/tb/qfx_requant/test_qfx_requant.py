@@ -6,12 +6,12 @@ from typing import Any
 import cocotb
 import numpy as np
 import pytest
-from qfx_sim import cases
-from qfx_sim.lanes import Lanes
-from qfx_sim.runner import BenchFailure, run
 
 from qfx.emit import rtl_memory, rtl_timing
 from qfx.fixed import Fixed, Overflow, Rounding, requantize
+from qfx_sim import cases
+from qfx_sim.lanes import Lanes
+from qfx_sim.runner import BenchFailure, run
 
 # Shapes of a conversion: input and output (width, signed), shift. All codes of up to 9 bits, extremes and ties beyond.
 SHAPES = [
@@ -25,18 +25,29 @@ SHAPES = [
     ((6, True), (3, True), 9),
     ((7, True), (5, False), 0),
 ]
-CHANNEL_SHIFTS = {"right": [3, 0, 5, 1, 2], "both": [-2, 4, 0, -1, 3], "left": [-4, -1, -2, -4, -3], "wide": [20, 2, 0, 7, 31]}
+CHANNEL_SHIFTS = {
+    "right": [3, 0, 5, 1, 2],
+    "both": [-2, 4, 0, -1, 3],
+    "left": [-4, -1, -2, -4, -3],
+    "wide": [20, 2, 0, 7, 31],
+}
 
 
 def requant_case(
-    name: str, source: tuple[int, bool], target: tuple[int, bool], shifts: list[int], lanes: int, rounding: str, overflow: str
+    name: str,
+    source: tuple[int, bool],
+    target: tuple[int, bool],
+    shifts: list[int],
+    lanes: int,
+    rounding: str,
+    overflow: str,
 ) -> cases.Case:
     """One conversion with one shift, or with one a channel."""
     per_channel = len(shifts) > 1
     p: dict[str, int | str] = {
         "InWidth": source[0], "InSigned": int(source[1]), "OutWidth": target[0], "OutSigned": int(target[1]),
-        "Lanes": lanes, "Channels": len(shifts), "Rounding": rounding, "Overflow": overflow, "PerChannel": int(per_channel),
-        "MinShift": min(shifts), "MaxShift": max(shifts),
+        "Lanes": lanes, "Channels": len(shifts), "Rounding": rounding, "Overflow": overflow,
+        "PerChannel": int(per_channel), "MinShift": min(shifts), "MaxShift": max(shifts),
     }  # fmt: skip
     files = {}
     if per_channel:
@@ -59,8 +70,17 @@ def uniform_cases() -> list[cases.Case]:
 
 def channel_cases() -> list[cases.Case]:
     """A shift per channel, lanes that divide the channels and lanes that do not."""
-    shapes = {"right": ((9, True), (5, True)), "both": ((7, True), (6, False)), "left": ((5, True), (9, True)), "wide": ((34, True), (6, True))}
-    modes = itertools.cycle(itertools.product(["RND_CONV", "TRN_ZERO", "RND", "RND_INF", "RND_MIN_INF"], ["SAT", "WRAP", "SAT_SYM", "SAT_ZERO"]))
+    shapes = {
+        "right": ((9, True), (5, True)),
+        "both": ((7, True), (6, False)),
+        "left": ((5, True), (9, True)),
+        "wide": ((34, True), (6, True)),
+    }
+    modes = itertools.cycle(
+        itertools.product(
+            ["RND_CONV", "TRN_ZERO", "RND", "RND_INF", "RND_MIN_INF"], ["SAT", "WRAP", "SAT_SYM", "SAT_ZERO"]
+        )
+    )
     return [
         requant_case(f"c_{name}_{lanes}", *shapes[name], CHANNEL_SHIFTS[name], lanes, *next(modes))
         for name in shapes
@@ -79,7 +99,9 @@ def codes_of(p: dict[str, Any]) -> np.ndarray:
     else:
         rng = np.random.default_rng(7)
         ties = [sign * (n * 2 + 1) << bit for sign in (1, -1) for n in range(20) for bit in range(p["InWidth"] - 8)]
-        codes = np.array([source.min_code, source.max_code, *ties, *rng.integers(source.min_code, source.max_code, 100)])
+        codes = np.array(
+            [source.min_code, source.max_code, *ties, *rng.integers(source.min_code, source.max_code, 100)]
+        )
     return np.repeat(codes[:, None], p["Channels"], axis=1)
 
 
@@ -107,7 +129,9 @@ async def every_code_converts_as_the_fixed_package_says(dut: Any) -> None:
     delays = await convert(dut, stall=0.0)
     for case in CASES:
         latency = rtl_timing.REQUANT_LATENCY[bool(case.parameters["PerChannel"])]
-        assert set(delays[case.name]) == {latency}, f"{case.name} must take {latency} cycles, not {set(delays[case.name])}"
+        assert set(delays[case.name]) == {latency}, (
+            f"{case.name} must take {latency} cycles, not {set(delays[case.name])}"
+        )
 
 
 @cocotb.test()
@@ -117,7 +141,7 @@ async def gaps_change_nothing(dut: Any) -> None:
 
 def test_requantize_is_exact_in_every_mode(tmp_path):
     top, files = cases.write_top("requant_cases", "qfx_requant", CASES, tmp_path)
-    run("requant_cases", __file__, sources=[top], data=files, inside=False)
+    run("requant_cases", __file__, sources=[top], data=files, quick_build=True)
 
 
 def test_one_wrong_shift_shows(tmp_path):
@@ -126,4 +150,4 @@ def test_one_wrong_shift_shows(tmp_path):
     first, *rest = file.read_text().splitlines()
     file.write_text("\n".join([f"{int(first, 16) ^ 1:x}", *rest]) + "\n")
     with pytest.raises(BenchFailure, match="c_both_2"):
-        run("requant_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="every_code", inside=False)
+        run("requant_cases", __file__, sources=[top], data=files, seeds=[1], test_filter="every_code", quick_build=True)
