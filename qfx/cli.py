@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -32,6 +31,8 @@ app = typer.Typer(
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_INTERRUPTED = 130
+
 DesignArgument = Annotated[str, typer.Argument(metavar="DESIGN", help="A design folder, or the name of a shipped one.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Where results go (default: build in the design folder).")
@@ -50,16 +51,20 @@ def run(arguments: list[str]) -> int:
     """Run one command and return the exit code; a user's mistake is one sentence on stderr."""
     try:
         code = app(arguments, prog_name="qfx", standalone_mode=False)
+        if code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except QfxError as error:
         _complain(str(error))
         return 1
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; finished results are whole, the same command carries on")
-        return 130
+        return _INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
+            raise  # a defect of ours
+        error.show()  # wrong usage: typer's own exceptions, whose base class is not public
+        return int(error.exit_code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,190 @@
+"""The command line: lines, exit codes, sentences; the steps behind it are cheap stand-ins."""
+
+import errno
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qfx import cli, steps
+from qfx.errors import MismatchError, ToolError
+from qfx.steps.engine import Step, Work
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Stand:
+    """A design folder and stand-ins for the steps, of which one can be made to fail."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(ROOT / "tests" / "steps" / "micro", folder)
+        self.faults: dict[str, BaseException] = {}
+
+    def step(self, name: str, *needs: str, uses: tuple[str, ...] = ()) -> Step:
+        def run(work: Work) -> dict[str, object]:
+            (work.folder / "out").write_text(name)
+            if name in self.faults:
+                raise self.faults[name]
+            if name == "train":
+                work.warn("accuracy at 3 bits must be at least 90 %, not 80.00 %")
+            return {"of": name}
+
+        return Step(name, run, lambda figures: f"figures of {figures['of']}", needs, uses)
+
+
+@pytest.fixture
+def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
+    made = Stand(tmp_path / "micro")
+    parts = (made.step("train"), made.step("lower", "train"), made.step("hls", "lower"))
+    monkeypatch.setattr(steps, "STEPS", (*parts, made.step("report", uses=("train", "lower", "hls"))))
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def lines(text: str) -> list[str]:
+    return [re.sub(r"\[\d+\.\d s\]", "[T]", line).rstrip() for line in text.splitlines() if line.strip()]
+
+
+def test_a_step_ends_with_its_line_and_the_next_command(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "micro"]) == 0
+    said = capsys.readouterr()
+    assert lines(said.out) == ["train  figures of train [T]", "next: qfx lower micro"]
+    assert lines(said.err)[-1] == "warning: accuracy at 3 bits must be at least 90 %, not 80.00 %"
+
+
+def test_a_build_has_a_line_for_each_step_and_the_report(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["build", "micro"]) == 0
+    said = lines(capsys.readouterr().out)
+    assert [line.split()[0] for line in said] == ["train", "lower", "hls", "report", "report:"]
+    assert said[-1] == "report: micro/build/report/report.html"
+
+
+def test_a_second_build_says_up_to_date(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(["build", "micro"])
+    capsys.readouterr()
+    assert cli.run(["build", "micro"]) == 0
+    assert lines(capsys.readouterr().out)[:3] == [
+        f"{name:6} figures of {name} [up to date]" for name in ("train", "lower", "hls")
+    ]
+
+
+def test_results_go_where_out_says(stand: Stand, tmp_path: Path) -> None:
+    assert cli.run(["train", "micro", "--out", "elsewhere"]) == 0
+    assert (tmp_path / "elsewhere" / "train" / "result.json").is_file() and not (stand.folder / "build").exists()
+
+
+def test_a_missing_result_names_the_command_to_run(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["hls", "micro"]) == 1
+    assert lines(capsys.readouterr().err)[-1] == (
+        "error: qfx hls needs the result of train, but micro/build/train is missing or damaged: "
+        "run `qfx train micro`, or `qfx build micro` for everything"
+    )
+
+
+def test_a_failing_tool_is_one_sentence_and_no_traceback(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    stand.faults["hls"] = ToolError("g++ must be installed, but no `g++` is on the PATH: install it")
+    assert cli.run(["build", "micro"]) == 1
+    said = capsys.readouterr()
+    assert lines(said.err)[-1] == "error: g++ must be installed, but no `g++` is on the PATH: install it"
+    assert "Traceback" not in said.err
+    assert [line.split()[0] for line in lines(said.out)] == ["train", "lower"]
+
+
+def test_unequal_integers_fail_the_build_after_the_report(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    stand.faults["hls"] = MismatchError("csim: node 'conv' must give code 3, not 4")
+    assert cli.run(["build", "micro"]) == 1
+    said = capsys.readouterr()
+    wanted = "error: csim: node 'conv' must give code 3, not 4; see micro/build/report/report.html"
+    assert lines(said.err)[-1] == wanted
+    assert lines(said.out)[-1].startswith("report figures of report")
+
+
+def test_a_full_disk_is_a_sentence(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    stand.faults["lower"] = OSError(errno.ENOSPC, "No space left on device", "/disk/file")
+    assert cli.run(["build", "micro"]) == 1
+    assert lines(capsys.readouterr().err)[-1] == (
+        "error: step lower needs room on the disk, but /disk/file is full; earlier results are kept: "
+        "mend it and run `qfx lower micro` again"
+    )
+
+
+def test_an_interrupt_leaves_with_130_and_the_next_run_carries_on(
+    stand: Stand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand.faults["lower"] = KeyboardInterrupt()
+    assert cli.run(["build", "micro"]) == 130
+    assert "interrupted; finished results are whole, the same command carries on" in capsys.readouterr().err
+    stand.faults.clear()
+    assert cli.run(["build", "micro"]) == 0
+    assert lines(capsys.readouterr().out)[0] == "train  figures of train [up to date]"
+
+
+def test_a_step_on_stale_results_warns(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(["build", "micro"])
+    (stand.folder / "build" / "train" / "out").write_text("edited")
+    capsys.readouterr()
+    assert cli.run(["hls", "micro"]) == 0
+    assert (
+        "the result of train is out of date and is taken up as it is: `qfx train micro` renews it"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "nowhere"], "error: a design must be a folder with a design.yaml, or one of the shipped designs"),
+        (["synth", "micro", "--tool", "vivado"], "error: --tool must be yosys, not 'vivado'"),
+        (
+            ["check", "nowhere:Net", "--input", "3x8"],
+            "error: --input must be channels x height x width such as 3x32x32",
+        ),
+        (["check", "nowhere:Net", "--input", "1x8x8"], "error: nowhere must be importable, but ModuleNotFoundError"),
+        (["check", "nowhere:Net", "--input", "1x8x8", "--board", "pynq"], "error: board must be one of ultra96v2"),
+        (["new", "Bad-Name"], "error: the name of a design must start with a small letter"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    stand: Stand, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert cli.run(arguments) == 1
+    assert lines(capsys.readouterr().err)[-1].startswith(said)
+
+
+def test_wrong_usage_leaves_with_2(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train"]) == 2
+    assert cli.run(["trian", "micro"]) == 2
+
+
+def test_new_makes_a_design_and_names_the_next_command(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["new", "mine"]) == 0
+    assert lines(capsys.readouterr().out)[-1] == "next: qfx build mine"
+    assert steps.open_build("mine").design.name == "mine"
+
+
+def test_doctor_lists_tools_and_fails_where_one_is_missing(
+    stand: Stand, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.run(["doctor", "--json"]) == 0
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert all(found[name]["version"] for name in ("torch", "hls4ml", "g++", "verilator", "cocotb", "yosys"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert cli.run(["doctor", "--json"]) == 1
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert not found["g++"]["ok"] and "apt install g++" in found["g++"]["remedy"]
+
+
+def test_version_and_help_need_no_torch() -> None:
+    code = (
+        "import sys; from qfx.cli import run; run(['--version']); run(['--help']); "
+        "sys.exit('torch' in sys.modules or 'qfx.nn' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("new", "doctor", "check", "train", "lower", "plan", "hls", "rtl", "sim", "synth", "report", "build"):
+        assert re.search(rf"^ +{name} ", done.stdout, re.MULTILINE), done.stdout
