@@ -82,6 +82,7 @@ class Plan:
     graph: str
     fingerprint: str
     board: str
+    part: str  # the device, as its vendor names it
     clock_mhz: float
     nodes: Mapping[str, NodePlan]
     depths: Mapping[str, int]

@@ -150,7 +150,12 @@ class _Builder:
         lanes = self.nodes[node.name].out_lanes
         entry = Stream("in", node.name, node.type.fixed.width, lanes, stream_words(node.type, lanes))
         if self.readers[node.name] == [("", 0)]:  # no path may cross the design
-            self._distribute(node, self._fifo(node.name, f"{node.name}->output", entry, max(self.depths.get(f"{node.name}->output", 2), 2), {}))
+            self._distribute(
+                node,
+                self._fifo(
+                    node.name, f"{node.name}->output", entry, max(self.depths.get(f"{node.name}->output", 2), 2), {}
+                ),
+            )
         else:
             self._distribute(node, entry)
         return entry
@@ -180,7 +185,9 @@ class _Builder:
         stream = self._operand(node, 0)
         label = self.labels.new("gate", node.name)
         pipe = replace(stream, name=label, pipe=True)
-        self.parts.append(Part(label, "qfx_gate", stream.node, {"in": stream}, (pipe,), {"Width": stream.width}, Gate(1)))
+        self.parts.append(
+            Part(label, "qfx_gate", stream.node, {"in": stream}, (pipe,), {"Width": stream.width}, Gate(1))
+        )
         return pipe, len(self.parts) - 1
 
     def _compute(self, node: Node, pipe: Stream | None, source: int) -> tuple[Stream, int]:
@@ -295,4 +302,6 @@ def _check(graph: Graph, readers_of: Mapping[str, list[tuple[str, int]]]) -> Non
             raise PlanError(f"node {node.name!r} must be at least one bit wide: run the pass remove_zero_width first")
     dead = [name for name, found in readers_of.items() if not found]
     if dead:
-        raise PlanError(f"node {dead[0]!r} must be read by another node or be an output: run the pass remove_dead first")
+        raise PlanError(
+            f"node {dead[0]!r} must be read by another node or be an output: run the pass remove_dead first"
+        )

@@ -11,7 +11,7 @@ from qfx.plan.dataflow import Network, least_depths, network
 from qfx.plan.model import Rate, keeps, needed_depths, rate
 from qfx.plan.timing import SHIFT_DEPTH, Window
 
-REFINED = 20_000  # words a frame, all streams together, up to which each FIFO is searched for its minimum
+REFINED = 6_000  # words a frame, all streams together, up to which each FIFO is searched for its minimum
 
 
 def size_fifos(graph: Graph, nodes: Mapping[str, NodePlan]) -> tuple[dict[str, int], Rate]:
@@ -33,7 +33,9 @@ def size_fifos(graph: Graph, nodes: Mapping[str, NodePlan]) -> tuple[dict[str, i
             _shrink(graph, nodes, depths, key, least[key], wanted)
     found = rate(network(graph, nodes, depths))
     if found.interval != wanted:
-        raise PlanError(f"a design must run at the {wanted} cycles a frame of its slowest part, not at {found.interval}")
+        raise PlanError(
+            f"a design must run at the {wanted} cycles a frame of its slowest part, not at {found.interval}"
+        )
     return depths, found
 
 

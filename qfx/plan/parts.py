@@ -169,7 +169,9 @@ def _affine(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
         **_arithmetic(plan, scale),
     }
     memories = ("ScaleFile", "OffsetFile")
-    return [Block("qfx_affine", parameters, Pipe(AFFINE_LATENCY), plan.out_lanes * node.type.fixed.width, memories=memories)]
+    return [
+        Block("qfx_affine", parameters, Pipe(AFFINE_LATENCY), plan.out_lanes * node.type.fixed.width, memories=memories)
+    ]
 
 
 def _add(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
@@ -257,7 +259,13 @@ def shift_width(constant: Constant) -> int:
 
 
 def _mac(
-    module: str, graph: Graph, node: Node, plan: NodePlan, parameters: dict, window: Window, ports: tuple[str, ...] = ("in",)
+    module: str,
+    graph: Graph,
+    node: Node,
+    plan: NodePlan,
+    parameters: dict,
+    window: Window,
+    ports: tuple[str, ...] = ("in",),
 ) -> Block:
     constants = [graph.constants[name] for name in node.inputs if name in graph.constants]
     weight = constants[0]

@@ -17,7 +17,12 @@ from qfx.plan.depths import size_fifos
 from qfx.plan.timing import Window
 
 MARGIN = 0.7  # share of each budget that a plan without a target may use: estimates err, and placement needs room
-_WEIGHT = {"lut": 2.0, "ff": 0.5, "bram18": 1.0, "dsp": 1.0}  # a LUT is dearer than its share: everything else needs LUTs
+_WEIGHT = {
+    "lut": 2.0,
+    "ff": 0.5,
+    "bram18": 1.0,
+    "dsp": 1.0,
+}  # a LUT is dearer than its share: everything else needs LUTs
 _POOR = 5  # a step between divisors larger than this makes powers of two the better lanes
 
 
@@ -42,8 +47,8 @@ def plan(graph: Graph, board: Board, target_cycles: int | None = None, clock_mhz
     nodes = {name: replace(node, resources=costs[name]) for name, node in nodes.items()}
     others = _sum(estimate(part) for part in net.parts if not part.computes)
     made = Plan(
-        graph.name, fingerprint(graph), board.name, clock_mhz or board.clock_mhz, nodes, depths, rate.interval,
-        rate.latency, others, budget,
+        graph.name, fingerprint(graph), board.name, board.part, clock_mhz or board.clock_mhz, nodes, depths,
+        rate.interval, rate.latency, others, budget,
     )  # fmt: skip
     _require_fit(made)
     return made
@@ -123,7 +128,9 @@ class _Search:
                 )
             legal = [choice for choice in fast if self._joins(source, choice, lanes)]
             if not legal:
-                raise PlanError(f"node {source.name!r} must have lanes that divide or are divided by its inputs', but has none")
+                raise PlanError(
+                    f"node {source.name!r} must have lanes that divide or are divided by its inputs', but has none"
+                )
             best = min(legal, key=lambda choice: choice.price)
             chosen.append(best)
             lanes |= {node.name: best.nodes[node.name].out_lanes for node in segment}
@@ -166,7 +173,8 @@ class _Search:
     def _flattened(self, node: Node) -> bool:
         """Whether a Flatten of several pixels reads the node: its lanes must then divide the channels."""
         return any(
-            isinstance(reader.op, Flatten) and node.type.size > node.type.channels for reader in self.graph.consumers[node.name]
+            isinstance(reader.op, Flatten) and node.type.size > node.type.channels
+            for reader in self.graph.consumers[node.name]
         )
 
     def _node(self, node: Node, axes: dict[str, int]) -> NodePlan:
@@ -182,7 +190,9 @@ class _Search:
         cycles = max(
             b.timing.cycles if isinstance(b.timing, Window) else stream_words(node.type, made.out_lanes) for b in blocks
         )
-        pieces = [Part("", b.module, node.name, {}, (), b.parameters, b.timing, dict.fromkeys(b.memories, "")) for b in blocks]
+        pieces = [
+            Part("", b.module, node.name, {}, (), b.parameters, b.timing, dict.fromkeys(b.memories, "")) for b in blocks
+        ]
         return replace(made, cycles=cycles, resources=_sum(estimate(piece) for piece in pieces))
 
     def _price(self, cost: Resources) -> float:
@@ -214,7 +224,11 @@ def _unrolls(graph: Graph, node: Node, whole: bool) -> Iterator[dict[str, int]]:
                 for co in lane_choices(channels):
                     yield unroll(co=co, ci=ci)
         case Conv2d() | MaxPool() | SumPool():
-            kernel = node.op.kernel if isinstance(node.op, MaxPool | SumPool) else graph.constants[node.inputs[1]].codes.shape
+            kernel = (
+                node.op.kernel
+                if isinstance(node.op, MaxPool | SumPool)
+                else graph.constants[node.inputs[1]].codes.shape
+            )
             for lanes in lane_choices(channels, divisors_only=whole):
                 for ky, kx in _taps(kernel[:2]):
                     yield unroll(co=lanes, ci=lanes, ky=ky, kx=kx)

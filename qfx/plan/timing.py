@@ -208,7 +208,9 @@ class Window:
         if self.square:
             _room(i[1].room, ends, 2)
 
-    def _issue(self, state: dict, i: list[Wire], out: list[int], give: list[int], ends: list[int], released: list[int]) -> None:
+    def _issue(
+        self, state: dict, i: list[Wire], out: list[int], give: list[int], ends: list[int], released: list[int]
+    ) -> None:
         pixels, frame_words = len(self.needs), self.size[0] * self.size[1] * self.pixel_words
         source, dilation = i[0].x, i[1].x if self.square else None
         takes: list[int] = state.setdefault("takes", [])

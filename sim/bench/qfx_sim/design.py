@@ -99,7 +99,9 @@ def simulate(
         watched = [*facts["nodes"].values(), *facts["outputs"].values()]
         some = codes[: difference.frame + 1]
         again = _run(folder, facts, some, watched, stalls, seed, place)
-        difference = _first_difference(again, {name: known[: len(some)] for name, known in expected.items()}) or difference
+        difference = (
+            _first_difference(again, {name: known[: len(some)] for name, known in expected.items()}) or difference
+        )
     if work is None:
         shutil.rmtree(place, ignore_errors=True)
     return Simulation({node: seen.codes for node, seen in first.items()}, _ends(first), difference)
@@ -118,7 +120,13 @@ class _Seen:
 
 
 def _run(
-    folder: Path, facts: dict[str, Any], codes: Codes, watched: Sequence[dict[str, Any]], stalls: bool, seed: int, place: Path
+    folder: Path,
+    facts: dict[str, Any],
+    codes: Codes,
+    watched: Sequence[dict[str, Any]],
+    stalls: bool,
+    seed: int,
+    place: Path,
 ) -> dict[str, _Seen]:
     """Simulate once and return what was seen of the nodes of ``watched``."""
     place.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,73 @@
+"""Small designs that together use every operation, for the tests of plan, emitter and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qfx.fixed import Fixed, Overflow, Rounding, nearest_khot
+from qfx.graph import Graph, GraphBuilder, run_passes
+from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Requantize, SumPool
+
+SAME = (1, 1, 1, 1)
+
+
+def chain(size: int = 8, channels: int = 4) -> Graph:
+    """Convolution with bias, BatchNorm, ReLU and Requantize: one segment."""
+    b, rng = GraphBuilder("chain"), np.random.default_rng(1)
+    _stem(b, rng, size, channels)
+    return run_passes(b.build("stem.q"))
+
+
+def everything(channels: int = 4) -> Graph:
+    """A residual block, a deformable block with 2-hot weights, pooling, and a dense layer."""
+    b, rng = GraphBuilder("everything"), np.random.default_rng(2)
+    _stem(b, rng, 8, channels)
+    b.constant("second.w", rng.integers(-7, 8, (3, 3, channels, channels)), Fixed(4, (2, 3, 2, 1)))
+    b.add("second", Conv2d(padding=SAME), "stem.q", "second.w")
+    b.add("second.q", Requantize(Fixed(4, -2), Rounding.RND_CONV), "second")
+    b.add("add", Add(), "second.q", "stem.q")
+    b.add("add.q", Requantize(Fixed(4, -1, False)), "add")
+    b.add("pool", MaxPool((2, 2), (2, 2)), "add.q")
+    b.constant("depthwise.w", rng.integers(-7, 8, (3, 3, 1, channels)), Fixed(4, 2))
+    b.add("depthwise", Conv2d(padding=SAME, groups=channels), "pool", "depthwise.w")
+    b.add("depthwise.q", Requantize(Fixed(4, 0, False)), "depthwise")
+    _deform(b, rng, channels)
+    b.add("sum", SumPool((2, 2), (2, 2)), "deform.q")
+    b.constant("average", np.ones(channels, dtype=np.int64), Fixed(2, 2))
+    b.constant("nothing", np.zeros(channels, dtype=np.int64), Fixed(2, b.type("sum").fixed.scalar_frac + 2))
+    b.add("mean", Affine(), "sum", "average", "nothing")
+    b.add("mean.q", Requantize(Fixed(6, 0, False), Rounding.TRN, Overflow.SAT), "mean")
+    b.add("flat", Flatten(), "mean.q")
+    b.constant("dense.w", rng.integers(-7, 8, (4 * channels, 10)), Fixed(4, 2))
+    b.constant("dense.b", rng.integers(-7, 8, (10,)), Fixed(4, 2))
+    b.add("dense", Dense(), "flat", "dense.w", "dense.b")
+    return run_passes(b.build("dense"))
+
+
+def frames(graph: Graph, count: int, seed: int = 5) -> np.ndarray:
+    """Random input codes (count, *shape)."""
+    fixed, rng = graph.input.type.fixed, np.random.default_rng(seed)
+    return rng.integers(fixed.min_code, fixed.max_code + 1, (count, *graph.input.type.shape))
+
+
+def _stem(b: GraphBuilder, rng: np.random.Generator, size: int, channels: int) -> None:
+    b.add("x", Input((size, size, 2), Fixed(5, 0, False)))
+    b.constant("stem.w", rng.integers(-7, 8, (3, 3, 2, channels)), Fixed(4, 2))
+    b.constant("stem.b", rng.integers(-30, 30, (channels,)), Fixed(8, 2))
+    b.add("stem", Conv2d(padding=SAME), "x", "stem.w", "stem.b")
+    b.constant("norm.s", rng.integers(-7, 8, (channels,)), Fixed(4, 1))
+    b.constant("norm.t", rng.integers(-300, 300, (channels,)), Fixed(12, 3))
+    b.add("norm", Affine(), "stem", "norm.s", "norm.t")
+    b.add("relu", Clamp(0, b.type("norm").fixed.max_code // 2), "norm")
+    b.add("stem.q", Requantize(Fixed(4, -5, False)), "relu")
+
+
+def _deform(b: GraphBuilder, rng: np.random.Generator, channels: int) -> None:
+    b.constant("offset.w", rng.integers(-3, 4, (3, 3, channels, 1)), Fixed(4, 3))
+    b.add("offset.conv", Conv2d(padding=SAME), "depthwise.q", "offset.w")
+    b.add("offset.q", Requantize(Fixed(6, 0)), "offset.conv")
+    b.add("offset", Clamp(0, 3), "offset.q")
+    twohot = nearest_khot(rng.normal(size=(3, 3, channels)) * 30, 8, 2, True)
+    b.constant("deform.w", twohot, Fixed(8, 5), max_digits=2, signed_digits=True)
+    b.add("deform", DeformConv2d(3), "depthwise.q", "offset", "deform.w")
+    b.add("deform.q", Requantize(Fixed(5, 0, False)), "deform")
