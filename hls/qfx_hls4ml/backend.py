@@ -1,20 +1,18 @@
-"""The backend of the plug-in: which passes of hls4ml run, and how it is registered."""
+"""The backend of the plug-in: which passes of hls4ml run, and what is registered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from hls4ml.backends import VitisBackend, VivadoBackend, get_available_backends, register_backend
+from hls4ml.backends import VitisBackend, VivadoBackend
 from hls4ml.model.flow import get_flow, register_flow
 from hls4ml.model.layers import layer_map, register_layer
 from hls4ml.model.optimizer import OptimizerPass
-from hls4ml.writer.writers import register_writer
 
+from qfx_hls4ml import BACKEND
 from qfx_hls4ml.layers import QfxKernel, QfxKernelCall, QfxKernelConfig
 from qfx_hls4ml.writer import QfxVitisWriter
-
-BACKEND = "QfxVitis"
 
 # Of hls4ml's passes only these: none of them infers, fuses or changes a type.
 _STREAMING = ["vivado:clone_output", "vivado:insert_zero_padding_before_conv2d"]
@@ -90,18 +88,9 @@ class QfxVitisBackend(VitisBackend):
 _STATEMENTS = ["node_statements", "free_running"]
 
 
-def register(*, register_backend: Callable[..., None], register_writer: Callable[..., None]) -> None:
-    """Register layer, writer and backend; hls4ml calls this through the entry point "hls4ml.backends"."""
+def register(register_backend: Callable[..., None], register_writer: Callable[..., None]) -> None:
+    """Register layer, writer and backend."""
     if "QfxKernel" not in layer_map:
         register_layer("QfxKernel", QfxKernel)
     register_writer(BACKEND, QfxVitisWriter)  # before the backend, whose initialiser asks for it
     register_backend(BACKEND, QfxVitisBackend)
-
-
-def require_registered() -> None:
-    """Register the plug-in where hls4ml did not find its entry point, as in a checkout that is not installed.
-
-    hls4ml's loader turns a failing registration into a printed warning; here the failure is raised.
-    """
-    if BACKEND.lower() not in get_available_backends():
-        register(register_backend=register_backend, register_writer=register_writer)

@@ -9,7 +9,8 @@ import yaml
 from hls4ml.writer.vitis_writer import VitisWriter
 
 from qfx.resources import path as resource
-from qfx_hls4ml.layers import QfxKernel, Table
+from qfx_hls4ml.layers import QfxKernel
+from qfx_hls4ml.table import Table
 
 _CSIM = """\
 // SPDX-License-Identifier: Apache-2.0

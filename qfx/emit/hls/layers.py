@@ -26,6 +26,7 @@ from qfx.graph.ops import (
     Requantize,
     SumPool,
 )
+from qfx_hls4ml import Table
 
 _BUILTIN_WIDTH = 48  # hls4ml prints its weights through float64
 
@@ -254,8 +255,6 @@ def _kernel(
     products: int = 1,
 ) -> LayerSpec:
     """A layer of the plug-in; the kernel bears the name of the op, ``call`` is one of the drivers' calls above."""
-    from qfx_hls4ml import Table  # imports hls4ml
-
     entry = {
         "class_name": "QfxKernel",
         "name": name,
