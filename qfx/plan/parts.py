@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -108,7 +109,8 @@ def _depthwise(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     lanes, channels = plan.out_lanes, node.type.channels
     window = _window(
         size, _out(node), kernel, op.stride, op.padding, op.dilation, taps(plan),
-        pixel_words=-(-channels // lanes), words=-(-channels // lanes), inner=1, latency=MAC_LATENCY + _log2(taps(plan)),
+        pixel_words=-(-channels // lanes), words=-(-channels // lanes), inner=1,
+        latency=MAC_LATENCY + _log2(taps(plan)),
     )  # fmt: skip
     parameters = _image(size) | _kernel(kernel, op.stride, op.padding, op.dilation)
     parameters |= {"Channels": channels, "Lanes": lanes, "TapLanes": taps(plan)}
@@ -146,7 +148,8 @@ def _pool(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     size, lanes, channels = _size(graph, node), plan.out_lanes, node.type.channels
     window = _window(
         size, _out(node), op.kernel, op.stride, op.padding, (1, 1), taps(plan),
-        pixel_words=-(-channels // lanes), words=-(-channels // lanes), inner=1, latency=POOL_LATENCY + _log2(taps(plan)),
+        pixel_words=-(-channels // lanes), words=-(-channels // lanes), inner=1,
+        latency=POOL_LATENCY + _log2(taps(plan)),
     )  # fmt: skip
     kernel = _kernel(op.kernel, op.stride, op.padding, (1, 1))
     parameters = _activation(graph, node) | _image(size) | {k: v for k, v in kernel.items() if "Dilation" not in k}
@@ -177,8 +180,8 @@ def _affine(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
 def _add(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     a, b = (graph.by_name[name].type.fixed for name in node.inputs)
     frac, lanes = max(a.scalar_frac, b.scalar_frac), plan.out_lanes
-    join = {"WidthA": lanes * a.width, "WidthB": lanes * b.width, "Credits": 1}
-    add = {
+    join: dict[str, int | str] = {"WidthA": lanes * a.width, "WidthB": lanes * b.width, "Credits": 1}
+    add: dict[str, int | str] = {
         "AWidth": a.width,
         "ASigned": int(a.signed),
         "BWidth": b.width,
@@ -304,8 +307,8 @@ def _image(size: Pair) -> dict[str, int | str]:
 
 
 def _kernel(kernel: Pair, stride: Pair, padding: Quad, dilation: Pair) -> dict[str, int | str]:
-    names = ("KernelH", "KernelW", "StrideH", "StrideW", "PadTop", "PadBottom", "PadLeft", "PadRight")
-    names += ("DilationH", "DilationW")
+    names = ["KernelH", "KernelW", "StrideH", "StrideW", "PadTop", "PadBottom", "PadLeft", "PadRight"]
+    names += ["DilationH", "DilationW"]
     return dict(zip(names, (*kernel, *stride, *padding, *dilation), strict=True))
 
 
@@ -337,19 +340,22 @@ def _window(
 def enough_rows(window: Window) -> Window:
     """Return the window with as many rows in its ring as it takes not to wait for its own releases.
 
-    The least is what window and stride span. More are needed where padding does not make up for the kernel's reach at the
-    end of a frame, or where a row of the image is shorter than the part's own latency.
+    The least is what window and stride span. More are needed where padding does not make up for the kernel's reach at
+    the end of a frame, or where a row of the image is shorter than the part's own latency.
     """
     for rows in range(window.rows, window.rows + 2 * window.size[0] + 16):
         wider = replace(window, rows=rows)
-        if _alone(wider) == window.cycles:
+        if _alone(wider) == {window.cycles}:
             return wider
     raise PlanError(f"no number of ring rows reaches {window.cycles} cycles a frame in {window}")
 
 
-def _alone(window: Window, frames: int = 8) -> int:
-    """The cycles between the last two of several frames of a window whose neighbours never make it wait."""
-    i, o, give, state = [Wire(), Wire()], [Wire()], Wire(), {}
+def _alone(window: Window) -> set[int]:
+    """The cycles between settled frames of a window whose neighbours never make it wait; they may come in a pattern."""
+    settled = 4 + window.rows // window.size[0]
+    frames = 2 * settled
+    i, o, give = [Wire(), Wire()], [Wire()], Wire()
+    state: dict = {}
     free = replace(window, credits=frames * window.words * len(window.needs) + 1)
     i[0].offer = [0] * (frames * window.size[0] * window.size[1] * window.pixel_words)
     i[1].x = [0] * (frames * len(window.needs))
@@ -358,4 +364,4 @@ def _alone(window: Window, frames: int = 8) -> int:
         if not i[0].advance():
             break
     times = o[0].x[window.words * len(window.needs) - 1 :: window.words * len(window.needs)]
-    return times[-1] - times[-2]
+    return {later - earlier for earlier, later in pairwise(times[settled:])}

@@ -1,9 +1,9 @@
 """When each kind of part moves its words: the recurrences behind the event model (`qfx.plan.model`).
 
 Time is counted in clock cycles; ``x[n]`` is the cycle in which word n of a stream is transferred. A part turns the
-transfers of its inputs into *offers* (the first cycle in which its output is valid with word n) and those of its outputs
-into *room* (the first cycle in which it is ready for word n); a transfer happens in the first cycle that has both and
-follows the transfer before. Each class stands for one RTL module and repeats its register delays.
+transfers of its inputs into *offers* (the first cycle in which its output is valid with word n) and those of its
+outputs into *room* (the first cycle in which it is ready for word n); a transfer happens in the first cycle that has
+both and follows the transfer before. Each class stands for one RTL module and repeats its register delays.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ class Join:
 class Window:
     """qfx_agu_window behind qfx_ring: the source of convolution and pooling.
 
-    A result pixel makes ``words`` words of ``steps`` issue cycles each; ``latency`` runs from a word's last issue to its
-    output. The window of output row r needs the image's rows up to ``last_row(r)``.
+    A result pixel makes ``words`` words of ``steps`` issue cycles each; ``latency`` runs from a word's last issue to
+    its output. The window of output row r needs the image's rows up to ``last_row(r)``.
     """
 
     size: Pair  # of the image
@@ -179,13 +179,13 @@ class Window:
 
     @cached_property
     def needs(self) -> list[int]:
-        """For each output pixel, the number of the frame's input words that must have come (0 or less: none)."""
+        """For each output pixel, the number of the frame's input words that must have come, at least a pixel."""
         height, width = self.size
         result = []
         for row in range(self.out[0]):
             last = min(max(row * self.stride[0] - self.pad[0] + self.reach[0], 0), height - 1)
             for column in range(self.out[1]):
-                edge = min(max(column * self.stride[1] - self.pad[1] + self.reach[1] + 1, 0), width)
+                edge = min(max(column * self.stride[1] - self.pad[1] + self.reach[1] + 1, 1), width)
                 result.append((last * width + edge) * self.pixel_words)
         return result
 

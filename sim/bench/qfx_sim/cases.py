@@ -53,7 +53,7 @@ def write_top(name: str, module: str, cases: Sequence[Case], folder: Path) -> tu
 def parameters(dut: Any, case: Case) -> dict[str, int]:
     """Return the integer parameters of the case's instance as the model has them."""
     names = [name for name, value in case.parameters.items() if isinstance(value, int)]
-    return {name: int(getattr(dut, f"{case.name}_{name}").value) for name in names}
+    return {name: getattr(dut, f"{case.name}_{name}").value.to_signed() for name in names}
 
 
 def _instance(module: str, case: Case) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ import cocotb
 import numpy as np
 import pytest
 
-from qfx.emit import rtl_timing
+from qfx.plan import parts
 from qfx_sim import cases
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
@@ -71,7 +71,7 @@ async def add(dut: Any, stall: float) -> dict[str, list[int]]:
 @cocotb.test()
 async def sums_are_exact(dut: Any) -> None:
     delays = await add(dut, stall=0.0)
-    assert {delay for found in delays.values() for delay in found} == {rtl_timing.ADD_LATENCY}
+    assert {delay for found in delays.values() for delay in found} == {parts.ADD_LATENCY}
 
 
 @cocotb.test()

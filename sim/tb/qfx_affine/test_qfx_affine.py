@@ -7,8 +7,9 @@ import cocotb
 import numpy as np
 import pytest
 
-from qfx.emit import rtl_memory, rtl_timing
+from qfx.emit import rtl_memory
 from qfx.fixed.khot import nearest_khot
+from qfx.plan import parts
 from qfx_sim import cases
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
@@ -77,7 +78,7 @@ async def scale(dut: Any, stall: float) -> dict[str, list[int]]:
 @cocotb.test()
 async def results_are_exact(dut: Any) -> None:
     delays = await scale(dut, stall=0.0)
-    assert {delay for found in delays.values() for delay in found} == {rtl_timing.AFFINE_LATENCY}
+    assert {delay for found in delays.values() for delay in found} == {parts.AFFINE_LATENCY}
 
 
 @cocotb.test()

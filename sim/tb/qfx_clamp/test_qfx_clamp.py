@@ -6,7 +6,7 @@ import cocotb
 import numpy as np
 import pytest
 
-from qfx.emit import rtl_timing
+from qfx.plan import parts
 from qfx_sim import cases
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
@@ -56,7 +56,7 @@ async def clamp(dut: Any, stall: float) -> dict[str, list[int]]:
 @cocotb.test()
 async def every_code_is_limited(dut: Any) -> None:
     delays = await clamp(dut, stall=0.0)
-    assert {delay for found in delays.values() for delay in found} == {rtl_timing.CLAMP_LATENCY}
+    assert {delay for found in delays.values() for delay in found} == {parts.CLAMP_LATENCY}
 
 
 @cocotb.test()

@@ -7,9 +7,10 @@ import cocotb
 import numpy as np
 import pytest
 
-from qfx.emit import rtl_memory, rtl_timing
+from qfx.emit import rtl_memory
 from qfx.fixed.khot import nearest_khot
-from qfx_sim import cases, reference
+from qfx.plan.timing import Window
+from qfx_sim import cases, reference, windows
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
 
@@ -38,7 +39,7 @@ def conv_case(name: str, **chosen: Any) -> cases.Case:
     )
     fields = p["CiLanes"] * p["CoLanes"] * p["TapLanes"]
     p |= {"WeightFile": f"{name}_weight.mem", "BiasFile": f"{name}_bias.mem" if p["BiasWidth"] > 1 else ""}
-    p["Rows"] = rtl_timing.ring_rows(window(p))
+    p["Rows"] = window(p).rows
     files = {p["WeightFile"]: rtl_memory.mem_text(words, fields * field.bits)}
     if p["BiasFile"]:
         biases = rtl_memory.channel_words(bias, lanes=p["CoLanes"], field=rtl_memory.CodeField(p["BiasWidth"]))
@@ -67,20 +68,12 @@ def weight_field(p: dict[str, Any]) -> Any:
     return rtl_memory.CodeField(p["WeightWidth"])
 
 
-def window(p: dict[str, Any]) -> rtl_timing.Window:
+def window(p: dict[str, Any]) -> Window:
     """The walk of the case's window."""
     ci_folds = -(-(p["Ci"] // p["Groups"]) // p["CiLanes"])
     co_folds = p["Groups"] * -(-(p["Co"] // p["Groups"]) // p["CoLanes"])
-    return rtl_timing.Window(
-        height=p["Height"],
-        width=p["Width"],
-        kernel=(p["KernelH"], p["KernelW"]),
-        stride=(p["StrideH"], p["StrideW"]),
-        dilation=(p["DilationH"], p["DilationW"]),
-        padding=(p["PadTop"], p["PadBottom"], p["PadLeft"], p["PadRight"]),
-        pixel_words=p["Groups"] * ci_folds,
-        pixel_steps=co_folds * (p["KernelH"] * p["KernelW"] // p["TapLanes"]) * ci_folds,
-    )
+    steps = co_folds * (p["KernelH"] * p["KernelW"] // p["TapLanes"]) * ci_folds
+    return windows.window(p, pixel_words=p["Groups"] * ci_folds, pixel_steps=steps)
 
 
 NO_PADDING = {"PadTop": 0, "PadBottom": 0, "PadLeft": 0, "PadRight": 0}
@@ -130,15 +123,14 @@ async def convolve(dut: Any, stall: float) -> dict[str, list[int]]:
         p = {**case.parameters, **cases.parameters(dut, case)}
         weight, bias = constants(case.name, p)
         frames = images(p)
-        walk = window(p)
         results = [
             reference.convolve(
                 frame,
                 weight,
                 bias,
-                stride=walk.stride,
-                padding=walk.padding,
-                dilation=walk.dilation,
+                stride=(p["StrideH"], p["StrideW"]),
+                padding=windows.padding(p),
+                dilation=(p["DilationH"], p["DilationW"]),
                 groups=p["Groups"],
             )
             for frame in frames
@@ -152,7 +144,7 @@ async def convolve(dut: Any, stall: float) -> dict[str, list[int]]:
 async def results_are_exact_and_frames_take_the_planned_cycles(dut: Any) -> None:
     cycles = await convolve(dut, stall=0.0)
     for case in CASES:
-        planned = window({**case.parameters, **cases.parameters(dut, case)}).frame_cycles
+        planned = window({**case.parameters, **cases.parameters(dut, case)}).cycles
         measured = cases.frame_intervals(cycles[case.name], FRAMES)
         assert set(measured) == {planned}, f"{case.name} must take {planned} cycles a frame, not {measured}"
 

@@ -7,8 +7,9 @@ import cocotb
 import numpy as np
 import pytest
 
-from qfx.emit import rtl_memory, rtl_timing
-from qfx_sim import cases, reference
+from qfx.emit import rtl_memory
+from qfx.plan.timing import Window
+from qfx_sim import cases, reference, windows
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
 
@@ -23,7 +24,7 @@ def deform_case(name: str, **chosen: Any) -> cases.Case:
     }  # fmt: skip
     p |= chosen
     weight, bias = constants(name, p)
-    p |= {"WeightFile": f"{name}_weight.mem", "BiasFile": f"{name}_bias.mem", "Rows": rtl_timing.ring_rows(window(p))}
+    p |= {"WeightFile": f"{name}_weight.mem", "BiasFile": f"{name}_bias.mem", "Rows": window(p).rows}
     field = rtl_memory.CodeField(p["WeightWidth"])
     words = rtl_memory.depthwise_words(weight, lanes=p["Lanes"], tap_lanes=1, field=field)
     biases = rtl_memory.channel_words(bias, lanes=p["Lanes"], field=rtl_memory.CodeField(p["BiasWidth"]))
@@ -42,18 +43,12 @@ def constants(name: str, p: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return weight, rng.integers(-(1 << p["BiasWidth"] - 1), 1 << p["BiasWidth"] - 1, p["Channels"])
 
 
-def window(p: dict[str, Any]) -> rtl_timing.Window:
+def window(p: dict[str, Any]) -> Window:
     """The walk of the case's largest window."""
     folds, reach = -(-p["Channels"] // p["Lanes"]), p["MaxDilation"]
-    return rtl_timing.Window(
-        height=p["Height"],
-        width=p["Width"],
-        kernel=(3, 3),
-        dilation=(reach, reach),
-        padding=(reach,) * 4,
-        pixel_words=folds,
-        pixel_steps=folds * 9,
-    )
+    largest = {"KernelH": 3, "KernelW": 3, "StrideH": 1, "StrideW": 1, "DilationH": reach, "DilationW": reach}
+    sides = dict.fromkeys(("PadTop", "PadBottom", "PadLeft", "PadRight"), reach)
+    return windows.window({**p, **largest, **sides}, pixel_words=folds, pixel_steps=9 * folds)
 
 
 CASES = [
@@ -90,9 +85,7 @@ async def results_are_exact_and_frames_take_the_planned_cycles(dut: Any) -> None
         walk = window(cases.parameters(dut, case))
         assert cases.parameters(dut, case)["Rows"] == walk.reach[0] + 2, "the ring must hold 2 * MaxDilation + 2 rows"
         measured = cases.frame_intervals(cycles[case.name], FRAMES)
-        assert set(measured) == {walk.compute_cycles}, (
-            f"{case.name} must take {walk.compute_cycles} cycles, not {measured}"
-        )
+        assert set(measured) == {walk.cycles}, f"{case.name} must take {walk.cycles} cycles, not {measured}"
 
 
 @cocotb.test()

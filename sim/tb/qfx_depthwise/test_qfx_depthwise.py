@@ -7,9 +7,10 @@ import cocotb
 import numpy as np
 import pytest
 
-from qfx.emit import rtl_memory, rtl_timing
+from qfx.emit import rtl_memory
 from qfx.fixed.khot import nearest_khot
-from qfx_sim import cases, reference
+from qfx.plan.timing import Window
+from qfx_sim import cases, reference, windows
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
 
@@ -30,7 +31,7 @@ def depthwise_case(name: str, **chosen: Any) -> cases.Case:
         field = rtl_memory.DigitField(p["WeightWidth"], 2, signed_digits=False)
         p |= {"Digits": field.digits, "ShiftWidth": field.shift_width}
     p["AccWidth"] = p["InWidth"] + p["WeightWidth"] + 6
-    p |= {"WeightFile": f"{name}_weight.mem", "BiasFile": f"{name}_bias.mem", "Rows": rtl_timing.ring_rows(window(p))}
+    p |= {"WeightFile": f"{name}_weight.mem", "BiasFile": f"{name}_bias.mem", "Rows": window(p).rows}
     words = rtl_memory.depthwise_words(weight, lanes=p["Lanes"], tap_lanes=p["TapLanes"], field=field)
     biases = rtl_memory.channel_words(bias, lanes=p["Lanes"], field=rtl_memory.CodeField(p["BiasWidth"]))
     files = {
@@ -51,19 +52,11 @@ def constants(name: str, p: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return weight, rng.integers(-(1 << p["BiasWidth"] - 1), 1 << p["BiasWidth"] - 1, p["Channels"])
 
 
-def window(p: dict[str, Any]) -> rtl_timing.Window:
+def window(p: dict[str, Any]) -> Window:
     """The walk of the case's window."""
     folds = -(-p["Channels"] // p["Lanes"])
-    return rtl_timing.Window(
-        height=p["Height"],
-        width=p["Width"],
-        kernel=(p["KernelH"], p["KernelW"]),
-        stride=(p["StrideH"], p["StrideW"]),
-        dilation=(p["DilationH"], p["DilationW"]),
-        padding=(p["PadTop"], p["PadBottom"], p["PadLeft"], p["PadRight"]),
-        pixel_words=folds,
-        pixel_steps=folds * (p["KernelH"] * p["KernelW"] // p["TapLanes"]),
-    )
+    steps = folds * (p["KernelH"] * p["KernelW"] // p["TapLanes"])
+    return windows.window(p, pixel_words=folds, pixel_steps=steps)
 
 
 CASES = [
@@ -85,9 +78,15 @@ async def convolve(dut: Any, stall: float) -> dict[str, list[int]]:
         weight, bias = constants(case.name, p)
         low = -(1 << p["InWidth"] - 1) if p["InSigned"] else 0
         frames = rng.integers(low, low + (1 << p["InWidth"]), (FRAMES, p["Height"], p["Width"], p["Channels"]))
-        walk = window(p)
         results = [
-            reference.depthwise(frame, weight, bias, stride=walk.stride, padding=walk.padding, dilation=walk.dilation)
+            reference.depthwise(
+                frame,
+                weight,
+                bias,
+                stride=(p["StrideH"], p["StrideW"]),
+                padding=windows.padding(p),
+                dilation=(p["DilationH"], p["DilationW"]),
+            )
             for frame in frames
         ]
         inputs[case.name] = {"in": Lanes(p["InWidth"], p["Lanes"], p["Channels"]).words(frames)}
@@ -99,7 +98,7 @@ async def convolve(dut: Any, stall: float) -> dict[str, list[int]]:
 async def results_are_exact_and_frames_take_the_planned_cycles(dut: Any) -> None:
     cycles = await convolve(dut, stall=0.0)
     for case in CASES:
-        planned = window({**case.parameters, **cases.parameters(dut, case)}).frame_cycles
+        planned = window({**case.parameters, **cases.parameters(dut, case)}).cycles
         measured = cases.frame_intervals(cycles[case.name], FRAMES)
         assert set(measured) == {planned}, f"{case.name} must take {planned} cycles a frame, not {measured}"
 

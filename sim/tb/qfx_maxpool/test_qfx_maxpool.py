@@ -7,8 +7,8 @@ import cocotb
 import numpy as np
 import pytest
 
-from qfx.emit import rtl_timing
-from qfx_sim import cases, reference, scoreboard
+from qfx.plan.timing import Window
+from qfx_sim import cases, reference, scoreboard, windows
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import run
 
@@ -23,22 +23,15 @@ def maxpool_case(name: str, **chosen: Any) -> cases.Case:
         "StrideW": 1, "PadTop": 1, "PadBottom": 1, "PadLeft": 1, "PadRight": 1, "Lanes": 2, "TapLanes": 1,
     }  # fmt: skip
     p |= chosen
-    p["Rows"] = rtl_timing.ring_rows(window(p))
+    p["Rows"] = window(p).rows
     return cases.Case(name, p, {"in": p["Lanes"] * p["InWidth"]}, p["Lanes"] * p["InWidth"], credits=40)
 
 
-def window(p: dict[str, Any]) -> rtl_timing.Window:
+def window(p: dict[str, Any]) -> Window:
     """The walk of the case's window."""
     folds = -(-p["Channels"] // p["Lanes"])
-    return rtl_timing.Window(
-        height=p["Height"],
-        width=p["Width"],
-        kernel=(p["KernelH"], p["KernelW"]),
-        stride=(p["StrideH"], p["StrideW"]),
-        padding=(p["PadTop"], p["PadBottom"], p["PadLeft"], p["PadRight"]),
-        pixel_words=folds,
-        pixel_steps=folds * (p["KernelH"] * p["KernelW"] // p["TapLanes"]),
-    )
+    steps = folds * (p["KernelH"] * p["KernelW"] // p["TapLanes"])
+    return windows.window(p, pixel_words=folds, pixel_steps=steps)
 
 
 def all_cases() -> list[cases.Case]:
@@ -70,9 +63,15 @@ async def pool(dut: Any, stall: float, fault: int = 0) -> dict[str, list[int]]:
         low = -(1 << p["InWidth"] - 1) if p["InSigned"] else 0
         frames = rng.integers(low, low + (1 << p["InWidth"]), (FRAMES, p["Height"], p["Width"], p["Channels"]))
         frames[0] = low  # padding must not win even against the smallest codes
-        walk = window(p)
         results = [
-            reference.pool(frame, np.max, kernel=walk.kernel, stride=walk.stride, padding=walk.padding, fill=low)
+            reference.pool(
+                frame,
+                np.max,
+                kernel=(p["KernelH"], p["KernelW"]),
+                stride=(p["StrideH"], p["StrideW"]),
+                padding=windows.padding(p),
+                fill=low,
+            )
             for frame in frames
         ]
         inputs[case.name] = {"in": Lanes(p["InWidth"], p["Lanes"], p["Channels"]).words(frames)}
@@ -85,7 +84,7 @@ async def pool(dut: Any, stall: float, fault: int = 0) -> dict[str, list[int]]:
 async def results_are_exact_and_frames_take_the_planned_cycles(dut: Any) -> None:
     cycles = await pool(dut, stall=0.0)
     for case in CASES:
-        planned = window(cases.parameters(dut, case)).frame_cycles
+        planned = window(cases.parameters(dut, case)).cycles
         measured = cases.frame_intervals(cycles[case.name], FRAMES)
         assert set(measured) == {planned}, f"{case.name} must take {planned} cycles a frame, not {measured}"
 

@@ -7,8 +7,9 @@ import cocotb
 import numpy as np
 import pytest
 
-from qfx.emit import rtl_memory, rtl_timing
+from qfx.emit import rtl_memory
 from qfx.fixed import Fixed, Overflow, Rounding, requantize
+from qfx.plan import parts
 from qfx_sim import cases
 from qfx_sim.lanes import Lanes
 from qfx_sim.runner import BenchFailure, run
@@ -128,7 +129,7 @@ async def convert(dut: Any, stall: float) -> dict[str, list[int]]:
 async def every_code_converts_as_the_fixed_package_says(dut: Any) -> None:
     delays = await convert(dut, stall=0.0)
     for case in CASES:
-        latency = rtl_timing.REQUANT_LATENCY[bool(case.parameters["PerChannel"])]
+        latency = parts.REQUANT_LATENCY[bool(case.parameters["PerChannel"])]
         assert set(delays[case.name]) == {latency}, (
             f"{case.name} must take {latency} cycles, not {set(delays[case.name])}"
         )
