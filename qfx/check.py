@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -152,7 +153,8 @@ def table(found: Found, console: Console) -> None:
 
 def _nodes(found: Found) -> Table:
     assert found.graph is not None  # asked by the caller
-    shown = Table("node", "operation", "result", "format", "constants", "MACs", "cycles")
+    shown = Table("node", "operation", "result", "format", "constants", "MACs", "cycles", box=box.SIMPLE_HEAD)
+    shown.columns[0].overflow = "fold"
     for column in shown.columns[-2:]:
         column.justify = "right"
     cycles = {name: node["cycles"] for name, node in found.plan["nodes"].items()} if found.plan else {}
@@ -174,7 +176,9 @@ def _nodes(found: Found) -> Table:
 
 
 def _fit(planned: Mapping[str, Any]) -> Table:
-    shown = Table("resource", "estimate", "budget", "share")
+    shown = Table("resource", "estimate", "budget", "share", box=box.SIMPLE_HEAD)
+    for column in shown.columns[1:]:
+        column.justify = "right"
     for key, name in RESOURCES:
         count, limit = planned["resources"][key], planned["board"]["budget"][key]
         shown.add_row(name, f"{count:,}", f"{limit:,}", f"{100 * count / limit:.1f} %" if limit else "")

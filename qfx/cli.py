@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -28,7 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_out = Console(highlight=False, soft_wrap=True)
+_WIDE = 160  # columns of tables that no terminal shows
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _INTERRUPTED = 130
@@ -128,7 +130,7 @@ def synth(
     if tool != "yosys":
         raise QfxError(f"--tool must be yosys, not {tool!r}")
     result = _run_step("synth", design, out, force)
-    table = Table("resource", "yosys", "estimate", "budget", "share")
+    table = Table("resource", "yosys", "estimate", "budget", "share", box=box.SIMPLE_HEAD)
     for key, count in result.figures["total"].items():
         limit = result.figures["budget"][key]
         share = f"{100 * count / limit:.1f} %" if limit else ""
@@ -223,7 +225,7 @@ def doctor(as_json: JsonOption = False) -> None:
     if as_json:
         _out.print_json(json.dumps([check.to_json() for check in found]))
     else:
-        table = Table("", "tool", "version", "used for", "remedy")
+        table = Table("", "tool", "version", "used for", "remedy", box=box.SIMPLE_HEAD)
         for check in found:
             sign = "[green]ok[/]" if check.ok else "[red]missing[/]"
             table.add_row(sign, check.name, check.version or "", check.used_for, "" if check.ok else check.remedy)

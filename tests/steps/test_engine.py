@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from qfx import steps
 from qfx.design import Design, DesignFile
 from qfx.errors import DesignError, MismatchError, QfxError, ToolError
+from qfx.steps import hashing
 from qfx.steps.engine import Build, Step, Work
+from qfx.steps.hashing import python_digest, sources_digest
 
 
 class Bench:
@@ -273,3 +276,25 @@ def test_a_warning_is_recorded(bench: Bench) -> None:
     Build(bench.design, (replace(bench.step("first"), run=run),)).run("first")
     record = json.loads(bench.content("first")["result.json"])
     assert record["warnings"] == ["accuracy must be at least 98 %, not 97 %"]
+
+
+def test_the_hash_of_sources_sees_code_and_versions_and_no_comments(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text("x = 1\n")
+    first = python_digest(file)
+    file.write_text("# why\nx  =  1\n")
+    assert python_digest(file) == first
+    file.write_text("x = 2\n")
+    assert python_digest(file) != first
+    known = sources_digest(["qfx.fixed", "rtl", "qfx_sim", "dist:torch"])
+    assert known == sources_digest(["dist:torch", "qfx_sim", "rtl", "qfx.fixed"])
+    assert (
+        len({known, sources_digest(["qfx.fixed"]), sources_digest(["qfx.graph"]), sources_digest(["dist:nowhere"])})
+        == 4
+    )
+
+
+@pytest.mark.parametrize("step", steps.STEPS, ids=lambda step: step.name)
+def test_the_sources_of_every_step_are_there(step: Step) -> None:
+    for name in step.sources:
+        assert hashing._source(name) not in ("missing", []), name

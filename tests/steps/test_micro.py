@@ -1,0 +1,211 @@
+"""The real steps, on the smallest network: each carries on after a fault, and unequal integers stop the build."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qfx import steps
+from qfx.design import Design
+from qfx.errors import MismatchError, QfxError, TrainError
+from qfx.steps import engine, hardware
+from qfx.steps.engine import Build, Result, Work
+
+MICRO = Path(__file__).with_name("micro")
+QUICK = ("train", "lower", "plan", "rtl")  # hls, sim and synth compile or synthesise; test_flow has them
+
+
+def open_micro(folder: Path) -> Build:
+    return Build(Design.load(folder), tuple(step for step in steps.STEPS if step.name in QUICK))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unchanged_sources() -> Iterator[None]:
+    """Whoever edits qfx while these tests run does not make its results stale."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "sources_digest", lambda names: "the same")
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("steps") / "micro"
+    shutil.copytree(MICRO, folder)
+    build = open_micro(folder)
+    for name in build.steps:
+        build.run(name)
+    return folder
+
+
+@pytest.fixture
+def micro(built: Path, tmp_path: Path) -> Iterator[Path]:
+    yield Path(shutil.copytree(built, tmp_path / "micro"))
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    files = sorted(
+        p
+        for p in (folder / "build").rglob("*")
+        if p.is_file() and not p.relative_to(folder / "build").parts[0].startswith(".")
+    )
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def test_a_second_run_does_nothing(micro: Path) -> None:
+    build = open_micro(micro)
+    assert all(build.run(name).skipped for name in build.steps)
+
+
+FAULTS = [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_a_fault_in_the_middle_of_a_step_loses_nothing(micro: Path, name: str, fault: BaseException) -> None:
+    build, before = open_micro(micro), results(micro)
+    whole = build.steps[name]
+
+    def broken(work: Work) -> dict[str, object]:
+        whole.run(work)
+        next(work.folder.rglob("*")).touch()
+        raise fault
+
+    build.steps[name] = replace(whole, run=broken)
+    with pytest.raises((KeyboardInterrupt, QfxError)):
+        build.run(name, force=True)
+    assert results(micro) == before
+    assert not [p for p in (micro / "build").iterdir() if p.name.endswith((".part", ".old"))]
+    again = open_micro(micro)
+    assert all(again.run(each).skipped for each in again.steps)
+
+
+def test_a_disk_that_is_full_while_weights_are_written_is_a_sentence(
+    micro: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    shutil.rmtree(micro / "build")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(QfxError, match=r"step train needs room on the disk, but .*weights.safetensors is full"):
+        open_micro(micro).run("train")
+    monkeypatch.undo()
+    assert not open_micro(micro).run("train").skipped
+
+
+def test_training_that_was_interrupted_keeps_its_finished_runs(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qfx.train import runs
+
+    shutil.rmtree(micro / "build")
+    calls: list[str] = []
+    whole = runs.train_float
+
+    def counted(*arguments: object) -> None:
+        calls.append("float")
+        whole(*arguments)  # type: ignore[arg-type]
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "train_float", counted)
+    with monkeypatch.context() as during:
+        during.setattr(runs, "train_fixed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_micro(micro).run("train")
+    open_micro(micro).run("train")
+    assert calls == ["float"]
+
+
+def test_training_twice_gives_the_same_network(micro: Path) -> None:
+    first = (micro / "build" / "train" / "weights.safetensors").read_bytes()
+    shutil.rmtree(micro / "build")
+    open_micro(micro).run("train")
+    assert (micro / "build" / "train" / "weights.safetensors").read_bytes() == first
+
+
+def test_an_accuracy_below_the_target_is_a_warning_only(micro: Path) -> None:
+    change(micro, "{minimum: 20}", "{minimum: 100, below_float: 0}")
+    result: Result = open_micro(micro).run("train")
+    reached = result.figures["widths"]["3"]["accuracy"]
+    assert result.warnings[0] == f"accuracy at 3 bits must be at least 100 %, not {reached:.2f} %"
+
+
+def test_a_comment_in_the_model_changes_nothing(micro: Path) -> None:
+    model = micro / "model.py"
+    model.write_text("# a comment\n" + model.read_text())
+    build = open_micro(micro)
+    assert all(build.run(name).skipped for name in build.steps)
+
+
+def test_another_target_plans_again_and_trains_no_more(micro: Path) -> None:
+    change(micro, "cycles: 200", "cycles: 100")
+    build = open_micro(micro)
+    assert [name for name in build.steps if not build.run(name).skipped][0] == "plan"
+
+
+def test_another_width_trains_again(micro: Path) -> None:
+    change(micro, "widths: [3]", "widths: [2]")
+    build = open_micro(micro)
+    assert not build.run("train").skipped
+    assert (micro / "build" / "train" / "result.json").read_text().count('"quantized"') == 1
+
+
+def test_an_unknown_recipe_key_is_refused_with_its_path(micro: Path) -> None:
+    change(micro, "default: {weight: 3", "default: {wieght: 3")
+    with pytest.raises(TrainError, match=r"recipe key 'default.wieght' must be one of input, weight"):
+        open_micro(micro).run("train")
+
+
+def test_a_graph_that_lost_half_its_file_is_made_again(micro: Path) -> None:
+    file = micro / "build" / "lower" / "graph" / "graph.json"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    build = open_micro(micro)
+    with pytest.raises(
+        QfxError, match=r"graph.json must be whole JSON, but .*: the file is truncated or damaged, lower again"
+    ):
+        build.run("plan", force=True)
+    assert not build.run("lower").skipped
+    assert build.run("plan").skipped
+
+
+def test_an_interpreter_that_differs_from_torch_fails_the_step(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qfx.steps import training
+
+    loaded = training.load_vectors
+
+    def swapped(folder: Path) -> dict[str, np.ndarray]:
+        return {name: codes[..., ::-1] for name, codes in loaded(folder).items()}
+
+    monkeypatch.setattr(training, "load_vectors", swapped)
+    with pytest.raises(MismatchError, match=r"interpreter: node '.*' \(\w+\) must give code"):
+        open_micro(micro).run("lower", force=True)
+    found = open_micro(micro).find("lower")
+    assert found is not None and found.failure and found.figures["mismatch"]["frame"] == 0
+
+
+def test_a_csim_with_a_wrong_bit_fails_and_names_the_first_node(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(project: Path, codes: np.ndarray, logs: Path) -> dict[str, np.ndarray]:
+        found = hardware.load_vectors(micro / "build" / "lower" / "vectors")
+        name = next(name for name in found if name.startswith("conv"))
+        found[name] = found[name].copy()
+        found[name].flat[0] ^= 1
+        return found
+
+    monkeypatch.setattr(hardware.csim, "build", lambda project, logs: project)
+    monkeypatch.setattr(hardware.csim, "run", wrong)
+    build = Build(Design.load(micro), steps.STEPS)
+    with pytest.raises(MismatchError, match=r"csim: node 'conv' \(Conv2d\) must give code"):
+        build.run("hls")
+    found = build.find("hls")
+    assert found is not None and found.figures["mismatch"]["node"] == "conv" and found.figures["mismatch"]["wrong"] == 1
+
+
+def change(folder: Path, old: str, new: str) -> None:
+    file = folder / "design.yaml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
