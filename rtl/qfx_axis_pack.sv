@@ -88,8 +88,8 @@ module qfx_axis_pack #(
   );
 
   // Elements that wait, the oldest lowest, zeros above count_q.
-  logic [HeldWidth-1:0]  held_q, held_d, shifted;
-  logic [CountWidth-1:0] count_q, left, need;
+  logic [HeldWidth-1:0]  held_q, held_d, shifted, joined;
+  logic [CountWidth-1:0] count_q, count_d, total, need;
   logic                  flush_q; // the packet's last element is in held_q
   logic [GroupWidth-1:0] group_q;
   logic [PixelWidth-1:0] pixel_q;
@@ -121,18 +121,19 @@ module qfx_axis_pack #(
     end
   end
 
-  // Remove the beat that leaves, then put the word behind what is left.
-  assign left = !send ? count_q : (32'(count_q) > Elements) ? count_q - CountWidth'(Elements) : '0;
+  // Put the word behind what is there, then remove the beat that leaves: the long shift starts from registers.
   always_comb begin
     shifted = '0;
     for (int unsigned i = 0; i < Lanes; i++) begin
       if (i < 32'(need)) shifted[i*ElementWidth +: ElementWidth] = word_data[i*ElementWidth +: ElementWidth];
     end
     for (int unsigned i = 0; i < CountWidth; i++) begin
-      if (left[i]) shifted = shifted << ((1 << i) * ElementWidth);
+      if (count_q[i]) shifted = shifted << ((1 << i) * ElementWidth);
     end
-    held_d = send ? held_q >> (Elements * ElementWidth) : held_q;
-    if (add) held_d = held_d | shifted;
+    joined  = add ? held_q | shifted : held_q;
+    total   = add ? count_q + need : count_q;
+    held_d  = send ? joined >> (Elements * ElementWidth) : joined;
+    count_d = !send ? total : (32'(total) > Elements) ? total - CountWidth'(Elements) : '0;
   end
 
   always_ff @(posedge clk_i) begin
@@ -144,7 +145,7 @@ module qfx_axis_pack #(
       pixel_q <= '0;
     end else begin
       held_q  <= held_d;
-      count_q <= add ? left + need : left;
+      count_q <= count_d;
       if (frame_o && last_frame) flush_q <= 1'b1;
       else if (send && m_axis_tlast_o) flush_q <= 1'b0;
       if (take) begin

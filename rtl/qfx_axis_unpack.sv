@@ -8,7 +8,7 @@
 // without TLAST it is long: everything up to TLAST is dropped. One token {suppress, last of packet} a frame, once the
 // frame is complete. A packet may end early between two frames; a beat whose TKEEP is 0 carries nothing.
 //
-// Latency 2 cycles; one beat or one word per cycle, whichever side is slower. Outputs come from state only.
+// Latency 3 cycles; one beat or one word per cycle, whichever side is slower. Outputs come from state only.
 module qfx_axis_unpack #(
   parameter int unsigned TDataWidth   = 64, // bits of a beat: 32, 64 or 128
   parameter int unsigned ElementWidth = 8,  // bits of an element, 1 to 32
@@ -58,38 +58,52 @@ module qfx_axis_unpack #(
            Lanes, Channels, Pixels);
   end
 
-  // The beat, its elements without containers, and how many of them TKEEP keeps.
-  logic                             beat_valid, beat_ready, beat_last, beat;
-  logic [TDataWidth-1:0]            beat_data;
-  logic [KeepWidth-1:0]             beat_keep;
-  logic [Elements*ElementWidth-1:0] beat_elements;
-  logic [CountWidth-1:0]            beat_count;
+  // The beat as it came, then its elements without containers and how many of them TKEEP keeps.
+  logic                             raw_valid, raw_ready, raw_last, beat_valid, beat_ready, beat_last, beat;
+  logic [TDataWidth-1:0]            raw_data;
+  logic [KeepWidth-1:0]             raw_keep;
+  logic [Elements:0]                kept; // element i is kept; the kept ones are the lowest
+  logic [Elements*ElementWidth-1:0] raw_elements, beat_elements;
+  logic [CountWidth-1:0]            raw_count, beat_count;
 
-  qfx_fifo_shift #(.Width(TDataWidth + KeepWidth + 1), .Depth(2)) u_beats (
+  qfx_fifo_shift #(.Width(TDataWidth + KeepWidth + 1), .Depth(2)) u_raw (
     .clk_i,
     .rst_ni,
     .in_valid_i (s_axis_tvalid_i),
     .in_ready_o (s_axis_tready_o),
     .in_data_i  ({s_axis_tlast_i, s_axis_tkeep_i, s_axis_tdata_i}),
-    .out_valid_o(beat_valid),
-    .out_ready_i(beat_ready),
-    .out_data_o ({beat_last, beat_keep, beat_data})
+    .out_valid_o(raw_valid),
+    .out_ready_i(raw_ready),
+    .out_data_o ({raw_last, raw_keep, raw_data})
   );
 
   always_comb begin
-    beat_count    = '0;
-    beat_elements = '0;
+    kept         = '0;
+    raw_count    = '0;
+    raw_elements = '0;
     for (int unsigned i = 0; i < Elements; i++) begin
-      if (beat_keep[i*Container/8]) begin
-        beat_count = beat_count + 1'b1;
-        beat_elements[i*ElementWidth +: ElementWidth] = beat_data[i*Container +: ElementWidth];
-      end
+      kept[i] = raw_keep[i*Container/8];
+      if (kept[i]) raw_elements[i*ElementWidth +: ElementWidth] = raw_data[i*Container +: ElementWidth];
+    end
+    for (int unsigned i = 0; i < Elements; i++) begin
+      if (kept[i] && !kept[i+1]) raw_count = raw_count | CountWidth'(i + 1);
     end
   end
 
+  qfx_fifo_shift #(.Width(Elements * ElementWidth + CountWidth + 1), .Depth(2)) u_beats (
+    .clk_i,
+    .rst_ni,
+    .in_valid_i (raw_valid),
+    .in_ready_o (raw_ready),
+    .in_data_i  ({raw_last, raw_count, raw_elements}),
+    .out_valid_o(beat_valid),
+    .out_ready_i(beat_ready),
+    .out_data_o ({beat_last, beat_count, beat_elements})
+  );
+
   // Elements that wait, the oldest lowest, zeros above count_q.
-  logic [HeldWidth-1:0]  held_q, held_d, shifted;
-  logic [CountWidth-1:0] count_q, count_d, left, need;
+  logic [HeldWidth-1:0]  held_q, held_d, shifted, joined;
+  logic [CountWidth-1:0] count_q, count_d, total, need;
   logic                  last_q;    // the beat with TLAST is in held_q
   logic                  discard_q; // drop beats up to TLAST
   logic                  short_q;   // this frame is being completed with zeros
@@ -112,7 +126,7 @@ module qfx_axis_unpack #(
   assign finish      = take && last_word;
   assign ended       = last_q && count_q <= need; // the packet ends with this frame
   assign full        = frame_q == frames_i - 16'd1;
-  assign busy_o      = beat_valid || count_q != '0 || last_q || discard_q || !frame_start || frame_q != '0;
+  assign busy_o      = raw_valid || beat_valid || count_q != '0 || last_q || discard_q || !frame_start || frame_q != '0;
   assign short_o     = take && !enough && !short_q;
   assign long_o      = finish && full && !ended;
 
@@ -123,19 +137,16 @@ module qfx_axis_unpack #(
     end
   end
 
-  // Remove the word that leaves, then put the beat behind what is left.
-  assign left = !take ? count_q : enough ? count_q - need : '0;
+  // Put the beat behind what is there, then remove the word that leaves: the long shift starts from registers.
   always_comb begin
     shifted = HeldWidth'(beat_elements);
     for (int unsigned i = 0; i < CountWidth; i++) begin
-      if (left[i]) shifted = shifted << ((1 << i) * ElementWidth);
+      if (count_q[i]) shifted = shifted << ((1 << i) * ElementWidth);
     end
-    held_d  = !take ? held_q : last_group ? held_q >> (Tail * ElementWidth) : held_q >> (Lanes * ElementWidth);
-    count_d = left;
-    if (beat) begin
-      held_d  = held_d | shifted;
-      count_d = left + beat_count;
-    end
+    joined  = beat ? held_q | shifted : held_q;
+    total   = beat ? count_q + beat_count : count_q;
+    held_d  = !take ? joined : last_group ? joined >> (Tail * ElementWidth) : joined >> (Lanes * ElementWidth);
+    count_d = !take ? total : enough ? total - need : '0;
     if (discard_q || long_o) begin
       held_d  = '0;
       count_d = '0;

@@ -98,6 +98,14 @@ FAULTS = {
         "must",
     ),
     "one_too_many": ("qfx_fifo_ram", "< Depth + 32'(pop)", "<= Depth + 32'(pop)", 33, ".", "."),
+    "valid_waits_for_ready": (
+        "qfx_fifo_shift",
+        "out_valid_o <= 1'b1;",
+        "out_valid_o <= out_ready_i;",
+        5,
+        "valid_does_not_wait_for_ready",
+        "valid must not wait for ready",
+    ),
     "valid_falls": (
         "qfx_fifo_shift",
         "assign pop  = out_valid_o && out_ready_i;",
@@ -114,7 +122,7 @@ def test_planted_fault_is_seen(fault, tmp_path: Path):
     module, old, new, depth, test, message = FAULTS[fault]
     source = plant(module, old, new, tmp_path)
     with pytest.raises(BenchFailure, match=f"{test}.*{message}"):
-        run("qfx_fifo", __file__, sources=[source], parameters={"Depth": depth}, seeds=(1,))
+        run("qfx_fifo", __file__, sources=[source], parameters={"Depth": depth}, seeds=(1,), test_filter=test)
 
 
 def test_planted_path_is_seen(tmp_path: Path):

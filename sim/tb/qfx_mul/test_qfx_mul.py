@@ -28,7 +28,7 @@ def operands(width):
     if width <= 5:
         return list(range(1 << width))
     top = 1 << width
-    return [0, 1, 2, top - 1, top - 2, top // 2, top // 2 - 1, *(random.randrange(top) for _ in range(30))]
+    return [0, 1, 2, top - 1, top - 2, top // 2, top // 2 - 1, *(random.randrange(top) for _ in range(13))]
 
 
 async def through(dut, name, inputs):
@@ -65,7 +65,7 @@ async def khot_products_are_exact(dut):
     wa, wb = parameter(dut, "AWidth"), parameter(dut, "BWidth")
     digits, shift = parameter(dut, "Digits"), parameter(dut, "ShiftWidth")
     words = operands(digits * (shift + 2)) if digits * (shift + 2) <= 5 else range(1 << (digits * (shift + 2)))
-    rows = [(a, word) for a in operands(wa)[:16] for word in random.sample(list(words), min(len(words), 256))]
+    rows = [(a, word) for a in operands(wa)[:8] for word in random.sample(list(words), min(len(words), 128))]
     expected, kept = [], []
     for a, word in rows:
         constant = 0
