@@ -58,11 +58,13 @@ def requantize(
     """
     codes = np.asarray(codes, dtype=np.int64)
     shift = _frac_axis(target, codes.shape) - _frac_axis(source, codes.shape)
-    shifted = np.where(
-        shift >= 0,
-        _shift_left(codes, np.maximum(shift, 0), Overflow(overflow)),
-        _shift_right(codes, np.minimum(np.maximum(-shift, 0), 63), Rounding(rounding)),
-    )
+    if shift.min(initial=0) >= 0:
+        shifted = _shift_left(codes, shift, Overflow(overflow))
+    elif shift.max(initial=-1) < 0:
+        shifted = _shift_right(codes, -shift, Rounding(rounding))
+    else:
+        left = _shift_left(codes, np.maximum(shift, 0), Overflow(overflow))
+        shifted = np.where(shift >= 0, left, _shift_right(codes, np.maximum(-shift, 1), Rounding(rounding)))
     return overflow_codes(shifted, target, overflow)
 
 
@@ -100,7 +102,8 @@ def _scale(values: np.ndarray, frac: np.ndarray) -> np.ndarray:
 
 def _shift_left(codes: np.ndarray, shift: np.ndarray, overflow: Overflow) -> np.ndarray:
     """``codes << shift``; what leaves int64 keeps its low bits for WRAP, and its sign for the other modes."""
-    shift = np.broadcast_to(shift, codes.shape)
+    if not shift.any():
+        return codes
     kept = np.where(shift < 63, codes << np.minimum(shift, 62), 0)
     if overflow is Overflow.WRAP:
         return kept
@@ -109,39 +112,44 @@ def _shift_left(codes: np.ndarray, shift: np.ndarray, overflow: Overflow) -> np.
 
 
 def _shift_right(codes: np.ndarray, shift: np.ndarray, rounding: Rounding) -> np.ndarray:
-    """``codes / 2**shift`` rounded; ``shift`` of 0 is exact."""
-    floor = codes >> shift
-    remainder = codes - (floor << shift)
-    half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), np.int64(1))
-    side = np.sign(remainder - half)
-    return floor + _decide(side, remainder != 0, codes < 0, (floor & 1) != 0, rounding)
+    """``codes / 2**shift`` rounded, for shifts of at least 1: a number is added, then the floor taken."""
+    shift = np.minimum(shift, 63)  # codes are below 2**62: from there on they count as less than one half
+    half = np.int64(1) << (shift - 1)
+    match rounding:
+        case Rounding.TRN:
+            return codes >> shift
+        case Rounding.TRN_ZERO:
+            return (codes + np.where(codes < 0, half + (half - 1), 0)) >> shift
+        case Rounding.RND:
+            return (codes + half) >> shift
+        case Rounding.RND_ZERO:
+            return (codes + (half - 1) + (codes < 0)) >> shift
+        case Rounding.RND_INF:
+            return (codes + half - (codes < 0)) >> shift
+        case Rounding.RND_MIN_INF:
+            return (codes + (half - 1)) >> shift
+        case Rounding.RND_CONV:
+            return (codes + (half - 1) + ((codes >> shift) & 1)) >> shift
 
 
 def _round_real(scaled: np.ndarray, rounding: Rounding) -> np.ndarray:
     """Round float64 numbers to integers, exactly."""
     floor, ceiling = np.floor(scaled), np.ceil(scaled)
     side = np.sign((scaled - floor) - (ceiling - scaled))  # the smaller distance has no rounding error
-    up = _decide(side, floor != ceiling, scaled < 0, np.fmod(floor, 2.0) != 0, rounding)
-    return floor + up
-
-
-def _decide(
-    side: np.ndarray, inexact: np.ndarray, negative: np.ndarray, odd: np.ndarray, rounding: Rounding
-) -> np.ndarray:
-    """Whether the floor goes up by one. ``side`` says where the fraction lies: -1 below, 0 at, 1 above one half."""
-    above, tie = side > 0, (side == 0) & inexact
+    above, tie = side > 0, (side == 0) & (floor != ceiling)
     match rounding:
         case Rounding.TRN:
-            return np.zeros_like(inexact)
+            return floor
         case Rounding.TRN_ZERO:
-            return inexact & negative
+            return np.trunc(scaled)
         case Rounding.RND:
-            return above | tie
+            up = above | tie
         case Rounding.RND_ZERO:
-            return above | (tie & negative)
+            up = above | (tie & (scaled < 0))
         case Rounding.RND_INF:
-            return above | (tie & ~negative)
+            up = above | (tie & (scaled > 0))
         case Rounding.RND_MIN_INF:
-            return above
+            up = above
         case Rounding.RND_CONV:
-            return above | (tie & odd)
+            up = above | (tie & (np.fmod(floor, 2.0) != 0))
+    return floor + up

@@ -13,8 +13,8 @@ def digits_of(code: int, width: int, signed_digits: bool) -> tuple[tuple[int, in
 
     ``code`` is the sum of ``sign * 2**position``, in the sign-magnitude form of a signed word of ``width`` bits: all
     positions lie in 0 .. width-2. With digits {0,1} these are the ones of the magnitude, all under the code's sign;
-    with signed digits it is the form with the fewest digits: the non-adjacent form (Reitwiesner, 1960), after the leading
-    digit has been taken off where that form would leave the word.
+    with signed digits it is the form with the fewest digits: the non-adjacent form (Reitwiesner, 1960), after the
+    leading digit has been taken off where that form would leave the word.
     """
     magnitude, sign, top = abs(code), -1 if code < 0 else 1, width - 2
     digits: list[tuple[int, int]] = []

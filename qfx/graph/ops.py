@@ -116,18 +116,21 @@ class DeformConv2d(Op):
         return TensorType(x.shape, _product_sum(x, weight, operands[3:], x.channels, (0, 1)))
 
     def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
-        x, dilation, weight = codes[0], codes[1][..., 0], codes[2]
-        image, height, width, _ = x.shape
-        n, y, column = np.ogrid[:image, :height, :width]
-        total = np.zeros(x.shape, dtype=np.int64)
+        dtype = _exact_dtype(self.infer(operands).fixed, operand_type(operands[0]).fixed)
+        dilation, weight = codes[1][..., 0], codes[2].astype(dtype)
+        count, height, width, channels = codes[0].shape
+        reach = self.max_dilation  # so wide a border of zeros that no tap leaves the array
+        bordered = np.pad(codes[0].astype(dtype), ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        image, row, column = np.ogrid[:count, reach : reach + height, reach : reach + width]
+        pitch = width + 2 * reach
+        centre = (image * (height + 2 * reach) + row) * pitch + column
+        pixels = bordered.reshape(-1, channels)
+        total = np.zeros((count, height, width, channels), dtype)
         for ky in range(3):
-            rows = y + (ky - 1) * dilation
             for kx in range(3):
-                columns = column + (kx - 1) * dilation
-                inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-                pixels = x[n, rows.clip(0, height - 1), columns.clip(0, width - 1)]
-                total += np.where(inside[..., None], pixels, 0) * weight[ky, kx]
-        return _with_bias(total, codes[3:])
+                tap = centre + ((ky - 1) * pitch + (kx - 1)) * dilation
+                total += pixels[tap] * weight[ky, kx]
+        return _with_bias(total.astype(np.int64), codes[3:])
 
 
 @dataclass(frozen=True)
