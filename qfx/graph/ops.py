@@ -6,7 +6,7 @@ Every class stands for one section of SPEC.md, which is the definition; this is 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -367,10 +367,10 @@ def _pooled(x: TensorType, kernel: Pair, stride: Pair, padding: Quad, what: str)
     return (*output_size(_size(x), kernel, stride, padding), x.channels)
 
 
-def _exact_dtype(result: Fixed, x: Fixed) -> type:
+def _exact_dtype(result: Fixed, x: Fixed) -> "np.dtype[Any]":
     """The fastest arithmetic in which sums up to the result's bound are exact (DESIGN.md 3)."""
     width = max(result.width, x.width)
-    return np.float32 if width <= 24 else np.float64 if width <= 53 else np.int64
+    return np.dtype(np.float32 if width <= 24 else np.float64 if width <= 53 else np.int64)
 
 
 def _grouped_product(pixels: np.ndarray, weight: np.ndarray, groups: int) -> np.ndarray:
