@@ -1,0 +1,120 @@
+"""check: what blocks a network, all of it at once, and the facts of one that nothing blocks."""
+
+import json
+from pathlib import Path
+
+import pytest
+from torch import Tensor, nn
+
+from qfx import cli
+from qfx.check import check
+from qfx.errors import DesignError
+
+
+class Small(nn.Module):
+    """A network that fits anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.classify = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.pool(self.conv(x).relu()).flatten(1))
+
+
+class Blocked(nn.Module):
+    """A network with three things that have no fixed-point form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(2, 2, 2)
+        self.norm = nn.GroupNorm(1, 2)
+        self.conv = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.up(self.conv(x))).softmax(1)
+
+
+class Needy(nn.Module):
+    """A network that asks for an argument."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+
+HERE = Path(__file__)
+ME = str(HERE)
+
+
+def test_a_network_that_fits_has_formats_work_and_rate() -> None:
+    found = check(f"{ME}:Small", "2x4x4", input_format="u4.0")
+    assert found.ok and found.problems == () and found.graph and found.plan
+    nodes = {node["name"]: node for node in found.graph["nodes"]}
+    assert nodes["conv"]["shape"] == [4, 4, 4] and nodes["conv"]["macs"] == 16 * 9 * 2 * 4
+    assert nodes["classify"]["macs"] == 48 and found.graph["macs"] == 1152 + 48
+    assert found.graph["parameters"] == 72 + 4 + 48 + 3
+    assert found.input == "2x4x4 u4.0" and found.plan["frames_per_second"] == 250e6 / found.plan["interval"]
+
+
+def test_everything_that_blocks_a_network_is_said_at_once() -> None:
+    found = check(f"{ME}:Blocked", "2x4x4")
+    assert not found.ok and found.graph is None and found.plan is None
+    assert [problem.split(" ")[0] for problem in found.problems] == ["up", "norm", "softmax"]
+    assert "use nn.Conv2d instead" in found.problems[0] and "use nn.BatchNorm2d instead" in found.problems[1]
+
+
+def test_a_network_that_is_too_slow_is_blocked_with_node_and_cycles() -> None:
+    found = check(f"{ME}:Small", "2x4x4", cycles=2)
+    assert not found.ok and found.graph and "must take at most 2 cycles a frame" in found.problems[0]
+
+
+def test_a_network_that_does_not_fit_names_the_resource(tmp_path: Path) -> None:
+    from qfx import resources
+
+    text = (resources.path("boards") / "ultra96v2.yaml").read_text(encoding="utf-8")
+    small = text.replace("ultra96v2", "tiny").replace("lut: 70560", "lut: 7")
+    assert small != text.replace("ultra96v2", "tiny")
+    (tmp_path / "tiny.yaml").write_text(small, encoding="utf-8")
+    found = check(f"{ME}:Small", "2x4x4", str(tmp_path / "tiny.yaml"))
+    assert not found.ok and "lut" in found.problems[0].lower()
+
+
+def test_an_input_of_the_wrong_shape_is_said_in_a_sentence() -> None:
+    found = check(f"{ME}:Small", "3x4x4")
+    assert not found.ok and found.problems[0].startswith(
+        "the network must take an input of shape 3x4x4, but torch says:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("Small", "a network must be named as pkg.mod:Net or path/model.py:Net, not 'Small'"),
+        ("nowhere.py:Net", "nowhere.py must be importable, but FileNotFoundError: there is no file nowhere.py"),
+        (f"{ME}:Big", f"{ME} must have 'Big', but has Blocked, Needy, Small"),
+        (f"{ME}:Needy", "must make a network when called without arguments, but TypeError"),
+        (f"{ME}:HERE", "must make a network when called without arguments, but TypeError"),
+    ],
+)
+def test_a_network_that_is_not_there_is_refused_in_a_sentence(network: str, said: str) -> None:
+    with pytest.raises(DesignError) as caught:
+        check(network, "2x4x4")
+    assert said in str(caught.value)
+
+
+def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text("default: {wight: 4}\n")
+    arguments = ["check", f"{ME}:Small", "--input", "2x4x4", "--recipe", str(tmp_path / "recipe.yaml")]
+    assert cli.run(arguments) == 1
+    assert "recipe key 'default.wight' must be one of" in capsys.readouterr().err
+
+
+def test_the_command_prints_tables_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["check", f"{ME}:Small", "--input", "2x4x4"]) == 0
+    said = capsys.readouterr().out
+    assert "fits ultra96v2" in said and "frames/s at 250 MHz" in said and "classify" in said
+    assert cli.run(["check", f"{ME}:Blocked", "--input", "2x4x4", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is False and len(found["problems"]) == 3
