@@ -1,4 +1,4 @@
-"""The design behind AXI interfaces: `<name>_shell.sv` joins the core and qfx_shell, `<name>_axi.v` is what a block design takes."""
+"""The design behind AXI: `<name>_shell.sv` joins core and qfx_shell, `<name>_axi.v` is for block designs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def axi_text(name: str, tdata: int) -> str:
 
 
 def axi_ports(tdata: int) -> list[AxiPort]:
-    """The wires of the three interfaces (rtl/README.md, section 5)."""
+    """The wires of the three interfaces (rtl/README.md, section 6)."""
     found = []
     for bus, output in (("s_axis", False), ("m_axis", True)):
         widths = {"tdata": tdata, "tkeep": tdata // 8, "tlast": 1, "tvalid": 1}
