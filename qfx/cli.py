@@ -227,10 +227,10 @@ def doctor(as_json: JsonOption = False) -> None:
     else:
         table = Table("", "tool", "version", "used for", "remedy", box=box.SIMPLE_HEAD)
         for check in found:
-            sign = "[green]ok[/]" if check.ok else "[red]missing[/]"
+            sign = "[green]ok[/]" if check.ok else "[red]missing[/]" if check.needed else "optional"
             table.add_row(sign, check.name, check.version or "", check.used_for, "" if check.ok else check.remedy)
         _out.print(table)
-    if not all(check.ok for check in found):
+    if not all(check.ok for check in found if check.needed):
         raise typer.Exit(1)
 
 

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
+
+from find_libpython import find_libpython
 
 from qfx.errors import ToolError
 from qfx.tools import gxx, verilator, yosys
@@ -23,6 +26,7 @@ class Check:
     used_for: str
     version: str | None
     remedy: str
+    needed: bool = True  # nothing of `qfx build` asks for the others
 
     @property
     def ok(self) -> bool:
@@ -49,8 +53,11 @@ def checks() -> list[Check]:
         _command("perl", "simulation"),
         _program("verilator", "simulation, lint", verilator.version),
         _package("cocotb", "simulation"),
+        Check("libpython", "simulation (cocotb)", _libpython(), f"{_APT} libpython3.11"),
         _program("yosys", "synth", yosys.version),
         _package("matplotlib", "the report's plots"),
+        Check("vitis-run", "what the step hls writes", shutil.which("vitis-run"), "install AMD Vitis", needed=False),
+        Check("vivado", "what the step rtl writes", shutil.which("vivado"), "install AMD Vivado", needed=False),
     ]
 
 
@@ -65,6 +72,11 @@ def _package(name: str, used_for: str) -> Check:
     except metadata.PackageNotFoundError:
         version = None
     return Check(name, used_for, version, f"pip install {name}")
+
+
+def _libpython() -> str | None:
+    found = find_libpython()
+    return Path(found).name if found else None
 
 
 def _command(name: str, used_for: str) -> Check:
