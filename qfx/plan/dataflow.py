@@ -118,8 +118,8 @@ def ends_segment(graph: Graph, readers_of: list[tuple[str, int]]) -> bool:
 def network(graph: Graph, nodes: Mapping[str, NodePlan], depths: Mapping[str, int]) -> Network:
     """Build the dataflow of ``graph`` with the unrolls and arithmetic of ``nodes``.
 
-    ``depths`` gives the words of each FIFO; a missing one that closes a segment is GENEROUS, a missing one on a branch of
-    a fork is left out.
+    ``depths`` gives the words of each FIFO; a missing one that closes a segment is GENEROUS, a missing one on a branch
+    of a fork is left out.
     """
     return _Builder(graph, nodes, depths).run()
 
@@ -279,7 +279,7 @@ class _Builder:
 
 
 def least_depths(graph: Graph) -> dict[str, int]:
-    """For each FIFO that a design may have, by key, the least depth that it must have for other reasons than the rate."""
+    """For each FIFO that a design may have, by key, the least depth that it must have whatever the rate."""
     found = {}
     for name, to in readers(graph).items():
         if not isinstance(graph.by_name[name].op, Input) and ends_segment(graph, to):

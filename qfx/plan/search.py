@@ -1,4 +1,4 @@
-"""The planner: for each node the cheapest unroll and arithmetic that meets a number of cycles, for the graph the best that fits."""
+"""The planner: the cheapest unroll and arithmetic of each node that meet a number of cycles, and the best that fits."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def plan(graph: Graph, board: Board, target_cycles: int | None = None, clock_mhz
 
 
 def lane_choices(channels: int, divisors_only: bool = False) -> tuple[int, ...]:
-    """Return the numbers of lanes to try for ``channels``: each divides the next, so that any two streams can be joined.
+    """Return the numbers of lanes to try for ``channels``: each divides the next, so any two streams can be joined.
 
     Divisors where they lie close enough, else powers of two, whose last word has idle lanes.
     """
@@ -256,5 +256,5 @@ def _require_fit(made: Plan) -> None:
             part = getattr(made.nodes[worst].resources, field.name)
             raise PlanError(
                 f"the graph {made.graph!r} must fit {have} {field.name.upper()} of {made.board}, but needs {need} at "
-                f"{made.interval} cycles a frame; node {worst!r} needs {part} of them: raise target_cycles, or make it smaller"
+                f"{made.interval} cycles a frame; node {worst!r} needs {part} of them: raise target_cycles or shrink it"
             )

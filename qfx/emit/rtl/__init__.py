@@ -1,4 +1,4 @@
-"""RTL: a SystemVerilog design from a graph and its plan, with its memories, its parts and scripts for the vendor's tools."""
+"""RTL: a SystemVerilog design from a graph and its plan, its memories, and scripts for the vendor's tools."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ KIND = "rtl"
 def rtl(graph: Graph, plan: Plan, folder: Path, tdata: int = 64) -> Path:
     """Write the design as RTL into ``folder`` and return it.
 
-    The folder holds ``<name>.sv`` (the core of streams), the .mem files of its ROMs beside it, a copy of each module of
-    `rtl/` that it uses, and ``manifest.json`` with what a bench or a driver needs to know: ports, formats, lanes, predicted
-    cycles. Where the shell fits (one output, elements of at most 32 bits) there are also ``<name>_shell.sv``,
+    The folder holds ``<name>.sv`` (the core of streams), the .mem files of its ROMs beside it, a copy of each module
+    of `rtl/` that it uses, and ``manifest.json`` with what a bench or a driver needs to know: ports, formats, lanes,
+    predicted cycles. Where the shell fits (one output, elements of at most 32 bits) there are also ``<name>_shell.sv``,
     ``<name>_axi.v`` for block designs with ``tdata`` bits a beat, and the Tcl that packages it.
     """
     if tdata not in TDATA_WIDTHS:
@@ -43,7 +43,7 @@ def rtl(graph: Graph, plan: Plan, folder: Path, tdata: int = 64) -> Path:
             (new / file).write_text(text, encoding="utf-8")
         for path in modules:
             shutil.copyfile(path, new / path.name)
-        note = f"Board {plan.board}, {plan.clock_mhz:g} MHz: one frame every {plan.interval} cycles, latency {plan.latency}."
+        note = f"{plan.board}, {plan.clock_mhz:g} MHz: a frame every {plan.interval} cycles, latency {plan.latency}."
         core = [*(path.name for path in used_modules(net)), f"{name}.sv"]
         texts = {f"{name}.sv": top_text(graph, net, name, note)}
         texts[scripts.CLOCK] = scripts.clock_text(plan.clock_mhz)
@@ -62,8 +62,8 @@ def rtl(graph: Graph, plan: Plan, folder: Path, tdata: int = 64) -> Path:
 def parts(graph: Graph, plan: Plan) -> tuple[Part, ...]:
     """Return every instance of the design: module, parameters, and ``memories`` naming its .mem files.
 
-    What `qfx synth` synthesises one by one; instances with equal module and parameters but for the names of the memories
-    cost the same.
+    What `qfx synth` synthesises one by one; instances with equal module and parameters but for the names of the
+    memories cost the same.
     """
     plan.check(graph)
     return network(graph, plan.nodes, plan.depths).parts

@@ -14,7 +14,7 @@ def clock_text(clock_mhz: float, port: str = "clk_i") -> str:
 
 def synth_text(top: str, part: str, sources: Sequence[str]) -> str:
     """Return the script of an out-of-context synthesis: ``vivado -mode batch -source synth_ooc.tcl``."""
-    return f"""# Out-of-context synthesis and placement of {top}; writes utilisation.json and timing.json. Written by qfx.
+    return f"""# Out-of-context implementation of {top}; writes utilisation.json and timing.json. Written by qfx.
 set here [file dirname [file normalize [info script]]]
 cd $here
 create_project -in_memory -part {part}

@@ -20,11 +20,14 @@ def module_name(graph: Graph, taken: Iterable[str]) -> str:
 
 
 KEYWORDS = frozenset(
-    "and assert assign begin bit buf case class cover default design do edge else end enum event final for force forever fork "
-    "function generate genvar global if import in initial inout input int interface join local logic longint module nand "
-    "new nor not null or output package packed parameter priority program property pure rand real reg release repeat "
-    "return sequence shortint signed small soft static string struct super table task this time tri type union unique "
-    "unsigned var vectored virtual void wait wand weak while wire with wor xnor xor".split()
+    """
+    and assert assign begin bit buf case class cover default design do edge else end enum event final for force
+    forever fork function generate genvar global if import in initial inout input int interface join local logic
+    longint module nand new nor not null or output package packed parameter priority program property pure rand
+    real reg release repeat return sequence shortint signed small soft static string struct super table task
+    this time tri type union unique unsigned var vectored virtual void wait wand weak while wire with wor xnor
+    xor
+    """.split()
 )
 
 

@@ -182,7 +182,7 @@ def _first_difference(seen: Mapping[str, _Seen], expected: Mapping[str, Codes]) 
         where = tuple(int(i) for i in np.argwhere(np.asarray(expected[node]) != stream.codes)[0])
         want, got = int(expected[node][where]), int(stream.codes[where])
         channels = stream.codes.shape[-1]
-        values = [float(decode(np.full(channels, code), stream.format)[where[-1]]) for code in (want, got)]
+        value, other = (float(decode(np.full(channels, code), stream.format)[where[-1]]) for code in (want, got))
         time = int(stream.times[where]) * stream.period_ns + stream.start_ns
-        return Difference(node, where[0], where[1:], want, got, *values, str(stream.format), time)
+        return Difference(node, where[0], where[1:], want, got, value, other, str(stream.format), time)
     return None

@@ -1,4 +1,4 @@
-"""The cocotb side of `qfx_sim.design`: sends the words of the job, receives those of every output, and writes both down."""
+"""The cocotb side of `qfx_sim.design`: sends the words of the job and writes down those of every output."""
 
 from __future__ import annotations
 
