@@ -51,7 +51,7 @@ MAY_IMPORT = {  # part of qfx -> the parts that it may know; fixed -> graph -> p
     "train": {*BASE, "fixed", "nn", "design"},
     "interop": {*BASE, "fixed", "nn", "graph"},
     "doctor": {*BASE, "tools"},
-    "check": {*BASE, "fixed", "graph", "plan", "nn", "boards"},
+    "check": {*BASE, "fixed", "graph", "plan", "nn", "train", "boards", "design", "steps"},
     "steps": {*BASE, "fixed", "graph", "plan", "emit", "tools", "nn", "train", "boards", "design", "doctor"},
 }
 MAY_ALSO_IMPORT = {"qfx/graph/lower.py": {"nn"}, "qfx/train/cost.py": {"plan"}}

@@ -38,7 +38,7 @@ class Net(nn.Module):
 
 
 def digits() -> Data:
-    """Return scikit-learn's 1,797 digits (Alpaydin and Kaynak, 1998), pixels 0..16; every fifth image is for testing."""
+    """Return scikit-learn's 1,797 digits (Alpaydin and Kaynak, 1998), pixels 0..16; each fifth image is for testing."""
     source = load_digits()
     images = torch.tensor(source.images, dtype=torch.float32).unsqueeze(1)
     labels = torch.tensor(source.target)
