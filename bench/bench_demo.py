@@ -1,4 +1,4 @@
-"""`qfx build designs/digits` from nothing, after installation: seconds of each step; at most 300 on two cores."""
+"""`qfx build designs/digits` from nothing, after installation: seconds of each step; the limit is 300 on two cores."""
 
 import tempfile
 import time
