@@ -110,7 +110,7 @@ def _script(top: str, files: Sequence[Path], parameters: Mapping[str, int | str]
 
 def literal(value: int | str) -> str:
     """Return ``value`` as read_slang wants a parameter."""
-    return f'"\\"{value}\\""' if isinstance(value, str) else str(value)
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _synthesise(work: Path, script: str, files: Sequence[Path], log: Path, timeout: float) -> None:

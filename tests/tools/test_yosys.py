@@ -110,3 +110,12 @@ def test_a_multiplexer_and_a_read_of_lut_memory_count_one():
         ("INV", {"I": [4]}, {"O": [5]}),
     )
     assert logic_depth(cells)[0] == 3
+
+
+def test_a_text_parameter_arrives_without_quotes_of_its_own(pair):
+    pair.write_text(
+        'module pair #(parameter string Kind = "none") (input logic a_i, output logic b_o);\n'
+        '  if (Kind != "RND") begin : gen_check\n    $fatal(1, "Kind must be RND, not %s", Kind);\n  end\n'
+        "  assign b_o = a_i;\nendmodule\n"
+    )
+    assert yosys.synth("pair", [pair], parameters={"Kind": "RND"}).ff == 0

@@ -82,7 +82,7 @@ def accuracy(rows: Sequence[Mapping[str, Any]], minimum: float | None) -> Markup
             axis.barh(place, row["value"] - low, left=low, height=0.62, color=colour)
             axis.text(row["value"], place, f"  {row['value']:.2f}", va="center", ha="left")
         if minimum is not None:
-            axis.axvline(minimum, color=RED, linewidth=1, linestyle=(0, (4, 3)))
+            axis.axvline(minimum, color=RED, linewidth=1, linestyle=(0, (4, 3)), zorder=0.5)
             axis.text(minimum, -0.75, f"target {minimum:g}", color=RED, ha="center", va="bottom", fontsize=8)
         _names(axis, [row["stage"] for row in rows])
         axis.set_xlim(low, 100 + (100 - low) * 0.06)
@@ -127,7 +127,6 @@ def formats(nodes: Sequence[Mapping[str, Any]]) -> Markup:
             "left of the line: bits before the binary point; right: behind it (pale: only in some channels)"
         )
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set_xticks([tick for tick in axis.get_xticks() if tick == int(tick)])
         axis.xaxis.set_major_formatter(lambda value, position: f"{abs(value):g}")
         axis.grid(axis="x")
         _legend(axis, {"tensor": BLUE, "weights": ORANGE})
