@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qfx.fixed import Fixed, Overflow, Rounding, simplest_frac
+from qfx.fixed import Fixed, Overflow, Rounding, decode, requantize, simplest_frac
 from qfx.graph import Graph, GraphBuilder
 from qfx.graph.ops import (
     OPS,
@@ -19,6 +19,7 @@ from qfx.graph.ops import (
     Flatten,
     Input,
     MaxPool,
+    Op,
     Requantize,
     SumPool,
 )
@@ -65,7 +66,7 @@ def random_graphs(seed: int, count: int, blocks: int = 6, largest: int = 7) -> I
         largest: the largest height, width or number of channels.
     """
     rng = np.random.default_rng(seed)
-    decks: dict[tuple[str, bool], list[tuple[Rounding, Overflow]]] = {}
+    decks: dict[tuple[str, bool, bool], list[tuple[Rounding, Overflow]]] = {}
     for index in range(count):
         yield _Author(f"random_{seed}_{index}", rng, decks, largest).write(blocks)
 
@@ -80,6 +81,11 @@ def random_codes(graph: Graph, count: int, seed: int) -> np.ndarray:
     return np.concatenate([np.stack(special)[:count], random])
 
 
+def varies(codes: np.ndarray) -> bool:
+    """Whether a tensor still tells anything."""
+    return bool((codes != codes.flat[0]).any())
+
+
 class _Author:
     """Writes one graph, layer by layer; the current tensor always has one binary point."""
 
@@ -87,25 +93,44 @@ class _Author:
         self,
         name: str,
         rng: np.random.Generator,
-        decks: dict[tuple[str, bool], list[tuple[Rounding, Overflow]]],
+        decks: dict[tuple[str, bool, bool], list[tuple[Rounding, Overflow]]],
         largest: int,
     ) -> None:
         self.rng, self.decks, self.largest = rng, decks, largest
         self.builder = GraphBuilder(name)
+        self.sample: dict[str, np.ndarray] = {}  # what a few images become, so that formats can be chosen to fit
+
+    def add(self, name: str, op: Op, *inputs: str) -> str:
+        """Add a node, and compute it on the sample."""
+        self.builder.add(name, op, *inputs)
+        constants = self.builder.constants
+        if isinstance(op, Input):
+            low, high = op.fixed.min_code, op.fixed.max_code
+            self.sample[name] = self.rng.integers(low, high, size=(3, *op.shape), endpoint=True)
+        else:
+            values = [constants[i].codes if i in constants else self.sample[i] for i in inputs]
+            operands = [constants[i] if i in constants else self.builder.type(i) for i in inputs]
+            self.sample[name] = op.evaluate(values, operands)
+        return name
+
+    def magnitude(self, x: str) -> int:
+        """The power of two that holds the largest real value of the sample: it lies below ``2**magnitude``."""
+        values = np.abs(decode(self.sample[x], self.builder.type(x).fixed))
+        return int(np.frexp(values.max())[1])
 
     def write(self, blocks: int) -> Graph:
         height, width, channels = (int(self.rng.integers(least, self.largest + 1)) for least in (2, 2, 1))
         fixed = Fixed(int(self.rng.integers(1, 9)), int(self.rng.integers(-2, 5)), bool(self.rng.integers(2)))
-        x = self.settle(self.builder.add(self.name("Input"), Input((height, width, channels), fixed)))
+        x = self.settle(self.add(self.name("Input"), Input((height, width, channels), fixed)))
         layers = (self.conv, self.deform, self.affine, self.clamp, self.max_pool, self.sum_pool, self.requantize)
         for _ in range(blocks):
             layer = layers[self.rng.integers(len(layers))]
             y = self.settle(layer(x))
             if self.rng.random() < 0.4 and self.builder.type(y).shape == self.builder.type(x).shape:
-                y = self.settle(self.builder.add(self.name("Add"), Add(), *self.rng.permutation([x, y])))
+                y = self.settle(self.add(self.name("Add"), Add(), *self.rng.permutation([x, y])))
             x = y
         if self.rng.random() < 0.7:
-            x = self.settle(self.builder.add(self.name("Flatten"), Flatten(), x))
+            x = self.settle(self.add(self.name("Flatten"), Flatten(), x))
             x = self.settle(self.dense(x))
         return self.builder.build(x)
 
@@ -118,26 +143,28 @@ class _Author:
         if self.rng.random() < 0.25:
             x = self.affine(x)
         wide = self.narrowed(x)
-        if self.rng.random() < 0.5:
+        if self.rng.random() < {"Dense": 1.0, "Conv2d": 0.8, "DeformConv2d": 0.8}.get(self.kind(x), 0.4):
             none = self.narrowed(x, zero_width=True)
-            total = self.builder.add(self.name("Add"), Add(), *self.rng.permutation([wide, none]))
+            total = self.add(self.name("Add"), Add(), *self.rng.permutation([wide, none]))
             return self.narrowed(total)
         return wide
 
     def narrowed(self, x: str, zero_width: bool = False) -> str:
-        fixed = self.builder.type(x).fixed
+        """Requantize to a format that the sample fills, or a bit more or less than that."""
         rounding, overflow = self.modes(x, zero_width)
-        width = 0 if zero_width else int(self.rng.integers(1, 9))
-        fracs = fixed.fracs(self.builder.type(x).channels)
-        dropped = fixed.width - width - int(self.rng.integers(-1, 4))
-        frac = int(np.clip(self.rng.choice(fracs) - dropped, -20, 20))
-        to = Fixed(width, frac, bool(self.rng.integers(2)))
-        return self.builder.add(self.name("Requantize"), Requantize(to, rounding, overflow), x)
+        fixed = self.builder.type(x).fixed
+        for _ in range(8):
+            width = 0 if zero_width else int(self.rng.choice([1, *range(2, 9)], p=[0.02, *[0.14] * 7]))
+            signed = bool((self.sample[x] < 0).mean() > 0.4 * self.rng.random())
+            frac = width - signed - self.magnitude(x) + int(self.rng.integers(-1, 2))
+            to = Fixed(width, int(np.clip(frac, -10, 8)), signed)
+            if varies(requantize(self.sample[x], fixed, to, rounding, overflow)):
+                break
+        return self.add(self.name("Requantize"), Requantize(to, rounding, overflow), x)
 
     def modes(self, x: str, zero_width: bool) -> tuple[Rounding, Overflow]:
         """The modes that were not used for the longest time behind this kind of operation."""
-        op = type(next(node.op for node in self.builder.nodes if node.name == x)).__name__
-        key = (f"{op}{zero_width}", self.builder.type(x).fixed.per_channel)
+        key = (self.kind(x), self.builder.type(x).fixed.per_channel, zero_width)
         deck = self.decks.setdefault(key, [])
         if not deck:
             every = list(product(Rounding, Overflow))
@@ -167,34 +194,32 @@ class _Author:
         weight = self.constant(f"{name}.weight", (*kernel, channels // groups, filters))
         bias = self.bias(name, x, weight, filters)
         op = Conv2d(tuple(stride), tuple(padding), tuple(dilation), groups)  # type: ignore[arg-type]
-        return self.builder.add(name, op, x, weight, *bias)
+        return self.add(name, op, x, weight, *bias)
 
     def deform(self, x: str) -> str:
         """The operator with its own offset convolution."""
         channels = self.builder.type(x).channels
         offset = self.name("Conv2d")
         weight = self.constant(f"{offset}.weight", (3, 3, channels, 1), per_channel=False)
-        offset = self.builder.add(offset, Conv2d(padding=(1, 1, 1, 1)), x, weight)
-        fixed = self.builder.type(offset).fixed
-        keep = int(np.clip(self.rng.integers(2, 5), 1, fixed.width))
-        # Move the binary point so that dilations are small numbers but not all zero.
-        frac = int(np.clip(fixed.width - keep - fixed.scalar_frac, -40, 40))
+        offset = self.add(offset, Conv2d(padding=(1, 1, 1, 1)), x, weight)
+        # A scale of one moves the binary point, so that dilations are small numbers but not all zero.
+        fixed, frac = self.builder.type(offset).fixed, int(np.clip(self.magnitude(offset) - 3, -20, 20))
         unit = self.builder.constant(f"{offset}.unit", np.ones(1, dtype=np.int64), Fixed(2, frac))
         zero = self.builder.constant(f"{offset}.none", np.zeros(1, dtype=np.int64), Fixed(1, fixed.scalar_frac + frac))
-        offset = self.builder.add(self.name("Affine"), Affine(), offset, unit, zero)
+        offset = self.add(self.name("Affine"), Affine(), offset, unit, zero)
         to = Fixed(int(self.rng.integers(2, 5)), 0, bool(self.rng.integers(2)))
         rounding, overflow = self.modes(offset, zero_width=False)
-        offset = self.builder.add(self.name("Requantize"), Requantize(to, rounding, overflow), offset)
+        offset = self.add(self.name("Requantize"), Requantize(to, rounding, overflow), offset)
         reach = min(int(self.rng.integers(0, 4)), to.max_code)
-        offset = self.builder.add(self.name("Clamp"), Clamp(0, reach), offset)
+        offset = self.add(self.name("Clamp"), Clamp(0, reach), offset)
         name = self.name("DeformConv2d")
         weight = self.constant(f"{name}.weight", (3, 3, channels))
-        return self.builder.add(name, DeformConv2d(reach), x, offset, weight, *self.bias(name, x, weight, channels))
+        return self.add(name, DeformConv2d(reach), x, offset, weight, *self.bias(name, x, weight, channels))
 
     def dense(self, x: str) -> str:
         name, filters = self.name("Dense"), int(self.rng.integers(1, self.largest + 1))
         weight = self.constant(f"{name}.weight", (self.builder.type(x).channels, filters))
-        return self.builder.add(name, Dense(), x, weight, *self.bias(name, x, weight, filters))
+        return self.add(name, Dense(), x, weight, *self.bias(name, x, weight, filters))
 
     def affine(self, x: str) -> str:
         """The input may have a binary point for each channel."""
@@ -202,20 +227,22 @@ class _Author:
         scale = self.constant(f"{name}.scale", (kind.channels,))
         fracs = kind.fixed.fracs(kind.channels) + self.builder.constants[scale].fixed.fracs(kind.channels)
         shift = self.on_grid(f"{name}.shift", fracs)
-        return self.builder.add(name, Affine(), x, scale, shift)
+        return self.add(name, Affine(), x, scale, shift)
 
     def clamp(self, x: str) -> str:
         """ReLU, ReLU6 or any two bounds."""
-        fixed = self.builder.type(x).fixed
-        any_two = sorted(int(v) for v in self.rng.integers(fixed.min_code, fixed.max_code, size=2, endpoint=True))
-        bounds = [(0, fixed.max_code), (0, max(fixed.max_code // 2, 0)), tuple(any_two)]
-        return self.builder.add(self.name("Clamp"), Clamp(*bounds[self.rng.integers(3)]), x)
+        fixed, sample = self.builder.type(x).fixed, self.sample[x]
+        low, high = sorted(int(code) for code in self.rng.choice(sample.reshape(-1), size=2))
+        bounds = [(0, fixed.max_code), (0, max(high, 0)), (low, high) if low < high else (fixed.min_code, high)]
+        self.rng.shuffle(bounds)
+        chosen = next((pair for pair in bounds if varies(sample.clip(*pair))), bounds[0])
+        return self.add(self.name("Clamp"), Clamp(*chosen), x)
 
     def max_pool(self, x: str) -> str:
-        return self.builder.add(self.name("MaxPool"), MaxPool(*self.window(x)), x)
+        return self.add(self.name("MaxPool"), MaxPool(*self.window(x)), x)
 
     def sum_pool(self, x: str) -> str:
-        return self.builder.add(self.name("SumPool"), SumPool(*self.window(x)), x)
+        return self.add(self.name("SumPool"), SumPool(*self.window(x)), x)
 
     def requantize(self, x: str) -> str:
         return self.narrowed(x)
@@ -232,10 +259,10 @@ class _Author:
     # Constants.
 
     def constant(self, name: str, shape: tuple[int, ...], per_channel: bool | None = None) -> str:
-        width = 0 if self.rng.random() < 0.05 else int(self.rng.integers(2, 7))
-        frac: int | tuple[int, ...] = int(self.rng.integers(-1, 5))
+        width = 0 if self.rng.random() < 0.03 else int(self.rng.integers(2, 7))
+        frac: int | tuple[int, ...] = int(self.rng.integers(0, 6))
         if self.rng.random() < 0.6 if per_channel is None else per_channel:
-            frac = tuple(int(f) for f in self.rng.integers(-1, 5, size=shape[-1]))
+            frac = tuple(int(f) for f in self.rng.integers(0, 6, size=shape[-1]))
         fixed = Fixed(width, frac)
         if width > 3 and self.rng.random() < 0.3:  # 2-hot: a power of two or a sum of two
             powers = 1 << self.rng.integers(0, width - 2, size=(2, *shape))
@@ -255,6 +282,10 @@ class _Author:
         fixed = Fixed(int(self.rng.integers(1, 8)), simplest_frac(fracs))
         codes = self.rng.integers(fixed.min_code, fixed.max_code, size=fracs.shape, endpoint=True)
         return self.builder.constant(name, codes, fixed)
+
+    def kind(self, name: str) -> str:
+        """The operation of a node."""
+        return type(next(node.op for node in self.builder.nodes if node.name == name)).__name__
 
     def name(self, op: str) -> str:
         return f"{op.lower()}{len(self.builder.nodes)}"
