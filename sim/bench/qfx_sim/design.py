@@ -149,6 +149,7 @@ def _run(
         build_dir=place,
         seeds=[seed],
         timeout=3600.0,
+        quick_build=True,
     )
     result = json.loads((place / RESULT).read_text(encoding="utf-8"))
     names = {entry["node"]: ports.get(entry["node"], entry["node"]) for entry in watched}
