@@ -181,7 +181,9 @@ class Build:
 
     def _key(self, step: Step, results: Mapping[str, Result]) -> str:
         """Return the hash of everything that the step reads."""
-        read: dict[str, Any] = {name: results[name].content for name in step.needs if name in results}
+        read: dict[str, Any] = {
+            name: folder_digest(results[name].folder, [RECORD]) for name in step.needs if name in results
+        }
         for name in step.uses:
             if name in results:
                 used = results[name]

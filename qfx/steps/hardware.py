@@ -119,10 +119,11 @@ def _rtl_summary(figures: Mapping[str, Any]) -> str:
 # sim --------------------------------------------------------------------------------------------------------------
 
 _RUNS = ((False, 1), (True, 2), (True, 3))  # stalls at source and sink, seed of them and of the state at power-up
+_STALLED = 64  # vectors, at most, of a run with stalls
 
 
 def _sim(work: Work) -> dict[str, Any]:
-    """Send all golden vectors through the RTL, without stalls and with them."""
+    """Send all golden vectors through the RTL without stalls, and some of them with stalls."""
     from qfx_sim.design import simulate  # needs cocotb, which nothing else here does
 
     graph, vectors = load_graph(work.results), golden(work.results)
@@ -131,8 +132,9 @@ def _sim(work: Work) -> dict[str, Any]:
         told = {"stalls": f"random, seed {seed}" if stalls else "none", "seed": seed}
         work.progress(number / len(_RUNS), f"stalls: {told['stalls']}")
         place = work.folder / "run"
+        some = {name: codes[:_STALLED] for name, codes in vectors.items()} if stalls else vectors
         found = simulate(
-            work.results["rtl"].folder / HDL, vectors[graph.input.name], vectors, stalls=stalls, seed=seed, work=place
+            work.results["rtl"].folder / HDL, some[graph.input.name], some, stalls=stalls, seed=seed, work=place
         )
         shutil.rmtree(place, ignore_errors=True)
         facts = {key: value for key, value in found.to_json().items() if key != "difference"}
@@ -141,7 +143,7 @@ def _sim(work: Work) -> dict[str, Any]:
             figures["runs"].append({**told, **facts, "equal": False})
             raise UnequalCodes(mismatch, figures)
         try:
-            figures["runs"].append({**facts, **require_equal(graph, vectors, found.codes, "RTL", told)})
+            figures["runs"].append({**facts, **require_equal(graph, some, found.codes, "RTL", told)})
         except UnequalCodes as error:
             raise UnequalCodes(error.figures["mismatch"], {"runs": [*figures["runs"], error.figures]}) from None
     first = figures["runs"][0]
