@@ -61,7 +61,7 @@ def test_the_same_graph_gives_the_same_files(written, tmp_path):
 
 def test_ports_and_parameters_are_named_and_nodes_stand_in_comments(written):
     text = (written / "everything.sv").read_text()
-    assert "// depthwise.q (Requantize, 4x4x4 u4.0)" in text
+    assert "// depthwise.q (Requantize, 4x4x4 u4.-8)" in text
     assert "u_requant_depthwise_q (" in text
     for line in text.splitlines():
         assert not re.fullmatch(r"\s{4}[A-Za-z0-9_]+,?", line), f"a connection must be named: {line}"

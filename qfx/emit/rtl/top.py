@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from qfx.graph import Graph
 from qfx.plan.dataflow import Network, Part, Stream
@@ -169,8 +169,3 @@ def _literal(name: str, value: int | str) -> str:
     if name in _LONG:
         return f"-64'sd{-value}" if value < 0 else f"64'sd{value}"
     return str(value)
-
-
-def parameters_of(part: Part) -> Mapping[str, int | str]:
-    """The parameters of an instance as a tool takes them on its command line."""
-    return dict(part.parameters)

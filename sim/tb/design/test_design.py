@@ -51,19 +51,20 @@ def test_stalls_change_no_code(design, seed):
 
 
 @pytest.mark.parametrize(
-    ("memory", "node"),
+    ("memory", "bit", "node"),
     [
-        ("conv_second_weight.mem", "second"),
-        ("deform_deform_weight.mem", "deform"),
-        ("affine_norm_offset.mem", "norm"),
-        ("requant_second_q_shift.mem", "second.q"),
+        ("affine_norm_scale.mem", 0, "norm"),
+        ("requant_second_q_shift.mem", 0, "second.q"),
+        ("depthwise_depthwise_weight.mem", 3, "depthwise"),
+        ("conv_offset_conv_weight.mem", 0, "offset.conv"),
+        ("deform_deform_weight.mem", 3, "deform"),  # the sign of a digit
     ],
 )
-def test_one_wrong_bit_in_a_rom_is_found_at_its_node(design, tmp_path, memory, node):
+def test_one_wrong_bit_in_a_rom_is_found_at_its_node(design, tmp_path, memory, bit, node):
     graph, _, folder = design
     faulty = tmp_path / "rtl"
     shutil.copytree(folder, faulty)
-    flip(faulty / memory)
+    flip(faulty / memory, bit)
     codes = frames(graph, 4)
     found = simulate(faulty, codes, graph.evaluate_codes(codes, all_nodes=True))
     assert found.difference is not None
@@ -107,7 +108,7 @@ def exact(graph: Graph, folder: Path) -> None:
     assert list(found.ends) == frame_ends(network(graph, made.nodes, made.depths), 8)
 
 
-def flip(path: Path) -> None:
-    """Turn the lowest bit of a memory's first word."""
+def flip(path: Path, bit: int) -> None:
+    """Turn one bit of a memory's first word."""
     first, *rest = path.read_text().split()
-    path.write_text("\n".join([f"{int(first, 16) ^ 1:0{len(first)}x}", *rest]) + "\n")
+    path.write_text("\n".join([f"{int(first, 16) ^ (1 << bit):0{len(first)}x}", *rest]) + "\n")
