@@ -19,7 +19,7 @@ from tests.conformance.sheets import merged, sheets
 
 CYCLES = 400  # a frame: so slow that a sheet of many cases stays small
 
-# A model takes long to compile, so one sheet stands for all of them here; `make test-full` runs every case.
+# A model takes long to compile, so of the cases on whole images these stand for all; `make test-full` runs every one.
 SHORT = (
     "input_u8_0",
     "conv2d_per_channel",
@@ -78,8 +78,15 @@ def test_a_planted_fault_in_the_rtl_is_named(tmp_path: Path) -> None:
         assert found is not None and found.node == node
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("sheet", sheets(12), ids=lambda sheet: sheet.name)
+def sheets_of_rtl() -> list[object]:
+    """All sheets; those of whole images, the large ones, in `make test-full`."""
+    image = (5, 4, 3)
+    marks = {True: [pytest.mark.full], False: []}
+    found = [(sheet, sheet.graph.input.type.shape == image) for sheet in sheets(12)]
+    return [pytest.param(sheet, marks=marks[large], id=sheet.name) for sheet, large in found]
+
+
+@pytest.mark.parametrize("sheet", sheets_of_rtl())
 def test_the_rtl_computes_the_integers_of_every_case(sheet: Case, tmp_path: Path) -> None:
     assert run(sheet, tmp_path).difference is None
 
