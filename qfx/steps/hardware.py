@@ -166,22 +166,27 @@ def _sim_summary(figures: Mapping[str, Any]) -> str:
 # synth ------------------------------------------------------------------------------------------------------------
 
 
+_TOGETHER = 8  # parts in one run of yosys: enough to share what a run costs, few enough to see progress
+
+
 def _synth(work: Work) -> dict[str, Any]:
     """Synthesise each different part once, and add up the instances."""
     graph, board = load_graph(work.results), board_of(work.design)
     made = load_plan(work.results, graph)
     parts = rtl_parts(graph, made)
+    hdl = work.results["rtl"].folder / HDL
     kinds = {_kind(part): part for part in parts}
+    groups = [list(kinds)[start : start + _TOGETHER] for start in range(0, len(kinds), _TOGETHER)]
     costs: dict[str, dict[str, Any]] = {}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         jobs = {
-            pool.submit(_synthesise, part, work.results["rtl"].folder / HDL, board, work.folder / "logs"): kind
-            for kind, part in kinds.items()
+            pool.submit(_synthesise, [kinds[k] for k in group], hdl, board, work.folder / f"yosys{number}.log"): group
+            for number, group in enumerate(groups)
         }
         try:
-            for number, job in enumerate(as_completed(jobs), 1):
-                costs[jobs[job]] = job.result()
-                work.progress(number / len(jobs), f"{number} of {len(jobs)} different parts")
+            for job in as_completed(jobs):
+                costs |= zip(jobs[job], job.result(), strict=True)
+                work.progress(len(costs) / len(kinds), f"{len(costs)} of {len(kinds)} different parts")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -207,25 +212,25 @@ def _kind(part: Part) -> str:
     return f"{part.module} {sorted(part.parameters.items())}"
 
 
-def _synthesise(part: Part, hdl: Path, board: Board, logs: Path) -> dict[str, Any]:
-    """Return what one part takes, with its own parameters and memories."""
-    made = yosys.synth(
-        part.module,
-        [hdl / f"{part.module}.sv"],
-        parameters={**part.parameters, **part.memories},
-        library=[hdl],
-        data=[hdl / name for name in part.memories.values()],
-        family=board.family,
-        log=logs / f"{part.name}.log",
-    )
-    return {
-        "lut": made.lut + made.lutram,
-        "lutram": made.lutram,
-        "ff": made.ff,
-        "bram18": round(2 * made.bram36),
-        "dsp": made.dsp,
-        "depth": made.depth,
-    }
+def _synthesise(parts: list[Part], hdl: Path, board: Board, log: Path) -> list[dict[str, Any]]:
+    """Return what each part takes, with its own parameters and memories."""
+    instances = [
+        yosys.Instance(
+            part.module, {**part.parameters, **part.memories}, tuple(hdl / name for name in part.memories.values())
+        )
+        for part in parts
+    ]
+    return [
+        {
+            "lut": made.lut + made.lutram,
+            "lutram": made.lutram,
+            "ff": made.ff,
+            "bram18": round(2 * made.bram36),
+            "dsp": made.dsp,
+            "depth": made.depth,
+        }
+        for made in yosys.synth_together(instances, hdl, family=board.family, log=log)
+    ]
 
 
 def _synth_summary(figures: Mapping[str, Any]) -> str:

@@ -92,6 +92,97 @@ def synth(
             shutil.copyfile(Path(work) / "result.json", folder / "result.json")
 
     place = _cache.folder("yosys", _cache.digest(parts), make)
+    return _load(top, place)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A module of a library with its parameters, and the files that its memories read by bare name."""
+
+    module: str
+    parameters: Mapping[str, int | str]
+    data: tuple[Path, ...] = ()
+
+
+def synth_together(
+    instances: Sequence[Instance],
+    library: Path,
+    *,
+    family: str = "xcup",
+    log: Path | None = None,
+    timeout: float = 1800.0,
+) -> list[Synthesis]:
+    """Synthesise each instance on its own, all in one run of yosys, and return what each takes, in their order.
+
+    A run alone costs some seconds, more than most parts of a design. Results for the same input are kept, part by
+    part; they may differ by a few LUTs from those of ``synth``, since yosys' mapping depends on names.
+    """
+    keys = [_instance_key(instance, library, family) for instance in instances]
+    missing = {
+        key: instance
+        for key, instance in zip(keys, instances, strict=True)
+        if not (_cache.root() / "yosys_parts" / key).is_dir()
+    }
+    if missing:
+        with tempfile.TemporaryDirectory(prefix="qfx.yosys.") as work:
+            place = log or _cache.root() / "logs" / "together.yosys.log"
+            made = _synthesise_together(Path(work), missing, library, family, place, timeout)
+        for key, result in made.items():
+            _cache.folder("yosys_parts", key, lambda folder, text=result: _keep(folder, text))  # type: ignore[misc]
+    return [
+        _load(instance.module, _cache.root() / "yosys_parts" / key)
+        for key, instance in zip(keys, instances, strict=True)
+    ]
+
+
+def _instance_key(instance: Instance, library: Path, family: str) -> str:
+    """The hash of everything that the result for an instance depends on."""
+    files = sorted(closure([library / f"{instance.module}.sv"], [library]), key=lambda path: path.name)
+    parts: list[str | bytes] = [
+        version(),
+        family,
+        instance.module,
+        *(f"{k}={v}" for k, v in instance.parameters.items()),
+    ]
+    for path in (*files, *instance.data):
+        parts += [path.name, path.read_bytes()]
+    return _cache.digest(parts)
+
+
+def _synthesise_together(
+    work: Path, instances: Mapping[str, Instance], library: Path, family: str, log: Path, timeout: float
+) -> dict[str, str]:
+    """Run yosys over a module that holds the instances, and return the result of each by its key."""
+    lines = ["module qfx_together;"]
+    for key, instance in instances.items():
+        given = ", ".join(f".{name}({literal(value)})" for name, value in instance.parameters.items())
+        lines.append(f"  {instance.module} #({given}) u_{key} ();")
+    (work / "qfx_together.sv").write_text("\n".join([*lines, "endmodule", ""]), encoding="utf-8")
+    files = closure([library / f"{instance.module}.sv" for instance in instances.values()], [library])
+    for path in {*files, *(path for instance in instances.values() for path in instance.data)}:
+        shutil.copyfile(path, work / path.name)
+    names = {key: f"{instance.module}$qfx_together.u_{key}" for key, instance in instances.items()}
+    kept = "".join(f"setattr -mod -set keep_hierarchy 1 {name}\n" for name in names.values())
+    sources = " ".join(sorted(path.name for path in files))
+    (work / "synth.ys").write_text(
+        f"read_slang --keep-hierarchy -j 1 qfx_together.sv {sources} --top qfx_together\n"
+        f"setattr -set keep 1 qfx_together/c:*\n{kept}"
+        f"synth_xilinx -family {family} -noiopad -flatten -top qfx_together\nwrite_json -selected netlist.json\n",
+        encoding="utf-8",
+    )
+    run(
+        [sys.executable, "-c", START, "-s", "synth.ys"],
+        log=log, tool="yosys", version=version(), cwd=work, timeout=timeout,
+    )  # fmt: skip
+    modules = json.loads((work / "netlist.json").read_text(encoding="utf-8"))["modules"]
+    return {key: json.dumps(_result(modules[name])) for key, name in names.items()}
+
+
+def _keep(folder: Path, text: str) -> None:
+    (folder / "result.json").write_text(text, encoding="utf-8")
+
+
+def _load(top: str, place: Path) -> Synthesis:
     result = json.loads((place / "result.json").read_text(encoding="utf-8"))
     return Synthesis(
         top, **_counts(result["cells"]), depth=result["depth"], path=tuple(result["path"]), cells=result["cells"]
@@ -122,10 +213,14 @@ def _synthesise(work: Path, script: str, files: Sequence[Path], log: Path, timeo
     run(command, log=log, tool="yosys", version=version(), cwd=work, timeout=timeout)
     netlist = json.loads((work / "netlist.json").read_text(encoding="utf-8"))
     module = next(m for m in netlist["modules"].values() if int(m.get("attributes", {}).get("top", "0"), 2))
+    _keep(work, json.dumps(_result(module)))
+
+
+def _result(module: Mapping[str, Any]) -> dict[str, Any]:
+    """What is worth keeping of a flattened netlist."""
     depth, nets = logic_depth(module)
     cells = Counter(str(cell["type"]) for cell in module["cells"].values())
-    result = {"cells": dict(sorted(cells.items())), "depth": depth, "path": nets}
-    (work / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    return {"cells": dict(sorted(cells.items())), "depth": depth, "path": nets}
 
 
 def _counts(cells: Mapping[str, int]) -> dict[str, Any]:

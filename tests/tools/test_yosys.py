@@ -119,3 +119,14 @@ def test_a_text_parameter_arrives_without_quotes_of_its_own(pair):
         "  assign b_o = a_i;\nendmodule\n"
     )
     assert yosys.synth("pair", [pair], parameters={"Kind": "RND"}).ff == 0
+
+
+def test_parts_together_cost_what_each_costs_alone(pair, monkeypatch):
+    instances = [yosys.Instance("pair", {"Width": width}) for width in (8, 5, 8)]
+    together = yosys.synth_together(instances, pair.parent)
+    alone = {width: yosys.synth("pair", [pair], parameters={"Width": width}) for width in (8, 5)}
+    for one, width in zip(together, (8, 5, 8), strict=True):
+        assert (one.ff, one.carry, one.depth) == (alone[width].ff, alone[width].carry, alone[width].depth)
+        assert abs(one.lut - alone[width].lut) <= 2
+    monkeypatch.setattr(yosys, "run", None)  # the second time nothing runs
+    assert yosys.synth_together(instances, pair.parent) == together
