@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,44 +31,78 @@ def _train(work: Work) -> dict[str, Any]:
     design = work.design
     data = runs.load_data(design)
     widths = design.content.training.widths
-    shares = _shares(design)
     common = _training_settings(design)
     common["training"] = {key: value for key, value in common["training"].items() if key != "widths"}
-    start = work.keep(
-        "float", common, lambda folder: runs.train_float(design, data, folder, shares(work.progress, 0, "float"))
-    )
+    told = _Shares(work.progress, design)
+    start = work.keep("float", common, lambda folder: runs.train_float(design, data, folder, told.run("float")))
+    places = _train_widths(work, data, start, common, told)
+    (work.folder / runs.WEIGHTS).write_bytes((places[0] / runs.WEIGHTS).read_bytes())
+    (work.folder / f"float.{runs.WEIGHTS}").write_bytes((start / runs.WEIGHTS).read_bytes())
     figures: dict[str, Any] = {
         "images": {"train": len(data.train_x), "test": len(data.test_x)},
         "float": runs.metrics(start),
-        "widths": {},
+        "widths": {str(width): runs.metrics(place) for width, place in zip(widths, places, strict=True)},
         "lowered": widths[0],
     }
-    for number, width in enumerate(widths, 1):
-        told = shares(work.progress, number, f"{width} bits")
-        place = work.keep(
-            f"{width}bits",
-            [common, "first" if number == 1 else "other"],
-            lambda folder, width=width, told=told: runs.train_fixed(design, data, start, width, folder, told),  # type: ignore[misc]
-        )
-        figures["widths"][str(width)] = runs.metrics(place)
-        if number == 1:
-            (work.folder / runs.WEIGHTS).write_bytes((place / runs.WEIGHTS).read_bytes())
-    (work.folder / f"float.{runs.WEIGHTS}").write_bytes((start / runs.WEIGHTS).read_bytes())
     _judge(work, figures)
     return figures
 
 
-def _shares(design: Design) -> Any:
-    """Return a function that gives each run its share of the step's progress, by its epochs."""
-    training = design.content.training
-    epochs = [training.float_.epochs, *[training.fixed.epochs * 2 for _ in training.widths]]  # quantizers cost time
-    total = sum(epochs)
+def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any], told: _Shares) -> list[Path]:
+    """Train from the float network in ``start`` at each width, several at a time, and return where each run is."""
+    from qfx.train import runs
+    from qfx.train.parallel import Children
 
-    def share(progress: Progress, number: int, name: str) -> Progress:
-        before = sum(epochs[:number]) / total
-        return lambda done, doing: progress(before + done * epochs[number] / total, f"{name}, {doing}")
+    design, widths = work.design, work.design.content.training.widths
+    names = [f"{width}bits" for width in widths]
+    settings = [[common, "first" if number == 0 else "other"] for number in range(len(widths))]
+    if len(widths) == 1:
+        share = told.run(names[0])
+        return [
+            work.keep(
+                names[0], settings[0], lambda folder: runs.train_fixed(design, data, start, widths[0], folder, share)
+            )
+        ]
+    side_by_side = min(len(widths), os.cpu_count() or 1)
 
-    return share
+    def run(number: int) -> Path:
+        share = told.run(names[number])
+        return work.keep(
+            names[number],
+            settings[number],
+            lambda folder: children.train_fixed(design.folder, start, widths[number], folder, share),
+        )
+
+    with ThreadPoolExecutor(side_by_side) as pool, Children(side_by_side) as children:
+        jobs = [pool.submit(run, number) for number in range(len(widths))]
+        try:
+            return [job.result() for job in jobs]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class _Shares:
+    """The progress of a step of several runs, some of them at once: each counts by its epochs."""
+
+    def __init__(self, progress: Progress, design: Design) -> None:
+        training = design.content.training
+        fixed = 2.0 * training.fixed.epochs  # quantizers cost time
+        self.weights = {"float": float(training.float_.epochs), **{f"{width}bits": fixed for width in training.widths}}
+        self.done = dict.fromkeys(self.weights, 0.0)
+        self.progress = progress
+
+    def run(self, name: str) -> Progress:
+        """Return what the run of that name tells its progress to."""
+        if name != "float":
+            self.done["float"] = 1.0
+
+        def tell(done: float, doing: str) -> None:
+            self.done[name] = done
+            total = sum(self.done[each] * weight for each, weight in self.weights.items())
+            self.progress(total / sum(self.weights.values()), f"{name.replace('bits', ' bits')}, {doing}")
+
+        return tell
 
 
 def _judge(work: Work, figures: Mapping[str, Any]) -> None:

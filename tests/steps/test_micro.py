@@ -1,7 +1,9 @@
 """The real steps, on the smallest network: each carries on after a fault, and unequal integers stop the build."""
 
 import errno
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -209,3 +211,47 @@ def change(folder: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
+
+
+def test_runs_side_by_side_give_what_one_after_the_other_gives(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = (micro / "build" / "train" / "weights.safetensors").read_bytes()
+    shutil.rmtree(micro / "build")
+    change(micro, "widths: [3]", "widths: [3, 2]")
+    told: list[float] = []
+    result = open_micro(micro).run("train", lambda done, doing: told.append(done))
+    assert (micro / "build" / "train" / "weights.safetensors").read_bytes() == alone
+    assert list(result.figures["widths"]) == ["3", "2"] and told[-1] == 1.0 and told == sorted(told)
+
+
+def test_an_error_in_a_run_of_its_own_process_is_the_steps_error(micro: Path) -> None:
+    shutil.rmtree(micro / "build")
+    change(micro, "widths: [3]", "widths: [3, 2]")
+    change(micro, "weight: 3", "weight: {width: 3, frac: 99}")
+    with pytest.raises(TrainError, match="frac of a quantizer must lie in"):
+        open_micro(micro).run("train")
+    assert open_micro(micro).find("train") is None
+
+
+def test_an_interrupt_ends_the_processes_of_all_runs(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qfx.train import parallel
+
+    shutil.rmtree(micro / "build")
+    change(micro, "widths: [3]", "widths: [3, 2]")
+    change(micro, "fixed: {epochs: 1,", "fixed: {epochs: 100000,")
+    started: list[parallel.subprocess.Popen[str]] = []
+    whole = parallel.subprocess.Popen
+
+    def noted(*arguments: object, **options: object) -> object:
+        started.append(whole(*arguments, **options))  # type: ignore[call-overload]
+        return started[-1]
+
+    monkeypatch.setattr(parallel.subprocess, "Popen", noted)
+
+    def interrupted(done: float, doing: str) -> None:
+        if "epoch 3/" in doing and "float" not in doing:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        open_micro(micro).run("train", interrupted)
+    assert started and all(process.poll() is not None for process in started)
+    assert not list((micro / "build").glob(".train.*"))
