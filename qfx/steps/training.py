@@ -70,7 +70,7 @@ def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any],
         return work.keep(
             names[number],
             settings[number],
-            lambda folder: children.train_fixed(design.folder, start, widths[number], folder, share),
+            lambda folder: children.train_fixed(design, start, widths[number], folder, share),
         )
 
     with ThreadPoolExecutor(side_by_side) as pool, Children(side_by_side) as children:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from qfx.design import Design
 from qfx.errors import QfxError, TrainError
 
 Progress = Callable[[float, str], None]
@@ -30,14 +31,14 @@ class Children:
             process.kill()
             process.wait()
 
-    def train_fixed(self, design: Path, start: Path, width: int, folder: Path, progress: Progress) -> None:
+    def train_fixed(self, design: Design, start: Path, width: int, folder: Path, progress: Progress) -> None:
         """Do what `runs.train_fixed` does, in a new process.
 
         Raises:
             TrainError: what the process found, or that it ended without a word.
             OSError: a file could not be written.
         """
-        job = json.dumps([str(design), str(start), width, str(folder)])
+        job = json.dumps([str(design.folder), design.content.training.seed, str(start), width, str(folder)])
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
             [sys.executable, "-m", "qfx.train.parallel", job],
@@ -87,12 +88,11 @@ def _tell(**message: object) -> None:
 
 def main(job: str) -> int:
     """Do one run and tell its progress or its error, a JSON object a line."""
-    from qfx.design import Design
     from qfx.train import runs
 
-    folder, start, width, target = json.loads(job)
+    folder, seed, start, width, target = json.loads(job)
     try:
-        design = Design.load(folder)
+        design = Design.load(folder).with_seed(seed)
         runs.train_fixed(
             design,
             runs.load_data(design),
