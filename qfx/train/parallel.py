@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,23 @@ class Children:
     def __init__(self, side_by_side: int) -> None:
         self.threads = max((os.cpu_count() or 1) // side_by_side, 1)  # of each process
         self._running: list[subprocess.Popen[str]] = []
+        self._lock = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Children:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait()
+        try:
+            self._end()
+        finally:  # a second interrupt must not leave a process that the caller would wait for
+            self._end()
+
+    def _end(self) -> None:
+        self._closed = True
+        with self._lock:
+            for process in self._running:
+                process.kill()
 
     def train_fixed(self, design: Design, start: Path, width: int, folder: Path, progress: Progress) -> None:
         """Do what `runs.train_fixed` does, in a new process.
@@ -40,15 +50,18 @@ class Children:
         """
         job = json.dumps([str(design.folder), design.content.training.seed, str(start), width, str(folder)])
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "qfx.train.parallel", job],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**env, "OMP_NUM_THREADS": str(self.threads)},
-        )
-        self._running.append(process)
+        with self._lock:
+            if self._closed:
+                raise TrainError(f"training at {width} bits was stopped before it began")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "qfx.train.parallel", job],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**env, "OMP_NUM_THREADS": str(self.threads)},
+            )
+            self._running.append(process)
         said = ""
         with process:  # closes the pipe
             assert process.stdout is not None  # asked for above
