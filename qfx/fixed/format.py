@@ -116,7 +116,7 @@ def fixed_for_range(low: int, high: int, frac: int | Iterable[int]) -> Fixed:
     if low >= 0:
         width = int(high).bit_length()
     else:
-        width = max(int(high).bit_length(), int(-low - 1).bit_length()) + 1
+        width = max(int(max(high, 0)).bit_length(), int(-low - 1).bit_length()) + 1
     if width > MAX_WIDTH:
         raise FormatError(
             f"codes {low}..{high} need {width} bits, but at most {MAX_WIDTH} are allowed: narrow the operands"

@@ -46,7 +46,8 @@ def test_an_unreadable_format_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "text"), [(0, 0, "u0.1"), (0, 255, "u8.1"), (-1, 0, "s1.1"), (-128, 127, "s8.1"), (-129, 0, "s9.1")]
+    ("low", "high", "text"),
+    [(0, 0, "u0.1"), (0, 255, "u8.1"), (-1, 0, "s1.1"), (-4, -4, "s3.1"), (-128, 127, "s8.1"), (-129, 0, "s9.1")],
 )
 def test_the_smallest_format_holds_a_range(low: int, high: int, text: str) -> None:
     assert str(fixed_for_range(low, high, 1)) == text
