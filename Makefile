@@ -21,7 +21,7 @@ test: $(VENV)/test.stamp
 	$(PYTEST)
 
 test-full: $(VENV)/test.stamp
-	$(PYTEST) -m "full or not full"
+	$(PYTEST) --hypothesis-profile=random -m "full or not full"
 
 bench: $(VENV)/test.stamp
 	@set -e; for file in bench/bench_*.py; do echo "== $$file"; $(VENV)/bin/python $$file; done

@@ -4,6 +4,12 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples in every run of `make test`; `make test-full` looks for new ones.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("random", derandomize=False, deadline=None)
+settings.load_profile("fixed")
 
 
 @pytest.fixture
