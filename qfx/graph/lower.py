@@ -54,6 +54,7 @@ class _Lowering:
     modules: dict[str, nn.Module]
     input_shape: Shape  # torch's, with the batch axis
     flattened: dict[str, Shape] = field(default_factory=dict)  # node -> (H, W, C) that a Flatten before it had
+    unflattened: dict[str, str] = field(default_factory=dict)  # a Flatten that waits for one binary point -> its image
     requantized: dict[tuple[str, int], str] = field(default_factory=dict)  # (node, quantizer) -> node
     placeholder: str = ""
     input_quant: Quantizer | None = None  # the format of the Input, once it is known
@@ -131,8 +132,18 @@ class _Lowering:
         if key not in self.requantized:
             spec = quantizer.spec
             op = Requantize(quantizer.format(), spec.rounding, spec.overflow)
-            self.requantized[key] = self.add(name, op, x)
+            result = self.add(name, op, self.unflattened.get(x, x))
+            self.requantized[key] = self.flatten(f"{name}.flatten", result) if x in self.unflattened else result
         return self.requantized[key]
+
+    def flatten(self, name: str, x: str) -> str:
+        """Add a Flatten; if the image has a binary point for each channel, it waits for the Requantize that follows."""
+        kind = self.builder.type(x)
+        if kind.fixed.per_channel:
+            self.unflattened[name] = x
+            return name
+        self.flattened[self.add(name, Flatten(), x)] = kind.shape
+        return name
 
     def _check_output(self, inputs: list[str]) -> None:
         for name in inputs:
@@ -179,8 +190,9 @@ def _affine(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
 
 
 def _relu(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
-    highest = low.builder.type(inputs[0]).fixed.max_code
-    return low.add(name, Clamp(0, highest), inputs[0])
+    x = low.unflattened.get(inputs[0], inputs[0])
+    result = low.add(name, Clamp(0, low.builder.type(x).fixed.max_code), x)
+    return low.flatten(f"{name}.flatten", result) if inputs[0] in low.unflattened else result
 
 
 def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -214,12 +226,9 @@ def _average(low: _Lowering, name: str, layer: Any, x: str, pool: SumPool, const
 
 
 def _flatten(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
-    shape = low.builder.type(inputs[0]).shape
-    if len(shape) == 1:
+    if inputs[0] in low.unflattened or len(low.builder.type(inputs[0]).shape) == 1:
         return inputs[0]
-    result = low.add(name, Flatten(), inputs[0])
-    low.flattened[result] = shape
-    return result
+    return low.flatten(name, inputs[0])
 
 
 def _quantizer(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:

@@ -145,6 +145,15 @@ def test_two_convolutions_of_one_tensor_read_one_requantize() -> None:
     assert equals_torch(graph, model, x)
 
 
+@pytest.mark.parametrize("relu_last", [False, True])
+def test_a_flatten_right_behind_a_convolution_waits_for_one_binary_point(relu_last: bool) -> None:
+    torch.manual_seed(0)
+    middle = [nn.Flatten(), nn.ReLU()] if relu_last else [nn.ReLU(), nn.Flatten()]
+    x = torch.rand(6, 2, 4, 6)
+    model = calibrated(nn.Sequential(nn.Conv2d(2, 5, 3), *middle, nn.Linear(40, 3)), x)
+    assert equals_torch(lower(model, x), model, x)
+
+
 def test_everything_that_cannot_be_lowered_is_named_at_once() -> None:
     class Bad(nn.Module):
         def __init__(self) -> None:
