@@ -19,6 +19,11 @@ def test_a_passing_bench_returns_the_names_of_its_tests(tmp_path):
     assert "counter is called seven" in result.log.read_text()
 
 
+def test_a_build_folder_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bench(Path("here"), "wraps", parameters={"Limit": 7, "Name": "seven"}).tests == ("wraps_at_the_limit",)
+
+
 def test_a_failing_test_is_named_with_its_message_and_seed(tmp_path):
     with pytest.raises(BenchFailure, match=r"(?s)planted_fault failed: the counter is not 99.*\(counter, seed 1"):
         bench(tmp_path, "")

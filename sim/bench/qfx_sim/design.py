@@ -91,7 +91,7 @@ def simulate(
     ``stalls`` lets source and sinks stall at random. The files of the run are left in ``work`` if given. Raise
     BenchFailure where words do not come at all or a port breaks the stream contract.
     """
-    codes, place = np.asarray(codes, dtype=np.int64), work or Path(tempfile.mkdtemp(prefix="qfx_design."))
+    codes, place = np.asarray(codes, dtype=np.int64), (work or Path(tempfile.mkdtemp(prefix="qfx_design."))).resolve()
     facts = manifest.read(folder, "rtl")
     first = _run(folder, facts, codes, list(facts["outputs"].values()), stalls, seed, place)
     difference = _first_difference(first, expected or {})

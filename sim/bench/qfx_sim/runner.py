@@ -68,7 +68,7 @@ def run(
     library = [resources.path("rtl")] if library is None else list(library)
     bench = Path(test_module).resolve()
     model = _model(top, _sources(top, bench, sources, library), parameters or {}, waves, quick_build)
-    folder = build_dir or Path(tempfile.mkdtemp(prefix=f"{top}."))
+    folder = (build_dir or Path(tempfile.mkdtemp(prefix=f"{top}."))).resolve()  # the simulator runs elsewhere
     folder.mkdir(parents=True, exist_ok=True)
     for file in data:
         shutil.copyfile(file, folder / file.name)
