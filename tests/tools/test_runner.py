@@ -24,6 +24,18 @@ def test_a_build_folder_may_be_relative(tmp_path, monkeypatch):
     assert bench(Path("here"), "wraps", parameters={"Limit": 7, "Name": "seven"}).tests == ("wraps_at_the_limit",)
 
 
+def test_a_model_is_built_where_no_python_is_on_the_path(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    for folder in ("/bin", "/usr/bin", "/usr/local/bin"):
+        for program in Path(folder).iterdir():
+            link = tmp_path / "bin" / program.name
+            if not program.name.startswith("python") and not link.is_symlink():
+                link.symlink_to(program)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # so that there is something to build
+    assert bench(tmp_path / "here", "wraps", parameters={"Limit": 7, "Name": "seven"}).tests
+
+
 def test_a_failing_test_is_named_with_its_message_and_seed(tmp_path):
     with pytest.raises(BenchFailure, match=r"(?s)planted_fault failed: the counter is not 99.*\(counter, seed 1"):
         bench(tmp_path, "")

