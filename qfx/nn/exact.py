@@ -1,5 +1,6 @@
 """exact: the user's own forward on the layers used in training, with no rounding that the formats do not ask for."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qfx.nn.calibrate import name_quantizers
+from qfx.nn.trace import FIXED_LAYERS
 
 
 def exact(model: nn.Module) -> Callable[..., Any]:
@@ -24,6 +26,38 @@ def exact(model: nn.Module) -> Callable[..., Any]:
         name_quantizers(model)
         with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False), _exactly(model):
             return model(*(x.to(torch.float64) for x in inputs))
+
+    return evaluate
+
+
+def exact_values(model: nn.Module) -> Callable[..., dict[tuple[str, int], Tensor]]:
+    """Return a function that evaluates as ``exact`` does and tells what the model and each layer and quantizer gave.
+
+    Its result maps module path and number of the call (1, 2, ...) to the tensor. A layer with an ``output_quant`` is
+    told by that one; the model's own results have the path "" and the numbers 1, 2, ...
+    """
+
+    def evaluate(*inputs: Tensor) -> dict[tuple[str, int], Tensor]:
+        found: dict[tuple[str, int], Tensor] = {}
+        calls: Counter[str] = Counter()
+
+        def keep(path: str, result: Tensor) -> None:
+            calls[path] += 1
+            found[path, calls[path]] = result
+
+        hooks = [
+            module.register_forward_hook(lambda _, __, result, path=path: keep(path, result))
+            for path, module in model.named_modules()
+            if isinstance(module, FIXED_LAYERS) and not hasattr(module, "output_quant")
+        ]
+        try:
+            results = exact(model)(*inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for result in results if isinstance(results, tuple | list) else (results,):
+            keep("", result)
+        return found
 
     return evaluate
 

@@ -14,7 +14,8 @@ from qfx.design import Design
 from qfx.emit.vectors import load as load_vectors
 from qfx.emit.vectors import vectors as write_vectors
 from qfx.fixed import Overflow, Rounding, encode
-from qfx.graph import save
+from qfx.graph import Graph, save
+from qfx.graph.torch_values import node_codes
 from qfx.steps.compare import require_equal
 from qfx.steps.engine import Progress, Step, Work
 from qfx.steps.facts import graph_facts
@@ -141,7 +142,6 @@ def _training_settings(design: Design) -> dict[str, Any]:
 def _lower(work: Work) -> dict[str, Any]:
     """Make the graph, and show on the whole test set that it computes the integers of the trained model."""
     from qfx.graph.lower import lower as lower_graph
-    from qfx.nn import exact
     from qfx.train import runs
 
     design = work.design
@@ -152,29 +152,31 @@ def _lower(work: Work) -> dict[str, Any]:
     x = data.test_x[: design.content.vectors]
     codes = encode(_channels_last(x.double().numpy()), graph.input.type.fixed, Rounding.RND, Overflow.SAT)
     write_vectors(graph, codes, work.folder / VECTORS)
-    output = graph.by_name[graph.outputs[0]]
-    computed = {output.name: load_vectors(work.folder / VECTORS)[output.name]}
-    trained = _channels_last(np.concatenate([exact(model)(part).numpy() for part in x.split(256)]))
-    compared = require_equal(graph, {output.name: _codes_of(trained, output.type.fixed)}, computed, "interpreter")
+    compared = require_equal(graph, _torch_codes(model, graph, x), load_vectors(work.folder / VECTORS), "interpreter")
     return {**graph_facts(graph), "exact": compared}
+
+
+def _torch_codes(model: Any, graph: Graph, x: Any) -> dict[str, np.ndarray]:
+    """The codes of every node that stands for a layer or a quantizer of the model, as torch computes them."""
+    from qfx.nn import exact_values
+
+    parts: dict[str, list[np.ndarray]] = {}
+    for batch in x.split(256):
+        values = {call: value.numpy() for call, value in exact_values(model)(batch).items()}
+        for name, codes in node_codes(graph, values).items():
+            parts.setdefault(name, []).append(codes)
+    return {name: np.concatenate(part) for name, part in parts.items()}
 
 
 def _channels_last(x: np.ndarray) -> np.ndarray:
     return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
 
 
-def _codes_of(values: np.ndarray, fixed: Any) -> np.ndarray:
-    """The codes of exact values; a value between two codes stays visible, as a code that no engine gives."""
-    scaled = np.ldexp(values, fixed.fracs(values.shape[-1]))
-    codes = scaled.astype(np.int64)
-    return np.where(codes == scaled, codes, np.iinfo(np.int64).min)
-
-
 def _lower_summary(figures: Mapping[str, Any]) -> str:
     compared = figures["exact"]
     return (
         f"{len(figures['nodes'])} nodes, {figures['macs']:,} MACs, {figures['parameters']:,} parameters; interpreter = "
-        f"torch on {compared['frames']} images, {compared['codes']:,} codes"
+        f"torch at {compared['nodes']} of them, {compared['frames']} images, {compared['codes']:,} codes"
     )
 
 

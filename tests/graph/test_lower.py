@@ -13,6 +13,7 @@ from qfx.errors import LowerError
 from qfx.graph import Graph
 from qfx.graph.lower import lower
 from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, MaxPool, Requantize, SumPool
+from qfx.graph.torch_values import node_codes
 
 
 class Everything(nn.Module):
@@ -68,6 +69,45 @@ def equals_torch(graph: Graph, model: nn.Module, x: Tensor) -> bool:
     return bool((graph.evaluate(x.numpy(), "NCHW") == qnn.exact(model)(x).numpy()).all())
 
 
+def torch_codes(graph: Graph, model: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
+    return node_codes(graph, {call: value.numpy() for call, value in qnn.exact_values(model)(x).items()})
+
+
+def first_wrong(graph: Graph, model: nn.Module, x: Tensor) -> str | None:
+    """The first node at which the graph parts from torch, of those that stand for a layer or a quantizer."""
+    trained = torch_codes(graph, model, x)
+    computed = graph.evaluate_codes(graph.encode(x.numpy(), "NCHW"), all_nodes=True)
+    return next(
+        (n.name for n in graph.nodes if n.name in trained and (trained[n.name] != computed[n.name]).any()), None
+    )
+
+
+def test_every_node_that_stands_for_a_layer_or_a_quantizer_is_compared(everything: tuple[nn.Module, Tensor]) -> None:
+    model, x = everything
+    graph = lower(model, x)
+    layers = (Conv2d, DeformConv2d, Dense, MaxPool, Flatten)
+    asked = {n.name for n in graph.nodes if isinstance(n.op, layers) or n.name.endswith((".in", ".a", ".b", ".out"))}
+    assert asked <= {*torch_codes(graph, model, x)}
+    assert first_wrong(graph, model, x) is None
+
+
+def test_a_layer_that_is_called_twice_is_compared_in_each_call() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = qnn.Conv2d(2, 2, 3, padding=1), qnn.MaxPool2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pool(F.relu(self.conv(self.pool(F.relu(self.conv(x))))))
+
+    torch.manual_seed(0)
+    x = torch.rand(4, 2, 8, 8)
+    model = qnn.calibrate(Twice(), [x]).eval()
+    graph = lower(model, x)
+    assert {"conv", "conv.call2", "pool", "pool.call2"} <= {*torch_codes(graph, model, x)}
+    assert first_wrong(graph, model, x) is None
+
+
 def test_every_layer_gives_the_integers_of_torch(everything: tuple[nn.Module, Tensor]) -> None:
     model, x = everything
     graph = lower(model, x)
@@ -91,10 +131,9 @@ def _changed(graph: Graph, name: str, change) -> Graph:  # type: ignore[no-untyp
 @pytest.mark.parametrize("name", ["stem.weight", "depthwise.weight", "deform.weight", "classify.weight", "norm.shift"])
 def test_a_swapped_channel_in_lowering_shows(everything: tuple[nn.Module, Tensor], name: str) -> None:
     model, x = everything
-    graph = lower(model, x)
-    assert not equals_torch(
-        _changed(graph, name, lambda codes: codes[..., [1, 0, *range(2, codes.shape[-1])]]), model, x
-    )
+    graph = _changed(lower(model, x), name, lambda codes: codes[..., [1, 0, *range(2, codes.shape[-1])]])
+    assert not equals_torch(graph, model, x)
+    assert first_wrong(graph, model, x) == {"norm.shift": "norm.out"}.get(name, name.removesuffix(".weight"))
 
 
 def test_a_flatten_in_torch_order_shows(everything: tuple[nn.Module, Tensor]) -> None:
@@ -103,7 +142,9 @@ def test_a_flatten_in_torch_order_shows(everything: tuple[nn.Module, Tensor]) ->
     def torch_order(codes: np.ndarray) -> np.ndarray:
         return codes.reshape(3, 4, 8, -1).transpose(2, 0, 1, 3).reshape(codes.shape)
 
-    assert not equals_torch(_changed(lower(model, x), "hidden.weight", torch_order), model, x)
+    graph = _changed(lower(model, x), "hidden.weight", torch_order)
+    assert not equals_torch(graph, model, x)
+    assert first_wrong(graph, model, x) == "hidden"
 
 
 def test_a_wrong_shift_in_lowering_shows(everything: tuple[nn.Module, Tensor]) -> None:
@@ -113,9 +154,7 @@ def test_a_wrong_shift_in_lowering_shows(everything: tuple[nn.Module, Tensor]) -
         fixed = victim.op.to  # type: ignore[attr-defined]
         wrong = replace(victim.op, to=replace(fixed, frac=fixed.frac + 1))
         nodes = [replace(node, op=wrong) if node is victim else node for node in graph.nodes]
-        codes = graph.evaluate_codes((x * 256).numpy().astype(int).transpose(0, 2, 3, 1))
-        faulty = replace(graph, nodes=tuple(nodes)).evaluate_codes((x * 256).numpy().astype(int).transpose(0, 2, 3, 1))
-        assert any((codes[name] != faulty[name]).any() for name in codes), victim.name
+        assert first_wrong(replace(graph, nodes=tuple(nodes)), model, x) == victim.name
 
 
 def test_a_model_written_with_our_layers_lowers_without_convert() -> None:
