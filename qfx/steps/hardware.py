@@ -166,7 +166,7 @@ def _sim_summary(figures: Mapping[str, Any]) -> str:
 # synth ------------------------------------------------------------------------------------------------------------
 
 
-_TOGETHER = 8  # parts in one run of yosys: enough to share what a run costs, few enough to see progress
+_RUNS = 2  # of yosys on each core: few, since a run costs seconds alone; more than one, to show progress
 
 
 def _synth(work: Work) -> dict[str, Any]:
@@ -176,9 +176,11 @@ def _synth(work: Work) -> dict[str, Any]:
     parts = rtl_parts(graph, made)
     hdl = work.results["rtl"].folder / HDL
     kinds = {_kind(part): part for part in parts}
-    groups = [list(kinds)[start : start + _TOGETHER] for start in range(0, len(kinds), _TOGETHER)]
+    cores = os.cpu_count() or 1
+    runs = min(_RUNS * cores, len(kinds))
+    groups = [list(kinds)[first::runs] for first in range(runs)]
     costs: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(cores) as pool:
         jobs = {
             pool.submit(_synthesise, [kinds[k] for k in group], hdl, board, work.folder / f"yosys{number}.log"): group
             for number, group in enumerate(groups)

@@ -1,7 +1,8 @@
 """The runs of a design's training: float, then fixed point at each width, each saved with what it reached."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def example(design: Design, batch: int = 2) -> torch.Tensor:
 def train_float(design: Design, data: Data, folder: Path, progress: Progress) -> None:
     """Train the float network and save it."""
     model = float_model(design)
-    fit(model, data, _settings(design, design.content.training.float_), progress, _augment(design))
+    with _threads(design):
+        fit(model, data, _settings(design, design.content.training.float_), progress, _augment(design))
     _save(folder, model, {"accuracy": accuracy(model, data.test_x, data.test_y)})
 
 
@@ -75,7 +77,8 @@ def train_fixed(design: Design, data: Data, start: Path, width: int, folder: Pat
     model = fixed_model(design, load_weights(float_model(design), start), width)
     calibrate(model.eval(), data.train_x[:_CALIBRATION].split(256))
     quantized = accuracy(exact(model), data.test_x, data.test_y)
-    fit(model, data, _settings(design, design.content.training.fixed), progress, _augment(design))
+    with _threads(design):
+        fit(model, data, _settings(design, design.content.training.fixed), progress, _augment(design))
     reached = accuracy(exact(model), data.test_x, data.test_y)
     points = {name: {"before": move.before, "now": move.now} for name, move in moves(model).items()}
     formats = {name: str(quantizer.format()) for name, quantizer in quantizers(model).items()}
@@ -108,6 +111,17 @@ def _save(folder: Path, model: nn.Module, reached: Mapping[str, Any]) -> None:
     state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
     (folder / WEIGHTS).write_bytes(save(state))  # not save_file, which hides a full disk in an error of its own
     (folder / METRICS).write_text(json.dumps(reached, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _threads(design: Design) -> Iterator[None]:
+    """Give torch the threads that the design asks for."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(design.content.training.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _settings(design: Design, phase: Any) -> Settings:
