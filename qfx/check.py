@@ -70,7 +70,7 @@ def check(
     planned: dict[str, Any] | None = None
     if graph is not None:
         try:
-            made = plan(graph, onto, cycles, clock_mhz)
+            made = plan(graph, onto, cycles, clock_mhz, estimate_rate=True)
             planned = plan_facts(made, onto)
             if cycles is not None and made.interval > cycles:
                 problems.append(f"a frame must take at most {cycles:,} cycles, but takes {made.interval:,}")

@@ -14,6 +14,7 @@ from qfx.plan.cost import estimate
 from qfx.plan.data import NodePlan, Plan, Resources, unroll
 from qfx.plan.dataflow import Part, ends_segment, network, owner, readers, stream_words
 from qfx.plan.depths import size_fifos
+from qfx.plan.pacing import paced_fifos
 from qfx.plan.timing import Window
 
 MARGIN = 0.7  # share of each budget that a plan without a target may use: estimates err, and placement needs room
@@ -26,12 +27,20 @@ _WEIGHT = {
 _POOR = 5  # a step between divisors larger than this makes powers of two the better lanes
 
 
-def plan(graph: Graph, board: Board, target_cycles: int | None = None, clock_mhz: float | None = None) -> Plan:
+def plan(
+    graph: Graph,
+    board: Board,
+    target_cycles: int | None = None,
+    clock_mhz: float | None = None,
+    estimate_rate: bool = False,
+) -> Plan:
     """Choose how ``graph`` is built on ``board``.
 
     Args:
         target_cycles: cycles of a frame that no part may exceed; None: as few as fit the board with a margin.
         clock_mhz: None: the board's.
+        estimate_rate: take FIFO depths, interval and latency from an even schedule (`qfx.plan.pacing`) instead of from
+            the event model, which is exact but takes minutes for a large network.
 
     Raises:
         PlanError: the target cannot be met, or what meets it does not fit; the node and the resource are named.
@@ -41,7 +50,7 @@ def plan(graph: Graph, board: Board, target_cycles: int | None = None, clock_mhz
     budget = Resources(board.budget.lut, board.budget.ff, 2 * board.budget.bram36, board.budget.dsp)
     search = _Search(graph, budget)
     nodes = search.best() if target_cycles is None else search.within(target_cycles)
-    depths, rate = size_fifos(graph, nodes)
+    depths, rate = paced_fifos(graph, nodes) if estimate_rate else size_fifos(graph, nodes)
     net = network(graph, nodes, depths)
     costs = {name: _sum(estimate(p) for p in net.parts if p.computes and p.node == name) for name in nodes}
     nodes = {name: replace(node, resources=costs[name]) for name, node in nodes.items()}
@@ -159,12 +168,15 @@ class _Search:
             yield segment
 
     def _choices(self, segment: list[Node]) -> list[_Choice]:
+        """Every way to build the segment; the pipe behind the source depends on its lanes only."""
+        pipes: dict[int, dict[str, NodePlan]] = {}
         whole = any(self._flattened(node) for node in segment)
         found = []
         for axes in _unrolls(self.graph, segment[0], whole):
             lanes = axes["co"]
-            nodes = {segment[0].name: self._node(segment[0], axes)}
-            nodes |= {node.name: self._node(node, unroll(co=lanes, ci=lanes)) for node in segment[1:]}
+            if lanes not in pipes:
+                pipes[lanes] = {node.name: self._node(node, unroll(co=lanes, ci=lanes)) for node in segment[1:]}
+            nodes = {segment[0].name: self._node(segment[0], axes), **pipes[lanes]}
             cost = _sum(node.resources for node in nodes.values())
             cycles = max(node.cycles for node in nodes.values())
             found.append(_Choice(nodes, cycles, cost, self._price(cost)))

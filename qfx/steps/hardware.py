@@ -166,7 +166,7 @@ def _sim_summary(figures: Mapping[str, Any]) -> str:
 # synth ------------------------------------------------------------------------------------------------------------
 
 
-_RUNS = 2  # of yosys on each core: few, since a run costs seconds alone; more than one, to show progress
+_PARTITIONS = 2  # runs of yosys for each core: few, since one costs seconds alone; more than one, to show progress
 
 
 def _synth(work: Work) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _synth(work: Work) -> dict[str, Any]:
     hdl = work.results["rtl"].folder / HDL
     kinds = {_kind(part): part for part in parts}
     cores = os.cpu_count() or 1
-    runs = min(_RUNS * cores, len(kinds))
+    runs = min(_PARTITIONS * cores, len(kinds))
     groups = [list(kinds)[first::runs] for first in range(runs)]
     costs: dict[str, dict[str, Any]] = {}
     with ThreadPoolExecutor(cores) as pool:

@@ -17,8 +17,8 @@ def fuse_requantize(graph: Graph) -> Graph:
     - a Clamp at 0 and the top of its format, read only by Requantize that saturate (SAT) to unsigned formats: the fused
       ReLU. WRAP and SAT_ZERO do not allow that, because they would treat a negative value otherwise.
     """
+    ranges = static_ranges(graph)  # no removal changes the codes, and so the range, of another node
     while True:
-        ranges = static_ranges(graph)
         removed = next((node for node in graph.nodes if _changes_nothing(graph, node, ranges)), None)
         if removed is None:
             return graph
