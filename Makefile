@@ -54,7 +54,15 @@ $(VENV)/qfx.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
 	$(PIP) torch
 	$(PIP) hatchling
 	$(PIP) --no-build-isolation -e .
+	@$(VENV)/bin/python -m find_libpython | grep -q . || { $(LIBPYTHON) && $(VENV)/bin/python -m find_libpython | grep -q .; } || \
+	  { echo "the shared library of Python must be installed, since cocotb loads it into the simulator; as root:" >&2; \
+	    echo "  apt-get install libpython3.11    (or the version of $(VENV)/bin/python)" >&2; exit 1; }
 	@touch $@
+
+# Debian has Python's shared library in a package of its own.
+LIBPYTHON = name=$$($(VENV)/bin/python -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])') && \
+  as=$$([ "$$(id -u)" = 0 ] || echo sudo -n) && echo "installing $$name with apt-get: cocotb loads it into the simulator" && \
+  $$as apt-get update -q && $$as apt-get install -y -q --no-install-recommends $$name
 
 $(VENV)/test.stamp: $(VENV)/qfx.stamp
 	$(PIP) --no-build-isolation -e ".[test]"
