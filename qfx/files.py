@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the operating system answers where a disk, or our share of it, is full."""
+
+_ROOM = 1 << 20  # bytes; a disk with less is full
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -53,6 +59,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _sync_folder(path.parent)
+
+
+def recover(path: Path) -> None:
+    """Clean up after an `atomic_folder` that was killed: put back what it moved aside, drop what it had half made."""
+    for old in path.parent.glob(f".{path.name}.*.old"):
+        if not path.exists() and (old / "old").is_dir():
+            (old / "old").rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def has_room(folder: Path) -> bool:
+    """Whether a file of some size can be written to ``folder`` now; nothing else that is wrong with it counts."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(os.urandom(_ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno not in FULL
+    return True
 
 
 def _exchange(new: Path, path: Path) -> None:

@@ -6,7 +6,6 @@ integers, which is a result too). So whatever stops a step, earlier results stay
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import shutil
@@ -21,8 +20,9 @@ import numpy as np
 
 from qfx.design import Design
 from qfx.errors import DesignError, MismatchError, QfxError
-from qfx.files import atomic_folder, write_text
+from qfx.files import FULL, atomic_folder, recover, write_text
 from qfx.steps.hashing import digest, folder_digest, sources_digest
+from qfx.steps.room import full_disk_named
 
 RECORD = "result.json"
 _RECORD_VERSION = 1
@@ -200,7 +200,8 @@ class Build:
     def _make(self, step: Step, key: str, results: Mapping[str, Result], progress: Progress) -> Result:
         place = self.folder / step.name
         start = time.monotonic()
-        with _explained(step.name, self.command(step.name)), atomic_folder(place) as aside:
+        explained = _explained(step.name, self.command(step.name))
+        with explained, atomic_folder(place) as aside, full_disk_named(aside):
             kept = self.folder / ".kept" / step.name
             stale = frozenset(used for used in step.uses if used in results and not self._is_fresh(used))
             work = Work(self.design, aside, results, progress, kept, sources_digest(step.sources), stale)
@@ -243,7 +244,7 @@ class Build:
                     "wait for it, or build elsewhere with --out"
                 ) from None
             for name in self.steps:
-                _recover(self.folder / name)
+                recover(self.folder / name)
             yield
 
 
@@ -254,7 +255,7 @@ def _explained(step: str, command: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or "the disk"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             said = f"step {step} needs room on the disk, but {where} is full"
         else:
             said = f"step {step} must be able to use {where}, but: {error.strerror or error}"
@@ -278,16 +279,6 @@ def _logs_kept(aside: Path, place: Path) -> Iterator[None]:
         if logs and str(aside) in str(error):
             raise type(error)(str(error).replace(str(aside), str(place))) from error
         raise
-
-
-def _recover(place: Path) -> None:
-    """Clean up after a run that was killed: put back a folder caught between two renames, drop what was half made."""
-    for old in place.parent.glob(f".{place.name}.*.old"):
-        if not place.exists() and (old / "old").is_dir():
-            (old / "old").rename(place)
-        shutil.rmtree(old, ignore_errors=True)
-    for part in place.parent.glob(f".{place.name}.*.part"):
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _forget(kept: Path, used: set[str]) -> None:

@@ -28,6 +28,7 @@ from qfx.steps.engine import Result, Step, Work
 from qfx.steps.facts import RESOURCES, budget_of, plan_facts
 from qfx.steps.training import GRAPH, VECTORS
 from qfx.tools import csim, yosys
+from qfx.tools._run import end_all as end_programs
 
 PLAN = "plan.json"
 PROJECT = "project"
@@ -191,6 +192,9 @@ def _synth(work: Work) -> dict[str, Any]:
                 work.progress(len(costs) / len(kinds), f"{len(costs)} of {len(kinds)} different parts")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            while not all(job.done() for job in jobs):
+                end_programs()
+                time.sleep(0.05)
             raise
     rows = [{"part": p.name, "module": p.module, "node": p.node, **costs[_kind(p)]} for p in parts]
     total = {key: sum(row[key] for row in rows) for key, _ in RESOURCES}

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def sources_digest(names: Iterable[str]) -> str:
     return digest([(name, _source(name)) for name in sorted(names)])
 
 
+@cache  # sources stay as they are while we run, and an up-to-date check asks for the same ones again and again
 def _source(name: str) -> Any:
     if name.startswith("dist:"):
         return _version(name.removeprefix("dist:"))

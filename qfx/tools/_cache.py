@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from qfx.files import atomic_folder
+from qfx.files import atomic_folder, recover
 
 _KEEP = 400  # folders of one kind; the ones used longest ago go first
 
@@ -40,11 +40,14 @@ def folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         with (place.parent / f".{key}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not place.is_dir():
-                with atomic_folder(place) as new:
-                    make(new)
-                _prune(place.parent)
-        Path(lock.name).unlink(missing_ok=True)
+            try:
+                recover(place)
+                if not place.is_dir():
+                    with atomic_folder(place) as new:
+                        make(new)
+                    _prune(place.parent)
+            finally:
+                Path(lock.name).unlink(missing_ok=True)
     with suppress(OSError):
         os.utime(place)
     return place

@@ -34,8 +34,12 @@ def main() -> int:
         cache.mkdir(parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(dir=cache)
         os.close(handle)
-        shutil.copyfile(target, aside)
-        Path(aside).replace(kept)
+        try:
+            shutil.copyfile(target, aside)
+            Path(aside).replace(kept)
+        except BaseException:
+            Path(aside).unlink()
+            raise
     return code
 
 

@@ -16,11 +16,15 @@ from qfx.errors import ToolError
 
 # The first line that matches the first of these patterns found anywhere in the log is the error to show.
 _ERROR_PATTERNS = (
+    re.compile(r"No space left on device|Disk quota exceeded"),
     re.compile(r"^%(Error|Warning)\b|\bERROR:|\b(fatal )?error(\[[\w-]+\])?:", re.MULTILINE),
     re.compile(r"undefined reference|No such file|[Cc]annot |Traceback|Assertion .* failed|Aborted|terminate called"),
     re.compile(r"\b(error|Error|ERROR)\b"),
 )
 _NOT_ERRORS = re.compile(r"^\s*(make(\[\d+\])?:|%Error: Exiting due to|collect2:|In file included from)")
+
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ def run(
             raise ToolError(f"{tool} must be installed, but {words[0]!r} was not found ({error.strerror})") from None
         except OSError as error:
             raise ToolError(f"{name} must be runnable, but {words[0]!r} gave: {error.strerror}") from None
+        _running.add(process)
         try:
             returncode = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -78,9 +83,17 @@ def run(
         except BaseException:
             _kill_group(process)
             raise
+        finally:
+            _running.discard(process)
     if returncode not in accept:
         raise ToolError(f"{name} failed with {_exit(returncode)}: {first_error(log)}; log: {log}")
     return ToolResult(returncode, log, time.monotonic() - start)
+
+
+def end_all() -> None:
+    """End every program that `run` waits for, in whatever thread."""
+    for process in tuple(_running):
+        _kill_group(process)
 
 
 def first_error(log: Path) -> str:

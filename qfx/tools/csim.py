@@ -68,11 +68,12 @@ def run(project: Path, codes: np.ndarray, logs: Path | None = None, timeout: flo
             f"csim codes must be integers of shape (N, {', '.join(map(str, shape))}), not {codes.dtype} {codes.shape}"
         )
     program = build(project, logs)
-    with tempfile.TemporaryDirectory() as name:
+    place = (logs or project.parent).resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="csim.", dir=place) as name:
         source, result = Path(name) / "input.bin", Path(name) / "output.bin"
         codes.astype(np.int64).tofile(source)
-        log = (logs or project.parent) / "csim.log"
-        run_program([program, source, result], log=log, tool="csim", cwd=project, timeout=timeout)
+        run_program([program, source, result], log=place / "csim.log", tool="csim", cwd=project, timeout=timeout)
         found = np.fromfile(result, dtype=np.int64)
     return {known["input"]["node"]: codes.astype(np.int64), **_split(found, len(codes), known["record"], project)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -85,7 +86,7 @@ def synth(
         parts += [path.name, path.read_bytes()]
 
     def make(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix=f"{top}.yosys.") as work:
+        with tempfile.TemporaryDirectory(dir=folder) as work:
             _synthesise(
                 Path(work), script, (*files, *data), log or _cache.root() / "logs" / f"{top}.yosys.log", timeout
             )
@@ -124,8 +125,9 @@ def synth_together(
         if not (_cache.root() / "yosys_parts" / key).is_dir()
     }
     if missing:
-        with tempfile.TemporaryDirectory(prefix="qfx.yosys.") as work:
-            place = log or _cache.root() / "logs" / "together.yosys.log"
+        place = log or _cache.root() / "logs" / "together.yosys.log"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="yosys.", dir=place.parent) as work:
             made = _synthesise_together(Path(work), missing, library, family, place, timeout)
         for key, result in made.items():
             _cache.folder("yosys_parts", key, lambda folder, text=result: _keep(folder, text))  # type: ignore[misc]
@@ -170,10 +172,7 @@ def _synthesise_together(
         f"synth_xilinx -family {family} -noiopad -flatten -top qfx_together\nwrite_json -selected netlist.json\n",
         encoding="utf-8",
     )
-    run(
-        [sys.executable, "-c", START, "-s", "synth.ys"],
-        log=log, tool="yosys", version=version(), cwd=work, timeout=timeout,
-    )  # fmt: skip
+    _run_yosys(work, log, timeout)
     modules = json.loads((work / "netlist.json").read_text(encoding="utf-8"))["modules"]
     return {key: json.dumps(_result(modules[name])) for key, name in names.items()}
 
@@ -209,11 +208,17 @@ def _synthesise(work: Path, script: str, files: Sequence[Path], log: Path, timeo
     for path in files:
         shutil.copyfile(path, work / path.name)
     (work / "synth.ys").write_text(script, encoding="utf-8")
-    command = [sys.executable, "-c", START, "-s", "synth.ys"]
-    run(command, log=log, tool="yosys", version=version(), cwd=work, timeout=timeout)
+    _run_yosys(work, log, timeout)
     netlist = json.loads((work / "netlist.json").read_text(encoding="utf-8"))
     module = next(m for m in netlist["modules"].values() if int(m.get("attributes", {}).get("top", "0"), 2))
     _keep(work, json.dumps(_result(module)))
+
+
+def _run_yosys(work: Path, log: Path, timeout: float) -> None:
+    """Run the script synth.ys in ``work``, which holds the wheel's temporary files too, so that they go with it."""
+    command = [sys.executable, "-c", START, "-s", "synth.ys"]
+    env = {**os.environ, "TMPDIR": str(work)}
+    run(command, log=log, tool="yosys", version=version(), cwd=work, timeout=timeout, env=env)
 
 
 def _result(module: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import errno
 import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from qfx.design import Design
 from qfx.errors import MismatchError, QfxError, TrainError
 from qfx.steps import engine, hardware
 from qfx.steps.engine import Build, Result, Work
+from qfx.tools._run import run as run_program
 
 MICRO = Path(__file__).with_name("micro")
 QUICK = ("train", "lower", "plan", "rtl")  # hls, sim and synth compile or synthesise; test_flow has them
@@ -262,3 +265,24 @@ def test_an_interrupt_ends_the_processes_of_all_runs(micro: Path, monkeypatch: p
         signal.signal(signal.SIGINT, before)
     assert started and all(process.poll() is not None for process in started)
     assert not list((micro / "build").glob(".train.*"))
+
+
+def test_an_interrupt_of_synth_ends_yosys_and_starts_it_no_more(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Path] = []
+
+    def endless(parts: object, hdl: Path, board: object, log: Path) -> list[dict[str, object]]:
+        begun.append(log)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        run_program(["sleep", "60"], log=log, tool="yosys")
+        return []
+
+    monkeypatch.setattr(hardware, "_synthesise", endless)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # so that some runs wait for the first
+    before, start = signal.signal(signal.SIGINT, signal.default_int_handler), time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Build(Design.load(micro), steps.STEPS).run("synth")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(begun) == 1 and time.monotonic() - start < 20
+    assert not list((micro / "build").glob(".synth.*"))

@@ -67,9 +67,10 @@ def run(
     """
     library = [resources.path("rtl")] if library is None else list(library)
     bench = Path(test_module).resolve()
-    model = _model(top, _sources(top, bench, sources, library), parameters or {}, waves, quick_build)
+    files = _sources(top, bench, sources, library)
     folder = (build_dir or Path(tempfile.mkdtemp(prefix=f"{top}."))).resolve()  # the simulator runs elsewhere
     folder.mkdir(parents=True, exist_ok=True)
+    model = _model(top, files, parameters or {}, waves, quick_build, folder)
     for file in data:
         shutil.copyfile(file, folder / file.name)
     job = _Job(top, bench, model, folder, test_filter, tuple(plusargs), dict(env or {}), waves, timeout)
@@ -106,17 +107,18 @@ def _sources(top: str, bench: Path, sources: Sequence[Path], library: Sequence[P
     raise BenchFailure(f"top module {top} must have a file {top}.sv beside {bench.name} or in {library}, but has none")
 
 
-def _model(top: str, sources: Sequence[Path], parameters: Mapping[str, int | str], waves: bool, quick: bool) -> Path:
-    """Return the folder with the program of the model, built now or before."""
+def _model(
+    top: str, sources: Sequence[Path], parameters: Mapping[str, int | str], waves: bool, quick: bool, logs: Path
+) -> Path:
+    """Return the folder with the program of the model, built now or before; logs of the build go to ``logs``."""
     flags = [*_FLAGS, *verilator.parameter_options(parameters)]
 
     def build(folder: Path) -> None:
-        work = Path(tempfile.mkdtemp(prefix=f"{top}.build."))  # kept, with its logs, where the build fails
-        _Runner(work, {}, timeout=900.0, quick=quick).build(
-            sources=list(sources), hdl_toplevel=top, build_dir=work, build_args=flags, waves=waves
-        )
-        shutil.copy2(work / top, folder / top)
-        shutil.rmtree(work)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            _Runner(logs, {}, timeout=900.0, quick=quick).build(
+                sources=list(sources), hdl_toplevel=top, build_dir=work, build_args=flags, waves=waves
+            )
+            shutil.copy2(Path(work) / top, folder / top)
 
     key = [top, cocotb.__version__, str(cocotb_tools.config.libs_dir), f"waves={waves}", f"quick={quick}", *flags]
     return verilator.cached_model(sources, key, build)
