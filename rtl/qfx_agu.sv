@@ -191,7 +191,7 @@ module qfx_agu #(
   localparam logic signed [EdgeWidth-1:0] FirstEdge = EdgeWidth'(int'(ReachW) + 1 - int'(PadLeft));
 
   logic signed [LeadWidth-1:0] lead_q;
-  logic signed [EdgeWidth-1:0] edge_q; // pixels of the window's last row that must be there; Width or more: all of them
+  logic signed [EdgeWidth-1:0] edge_q; // pixels of the window's last row that must be there; Width or more: all; 0 or less: one
   logic                        there;
   logic [ReleaseWidth-1:0]     first_step_q, last_step_q;
 
