@@ -191,7 +191,7 @@ module qfx_agu #(
   localparam logic signed [EdgeWidth-1:0] FirstEdge = EdgeWidth'(int'(ReachW) + 1 - int'(PadLeft));
 
   logic signed [LeadWidth-1:0] lead_q;
-  logic signed [EdgeWidth-1:0] edge_q; // pixels of the window's last row that must be there; Width or more: all of them
+  logic signed [EdgeWidth-1:0] edge_q; // pixels of the window's last row that must be there; Width or more: all; 0 or less: one
   logic                        there;
   logic [ReleaseWidth-1:0]     first_step_q, last_step_q;
 
@@ -215,7 +215,7 @@ module qfx_agu #(
   end
 
   // A window that lies in the padding alone waits for the frame's first pixel all the same: no result without its frame.
-  assign there  = lead_q > 0 || (lead_q == 0 && ring_pixels_i != '0 && EdgeWidth'({1'b0, ring_pixels_i}) >= edge_q);
+  assign there  = lead_q > 0 || (lead_q == 0 && ring_pixels_i != '0 && EdgeWidth'(signed'({1'b0, ring_pixels_i})) >= edge_q);
   assign step_o = (!first_word_q || credit_i) && (!first_pixel_q || (start_i && there));
   assign take_o = step_o && first_word_q;
 

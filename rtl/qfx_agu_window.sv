@@ -3,9 +3,9 @@
 //
 //   for row, col in the result, group, fold, ky, kx, word (the order of qfx_agu): one step, TapLanes taps of the window
 //
-// A step is announced by step_o with first_o and last_o (of a word of the result); its data_o and in_image_o follow 2 cycles
-// later, as from a memory. Tap lane p holds the tap (ky, kx) with TapLanes = 1: serial; KernelW: kx = p; KernelH*KernelW:
-// ky = p / KernelW, kx = p mod KernelW. in_image_o is low for a tap outside the image: its data is then arbitrary.
+// A step is announced by step_o with first_o and last_o (of a word of the result); its data_o follows 2 cycles later, as
+// from a memory. Tap lane p holds the tap (ky, kx) with TapLanes = 1: serial; KernelW: kx = p; KernelH*KernelW:
+// ky = p / KernelW, kx = p mod KernelW. A tap outside the image is the word Outside.
 //
 // Square = 1 (kernel 3x3, stride 1, TapLanes 1): the taps lie at centre + (ky-1, kx-1)*d, d from the stream dilation, one
 // per output pixel, 0 <= d <= DilationH; DilationH = DilationW is the largest d, PadTop and PadLeft must equal it.
@@ -15,6 +15,7 @@
 // takes exactly OutHeight*OutWidth*Groups*Folds*(serial taps)*Words cycles, or Height*Width*Groups*Words where that is more.
 module qfx_agu_window #(
   parameter int unsigned WordBits  = 8, // bits a word, at least 1
+  parameter logic [WordBits-1:0] Outside = '0, // word of a tap in the padding
   parameter int unsigned Height    = 8, // rows of the image, at least 1
   parameter int unsigned Width     = 8, // columns of the image, at least 1
   parameter int unsigned KernelH   = 3, // rows of the kernel, at least 1
@@ -49,8 +50,7 @@ module qfx_agu_window #(
   output logic                         step_o,
   output logic                         first_o,
   output logic                         last_o,
-  output logic [TapLanes*WordBits-1:0] data_o,
-  output logic [TapLanes-1:0]          in_image_o
+  output logic [TapLanes*WordBits-1:0] data_o
 );
 
   localparam int unsigned ReachH    = (KernelH - 1) * DilationH;
@@ -109,7 +109,8 @@ module qfx_agu_window #(
   logic [DyWidth-1:0]         dy;
   logic [DxWidth-1:0]         dx;
   logic [TapLanes*AddrWidth-1:0] address;
-  logic [TapLanes-1:0]           in_image, in_image_q;
+  logic [TapLanes*WordBits-1:0]  read;
+  logic [TapLanes-1:0]           in_image, in_image_q, in_image_read; // of an address, of what is being read, of what is read
 
   qfx_ring #(
     .Width       (WordBits),
@@ -129,7 +130,7 @@ module qfx_agu_window #(
     .pixels_o (ring_pixels),
     .release_i(release_late),
     .raddr_i  (address),
-    .rdata_o  (data_o)
+    .rdata_o  (read)
   );
 
   qfx_credit #(.Credits(Credits)) u_credit (
@@ -240,6 +241,7 @@ module qfx_agu_window #(
       .addr_o  (address[lane*AddrWidth +: AddrWidth]),
       .in_image_o(in_image[lane])
     );
+    assign data_o[lane*WordBits +: WordBits] = in_image_read[lane] ? read[lane*WordBits +: WordBits] : Outside;
   end
 
   // The step travels with its address; a row is released when its last address has arrived.
@@ -259,8 +261,8 @@ module qfx_agu_window #(
   always_ff @(posedge clk_i) begin
     first_q  <= {first_q[AddressDelay-2:0], first};
     last_q   <= {last_q[AddressDelay-2:0], last};
-    in_image_q <= in_image;
-    in_image_o <= in_image_q;
+    in_image_q    <= in_image;
+    in_image_read <= in_image_q;
   end
 
   assign step_o       = step_q[AddressDelay-1];

@@ -77,33 +77,15 @@ module qfx_conv #(
            Ci / Groups, Co / Groups, CiLanes, CoLanes);
   end
 
-  logic                          step, first, last;
-  logic [TapLanes*WordBits-1:0]  data;
-  logic [TapLanes-1:0]           in_image;
-  logic [Terms*InWidth-1:0]      masked;
-  logic                          dilation_ready_unused;
+  logic                         step, first, last;
+  logic [TapLanes*WordBits-1:0] data;
+  logic                         dilation_ready_unused;
 
   qfx_agu_window #(
-    .WordBits (WordBits),
-    .Height   (Height),
-    .Width    (Width),
-    .KernelH  (KernelH),
-    .KernelW  (KernelW),
-    .StrideH  (StrideH),
-    .StrideW  (StrideW),
-    .DilationH(DilationH),
-    .DilationW(DilationW),
-    .PadTop   (PadTop),
-    .PadBottom(PadBottom),
-    .PadLeft  (PadLeft),
-    .PadRight (PadRight),
-    .Groups   (Groups),
-    .Folds    (CoFolds),
-    .Words    (CiFolds),
-    .TapLanes (TapLanes),
-    .Rows     (Rows),
-    .Credits  (Credits),
-    .RamStyle (RamStyle)
+    .WordBits(WordBits), .Height(Height), .Width(Width), .KernelH(KernelH), .KernelW(KernelW),
+    .StrideH(StrideH), .StrideW(StrideW), .DilationH(DilationH), .DilationW(DilationW),
+    .PadTop(PadTop), .PadBottom(PadBottom), .PadLeft(PadLeft), .PadRight(PadRight),
+    .Groups(Groups), .Folds(CoFolds), .Words(CiFolds), .TapLanes(TapLanes), .Rows(Rows), .Credits(Credits), .RamStyle(RamStyle)
   ) u_window (
     .clk_i,
     .rst_ni,
@@ -117,14 +99,8 @@ module qfx_conv #(
     .step_o          (step),
     .first_o         (first),
     .last_o          (last),
-    .data_o          (data),
-    .in_image_o        (in_image)
+    .data_o          (data)
   );
-
-  // Padding is code 0.
-  for (genvar tap = 0; tap < TapLanes; tap++) begin : gen_mask
-    assign masked[tap*WordBits +: WordBits] = in_image[tap] ? data[tap*WordBits +: WordBits] : '0;
-  end
 
   qfx_mac #(
     .Lanes       (CoLanes),
@@ -149,7 +125,7 @@ module qfx_conv #(
     .step_i (step),
     .first_i(first),
     .last_i (last),
-    .a_i    ({CoLanes{masked}}), // every output channel sees the same taps
+    .a_i    ({CoLanes{data}}), // every output channel sees the same taps
     .out_valid_o,
     .out_data_o
   );

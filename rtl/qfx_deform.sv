@@ -62,32 +62,14 @@ module qfx_deform #(
     $fatal(1, "qfx_deform: Rows must be at least 2*MaxDilation + 2 = %0d, not %0d", 2 * MaxDilation + 2, Rows);
   end
 
-  logic                          step, first, last;
-  logic [WordBits-1:0]           data;
-  logic                          in_image;
+  logic                step, first, last;
+  logic [WordBits-1:0] data;
 
   qfx_agu_window #(
-    .WordBits (WordBits),
-    .Height   (Height),
-    .Width    (Width),
-    .KernelH  (3),
-    .KernelW  (3),
-    .StrideH  (1),
-    .StrideW  (1),
-    .DilationH(MaxDilation),
-    .DilationW(MaxDilation),
-    .PadTop   (MaxDilation),
-    .PadBottom(MaxDilation),
-    .PadLeft  (MaxDilation),
-    .PadRight (MaxDilation),
-    .Groups   (Folds),
-    .Folds    (1),
-    .Words    (1),
-    .TapLanes (1),
-    .Square   (1'b1),
-    .Rows     (Rows),
-    .Credits  (Credits),
-    .RamStyle (RamStyle)
+    .WordBits(WordBits), .Height(Height), .Width(Width), .KernelH(3), .KernelW(3),
+    .StrideH(1), .StrideW(1), .DilationH(MaxDilation), .DilationW(MaxDilation),
+    .PadTop(MaxDilation), .PadBottom(MaxDilation), .PadLeft(MaxDilation), .PadRight(MaxDilation),
+    .Groups(Folds), .Folds(1), .Words(1), .TapLanes(1), .Square(1'b1), .Rows(Rows), .Credits(Credits), .RamStyle(RamStyle)
   ) u_window (
     .clk_i,
     .rst_ni,
@@ -101,8 +83,7 @@ module qfx_deform #(
     .step_o          (step),
     .first_o         (first),
     .last_o          (last),
-    .data_o          (data),
-    .in_image_o        (in_image)
+    .data_o          (data)
   );
 
   qfx_mac #(
@@ -128,7 +109,7 @@ module qfx_deform #(
     .step_i (step),
     .first_i(first),
     .last_i (last),
-    .a_i    (in_image ? data : '0), // padding is code 0
+    .a_i    (data),
     .out_valid_o,
     .out_data_o
   );

@@ -66,33 +66,16 @@ module qfx_depthwise #(
     $fatal(1, "qfx_depthwise: Channels and Lanes must be at least 1, not %0d and %0d", Channels, Lanes);
   end
 
-  logic                          step, first, last;
-  logic [TapLanes*WordBits-1:0]  data;
-  logic [TapLanes-1:0]           in_image;
-  logic [TapLanes*WordBits-1:0]  taps; // of each lane, tap fastest
-  logic                          dilation_ready_unused;
+  logic                         step, first, last;
+  logic [TapLanes*WordBits-1:0] data;
+  logic [TapLanes*WordBits-1:0] taps; // of each lane, tap fastest
+  logic                         dilation_ready_unused;
 
   qfx_agu_window #(
-    .WordBits (WordBits),
-    .Height   (Height),
-    .Width    (Width),
-    .KernelH  (KernelH),
-    .KernelW  (KernelW),
-    .StrideH  (StrideH),
-    .StrideW  (StrideW),
-    .DilationH(DilationH),
-    .DilationW(DilationW),
-    .PadTop   (PadTop),
-    .PadBottom(PadBottom),
-    .PadLeft  (PadLeft),
-    .PadRight (PadRight),
-    .Groups   (Folds),
-    .Folds    (1),
-    .Words    (1),
-    .TapLanes (TapLanes),
-    .Rows     (Rows),
-    .Credits  (Credits),
-    .RamStyle (RamStyle)
+    .WordBits(WordBits), .Height(Height), .Width(Width), .KernelH(KernelH), .KernelW(KernelW),
+    .StrideH(StrideH), .StrideW(StrideW), .DilationH(DilationH), .DilationW(DilationW),
+    .PadTop(PadTop), .PadBottom(PadBottom), .PadLeft(PadLeft), .PadRight(PadRight),
+    .Groups(Folds), .Folds(1), .Words(1), .TapLanes(TapLanes), .Rows(Rows), .Credits(Credits), .RamStyle(RamStyle)
   ) u_window (
     .clk_i,
     .rst_ni,
@@ -106,15 +89,12 @@ module qfx_depthwise #(
     .step_o          (step),
     .first_o         (first),
     .last_o          (last),
-    .data_o          (data),
-    .in_image_o        (in_image)
+    .data_o          (data)
   );
 
-  // Padding is code 0.
   for (genvar lane = 0; lane < Lanes; lane++) begin : gen_lane
-    for (genvar tap = 0; tap < TapLanes; tap++) begin : gen_mask
-      assign taps[(lane*TapLanes+tap)*InWidth +: InWidth] =
-          in_image[tap] ? data[tap*WordBits + lane*InWidth +: InWidth] : '0;
+    for (genvar tap = 0; tap < TapLanes; tap++) begin : gen_tap
+      assign taps[(lane*TapLanes+tap)*InWidth +: InWidth] = data[tap*WordBits + lane*InWidth +: InWidth];
     end
   end
 

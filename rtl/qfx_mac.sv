@@ -170,10 +170,10 @@ module qfx_mac #(
       end
     end
 
-    qfx_mac_tree #(.Terms(Terms), .InWidth(PWidth), .OutWidth(TreeWidth)) u_tree (
+    qfx_tree #(.Terms(Terms), .InWidth(PWidth), .OutWidth(TreeWidth)) u_tree (
       .clk_i,
       .terms_i(product),
-      .sum_o  (sum)
+      .out_o  (sum)
     );
 
     always_ff @(posedge clk_i) begin

@@ -198,13 +198,97 @@ def test_every_rtl_module_has_a_row_with_a_bench_that_exists():
     assert [row for row in rows if row.startswith("qfx_") and row not in modules] == []
 
 
-def test_every_bench_runs_a_module_and_plants_a_fault():
-    for folder in sorted(
-        path for path in (ROOT / "sim" / "tb").iterdir() if path.is_dir() and path.name != "__pycache__"
-    ):
-        code = "\n".join(path.read_text() for path in folder.glob("*.py"))
-        assert re.search(r"^def test_", code, re.M), f"{name(folder)} must have a pytest function"
-        assert "@cocotb.test" in code or "qfx_sim" in code, f"{name(folder)} must have a cocotb test"
+def called(node: ast.Call) -> str:
+    """The name of the function that is called, without the object or module before it."""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def calls(tree: ast.AST) -> list[ast.Call]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def plants_a_fault(node: ast.AST) -> bool:
+    """Whether a statement is a run that must fail with a message: with pytest.raises(BenchFailure, match=...)."""
+    if not isinstance(node, ast.With):
+        return False
+    guards = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+    expected = [guard for guard in guards if called(guard) == "raises" and guard.args and guard.keywords]
+    named = any(ast.unparse(guard.args[0]).endswith("BenchFailure") for guard in expected)
+    return named and any(called(call) in ("run", "simulate") for call in calls(node))
+
+
+def stall_kinds(tree: ast.AST) -> set[bool]:
+    """Whether a bench runs with stalls (True), without (False), or both."""
+    kinds = set()
+    for call in calls(tree):
+        given = [k.value for k in call.keywords if k.arg in ("stall", "stalls") and isinstance(k.value, ast.Constant)]
+        kinds |= {bool(value.value) for value in given}
+        if called(call) in ("patterns", "goes"):  # one of each kind
+            kinds |= {True, False}
+        if called(call) == "simulate" and not given:
+            kinds.add(False)
+    return kinds
+
+
+def bench_flaws(code: str, stalls: bool) -> list[str]:
+    """What the bench ``code`` does not have; it needs runs with and without ``stalls`` where its part can wait."""
+    tree = ast.parse(code)
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    tests = [ast.unparse(decorator) for f in functions for decorator in f.decorator_list]
+    names = {called(call) for call in calls(tree)}
+    flaws = {
+        "a pytest function": not any(f.name.startswith("test_") for f in functions),
+        "a cocotb test": "simulate" not in names and not any(test.startswith("cocotb.test") for test in tests),
+        "a planted fault": not any(plants_a_fault(node) for node in ast.walk(tree)),
+        "runs with stalls": stalls and True not in stall_kinds(tree),
+        "runs without stalls": stalls and False not in stall_kinds(tree),
+    }
+    return [flaw for flaw, found in flaws.items() if found]
+
+
+def can_wait(module: str) -> bool:
+    """Whether an RTL module has a port that says when it takes or gives a word."""
+    return bool(re.search(r"\b(\w*valid|\w*ready|step|take)_[io]\b", text(f"rtl/{module}.sv")))
+
+
+def test_every_bench_runs_with_and_without_stalls_and_plants_a_fault():
+    modules = {row[0]: row[-1] for row in table("rtl/README.md").values() if row[-1].startswith("sim/tb/")}
+    found = {}
+    for path in sorted((ROOT / "sim" / "tb").glob("*/test_*.py")):
+        parts = [module for module, bench in modules.items() if bench == name(path.parent)]
+        found[name(path)] = bench_flaws(path.read_text(), not parts or any(can_wait(part) for part in parts))
+    assert len(found) > 20
+    assert {path: flaws for path, flaws in found.items() if flaws} == {}
+
+
+GOOD_BENCH = """
+@cocotb.test()
+async def words_leave(dut):
+    await words(dut, stall=0.0)
+    await words(dut, stall=0.4)
+def test_words_leave():
+    run("part", __file__)
+def test_planted_fault_is_seen():
+    with pytest.raises(BenchFailure, match="words_leave"):
+        run("part", __file__, sources=[plant("part", "a", "b")])
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "flaw"),
+    [
+        ("def test_", "def check_", "a pytest function"),
+        ("@cocotb.test()", "", "a cocotb test"),
+        ("pytest.raises(BenchFailure", "pytest.raises(ValueError", "a planted fault"),
+        (', match="words_leave"', "", "a planted fault"),
+        ('run("part", __file__, sources=[plant("part", "a", "b")])', "pass", "a planted fault"),
+        ("stall=0.4", "stall=0.0", "runs with stalls"),
+        ("stall=0.0", "stall=0.4", "runs without stalls"),
+    ],
+)
+def test_a_planted_flaw_of_a_bench_is_found(old, new, flaw):
+    assert bench_flaws(GOOD_BENCH, stalls=True) == []
+    assert bench_flaws(GOOD_BENCH.replace(old, new), stalls=True) == [flaw]
 
 
 PARAMETER = r"(?:[A-Z]\w*|\d[\w']*)"

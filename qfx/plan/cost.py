@@ -39,7 +39,7 @@ def estimate(part: Part) -> Resources:
     match part.module:
         case "qfx_conv" | "qfx_depthwise" | "qfx_deform":
             return _mac(part)
-        case "qfx_maxpool" | "qfx_sumpool":
+        case "qfx_pool":
             return _pool(part)
         case "qfx_affine":
             return _affine(part)
@@ -88,7 +88,7 @@ def _products(part: Part, lanes: int, terms: int, kind: str, depth: int, bias_de
 
 
 def _pool(part: Part) -> Resources:
-    lanes, taps, out = _get(part, "Lanes"), _get(part, "TapLanes"), _get(part, "OutWidth", _get(part, "InWidth"))
+    lanes, taps, out = _get(part, "Lanes"), _get(part, "TapLanes"), _get(part, "OutWidth")
     return _window(part, lanes) + Resources(lut=lanes * taps * 2 * out, ff=lanes * (taps + 1) * out)
 
 

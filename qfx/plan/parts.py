@@ -17,7 +17,7 @@ from qfx.plan.data import NodePlan
 from qfx.plan.timing import Join, Pipe, Timing, Window, Wire
 
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
-POOL_LATENCY = 10  # likewise for qfx_maxpool and qfx_sumpool
+POOL_LATENCY = 10  # likewise for qfx_pool
 AFFINE_LATENCY, CLAMP_LATENCY, ADD_LATENCY = 6, 2, 1
 REQUANT_LATENCY = {False: 3, True: 8}  # one shift for all channels; a shift for each
 
@@ -152,12 +152,10 @@ def _pool(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
         latency=POOL_LATENCY + _log2(taps(plan)),
     )  # fmt: skip
     kernel = _kernel(op.kernel, op.stride, op.padding, (1, 1))
-    parameters = _activation(graph, node) | _image(size) | {k: v for k, v in kernel.items() if "Dilation" not in k}
+    parameters = {"Reduction": "sum" if isinstance(op, SumPool) else "max", "OutWidth": node.type.fixed.width}
+    parameters |= _activation(graph, node) | _image(size) | {k: v for k, v in kernel.items() if "Dilation" not in k}
     parameters |= {"Channels": channels, "Lanes": lanes, "TapLanes": taps(plan), "Rows": window.rows, "Credits": 1}
-    if isinstance(op, SumPool):
-        parameters["OutWidth"] = node.type.fixed.width
-    module = "qfx_sumpool" if isinstance(op, SumPool) else "qfx_maxpool"
-    return [Block(module, parameters, window, lanes * node.type.fixed.width)]
+    return [Block("qfx_pool", parameters, window, lanes * node.type.fixed.width)]
 
 
 def _affine(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:

@@ -24,16 +24,18 @@ class Case:
 
     name: str
     parameters: Mapping[str, int | str]
-    inputs: Mapping[str, int]  # stream -> bits a word
-    out_bits: int
+    inputs: Mapping[str, int] = field(default_factory=dict)  # stream -> bits a word
+    out_bits: int = 0
     credits: int = 0  # depth of the FIFO behind the part; 0: a pipe part, its inputs have no ready either
+    ports: Mapping[str, int] = field(default_factory=dict)  # instead of streams: port, ending in _i or _o -> bits
+    reset: bool = True  # the part has a reset
     files: Mapping[str, str] = field(default_factory=dict)  # file name -> text
 
 
 def write_top(name: str, module: str, cases: Sequence[Case], folder: Path) -> tuple[Path, list[Path]]:
     """Write the top with one instance a case, and the ROM files; return the top's path and theirs."""
     folder.mkdir(parents=True, exist_ok=True)
-    ports = ["input logic clk_i", "input logic rst_ni"]
+    ports = ["input logic clk_i", *(["input logic rst_ni"] if any(case.reset for case in cases) else [])]
     body: list[str] = []
     for case in cases:
         case_ports, case_body = _instance(module, case)
@@ -58,7 +60,10 @@ def parameters(dut: Any, case: Case) -> dict[str, int]:
 
 def _instance(module: str, case: Case) -> tuple[list[str], list[str]]:
     """Ports and text of one case."""
-    signals, wires = [], ["    .clk_i", "    .rst_ni"]
+    signals, wires = [], ["    .clk_i", *(["    .rst_ni"] if case.reset else [])]
+    for name, bits in case.ports.items():
+        signals.append(f"{'input' if name.endswith('_i') else 'output'} logic [{bits - 1}:0] {case.name}_{name}")
+        wires.append(f"    .{name}({case.name}_{name})")
     for name, bits in case.inputs.items():
         signals += [
             f"input logic {case.name}_{name}_valid_i",
@@ -71,11 +76,13 @@ def _instance(module: str, case: Case) -> tuple[list[str], list[str]]:
         if case.credits:
             signals.append(f"output logic {case.name}_{name}_ready_o")
             wires.append(f"    .{name}_ready_o({case.name}_{name}_ready_o)")
-    signals += [f"output logic {case.name}_out_valid_o", f"output logic [{case.out_bits - 1}:0] {case.name}_out_data_o"]
     values = {**case.parameters, **({"Credits": case.credits} if case.credits else {})}
     constants = [f"  localparam {_declaration(case.name, key, value)};" for key, value in values.items()]
     texts = [f"    .{key}({case.name}_{key})" for key in values]
     head = "\n".join(constants) + f"\n  {module} #(\n" + ",\n".join(texts) + f"\n  ) u_{case.name} (\n"
+    if case.ports:
+        return signals, [head + ",\n".join(wires) + "\n  );"]
+    signals += [f"output logic {case.name}_out_valid_o", f"output logic [{case.out_bits - 1}:0] {case.name}_out_data_o"]
     if not case.credits:
         wires += [f"    .out_valid_o({case.name}_out_valid_o)", f"    .out_data_o({case.name}_out_data_o)"]
         return signals, [head + ",\n".join(wires) + "\n  );"]
