@@ -158,19 +158,41 @@ class Quantizer(nn.Module):
         self.calibrated = True
 
     @torch.no_grad()
-    def initialise(self) -> None:
-        """Choose the initial format from what the observer has seen: least squared error at this width."""
+    def initialise(self, least_error: bool = True, part: float = 1.0) -> None:
+        """Choose what the spec leaves open of the format from what the observer has seen, and check that it holds it.
+
+        Args:
+            least_error: the binary point of the least squared error, instead of the finest that clips nothing.
+            part: of the values, that are not to be clipped, where ``least_error`` is False.
+        """
         observer, self.observer = self.observer, None
         if observer is None or observer.empty:
+            if not self.learned and self.spec.signed is not None:
+                return
             raise TrainError(f"quantizer '{self.path}' must see data in calibration, but no batch reached it")
         signed = self.spec.signed if self.spec.signed is not None else observer.low < 0
         self.signed = signed
         largest = self.levels[-1].item() if self.levels is not None else code_range(self.width, signed, Overflow.SAT)[1]
         samples = observer.samples().to(self.frac.device)
-        best = observer.frac_for(largest or 1).to(self.frac.device)
-        if self.learned and not self.constant:
+        best = observer.frac_for(largest or 1, part).to(self.frac.device)
+        if self.learned and not self.constant and least_error:
             best = self._least_error(samples, best)
         self.start_at(best, signed)
+        self._require_room(samples)
+
+    def _require_room(self, samples: Tensor) -> None:
+        """Refuse a format that clips every value that is not zero."""
+        if self.learned or self.width == 0 or not samples.any():
+            return
+        low, high = code_range(self.width, self.signed, self.spec.overflow)
+        codes = torch.ldexp(samples, self.frac_now[:, None] if self.spec.per_channel else self.frac_now)
+        if ((codes > high + 0.5) | (codes < low - 0.5) | (samples == 0)).all():
+            top, least = high * 2.0 ** -self.frac_now.min().item(), samples[samples != 0].abs().min().item()
+            raise TrainError(
+                f"quantizer '{self.path}' must hold the values that reach it, but all of them saturate: "
+                f"{self.format()} ends at {top:g}, and the smallest of them is {least:g}; give it a lower frac or a "
+                "larger width in the recipe, or leave frac out"
+            )
 
     def _least_error(self, samples: Tensor, widest: Tensor) -> Tensor:
         """The frac, from the one that clips nothing to 4 bits finer, with the least squared error; ties: the widest."""
