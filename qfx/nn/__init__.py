@@ -25,6 +25,7 @@ from qfx.nn.elementwise import ReLU as ReLU
 from qfx.nn.exact import exact as exact
 from qfx.nn.exact import exact_values as exact_values
 from qfx.nn.functional import cast as cast
+from qfx.nn.learned_width import constant_bits as constant_bits
 from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer
 from qfx.nn.quantizer import Spec as Spec

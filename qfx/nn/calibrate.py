@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,8 @@ def floating(model: nn.Module) -> Iterator[None]:
     """Let a model compute in float: its quantizers only look on."""
     found = quantizers(model).values()
     for quantizer in found:
-        quantizer.observer = Observer(quantizer.axis if quantizer.spec.per_channel else None, quantizer.constant)
+        axis = quantizer.axis if quantizer.spec.per_channel else None
+        quantizer.observer = Observer(axis, quantizer.constant, quantizer.path)
     try:
         yield
     finally:
@@ -36,8 +38,13 @@ def floating(model: nn.Module) -> Iterator[None]:
             quantizer.observer = None
 
 
-def calibrate(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]) -> nn.Module:
-    """Choose every quantizer's initial format from float values: the least squared error at its width.
+def calibrate(
+    model: nn.Module,
+    batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
+    method: Literal["error", "max", "percentile"] = "error",
+    percentile: float = 99.9,
+) -> nn.Module:
+    """Choose every quantizer's initial format from float values.
 
     The model runs in its present mode, so that in training mode BatchNorm uses batch statistics; the running ones are
     left as they were. Formats that the recipe fixes stay; a sign that it leaves open becomes unsigned where no negative
@@ -45,17 +52,24 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...] | 
 
     Args:
         batches: inputs, or tuples whose first element is the input.
+        method: the finest binary point that clips nothing (``max``), or nothing of ``percentile`` percent of the
+            values; or the one with the least squared error (``error``), at most four bits finer than ``max``.
 
     Returns:
         the model itself.
 
     Raises:
-        TrainError: there is no batch, a value is not finite, or a quantizer saw nothing.
+        TrainError: there is no batch, a value is not finite, a quantizer saw nothing, or a format that the recipe fixes
+            cannot hold any of the values that it saw.
     """
+    if method not in ("error", "max", "percentile") or not 0 < percentile <= 100:
+        raise TrainError(
+            "calibration must use the method error, max or percentile (above 0, at most 100), not "
+            f"{method}, {percentile}"
+        )
+    part = percentile / 100 if method == "percentile" else 1.0
     name_quantizers(model)
-    pending = [
-        quantizer for quantizer in quantizers(model).values() if quantizer.learned or quantizer.spec.signed is None
-    ]
+    pending = list(quantizers(model).values())
     with floating(model), torch.no_grad(), _kept_statistics(model):
         count = 0
         for batch in batches:
@@ -64,7 +78,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...] | 
         if not count:
             raise TrainError("calibration must have at least one batch, but there was none")
         for quantizer in pending:
-            quantizer.initialise()
+            quantizer.initialise(least_error=method == "error", part=part)
     return model
 
 

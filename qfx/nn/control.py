@@ -8,22 +8,24 @@ from torch import nn
 
 from qfx.nn.affine import BatchNorm2d
 from qfx.nn.calibrate import quantizers
+from qfx.nn.learned_width import round_width
 
 
 def param_groups(
     model: nn.Module, lr: float, weight_decay: float = 0.0, frac_lr: float | None = None
 ) -> list[dict[str, Any]]:
-    """Return an optimizer's parameter groups: weights and other parameters, then binary points.
+    """Return an optimizer's parameter groups: weights and other parameters, then binary points and widths.
 
-    Binary points have no weight decay and a learning rate of their own: ``frac_lr``, by default 10 times ``lr`` and at
-    most 0.02 (bits a step, under Adam).
+    Binary points and widths have no weight decay and a learning rate of their own: ``frac_lr``, by default 10 times
+    ``lr`` and at most 0.02 (bits a step, under Adam).
     """
-    fracs = [quantizer.frac for quantizer in quantizers(model).values() if quantizer.frac.requires_grad]
-    known = {id(frac) for frac in fracs} | {id(quantizer.frac) for quantizer in quantizers(model).values()}
+    formats = [parameter for quantizer in quantizers(model).values() for parameter in quantizer.parameters()]
+    known = {id(parameter) for parameter in formats}
     others = [parameter for parameter in model.parameters() if id(parameter) not in known and parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": others, "lr": lr, "weight_decay": weight_decay}]
-    if fracs:
-        groups.append({"params": fracs, "lr": min(10 * lr, 0.02) if frac_lr is None else frac_lr, "weight_decay": 0.0})
+    if learned := [parameter for parameter in formats if parameter.requires_grad]:
+        rate = min(10 * lr, 0.02) if frac_lr is None else frac_lr
+        groups.append({"params": learned, "lr": rate, "weight_decay": 0.0})
     return groups
 
 
@@ -36,13 +38,15 @@ def freeze_bn(model: nn.Module, frozen: bool = True) -> None:
 
 @torch.no_grad()
 def freeze_formats(model: nn.Module, frozen: bool = True) -> None:
-    """Stop learning binary points: they stay at the integers they stand for now."""
+    """Stop learning binary points and widths: they stay at the integers they stand for now."""
     for quantizer in quantizers(model).values():
-        if quantizer.learned:
+        learned = [(quantizer.frac, quantizer.frac_now)] if quantizer.learned else []
+        learned += [(quantizer.bits, round_width(quantizer.bits))] if quantizer.bits is not None else []
+        for parameter, now in learned:
             if frozen:
-                quantizer.frac.copy_(quantizer.frac_now)
-                quantizer.frac.grad = None
-            quantizer.frac.requires_grad_(not frozen)
+                parameter.copy_(now)
+                parameter.grad = None
+            parameter.requires_grad_(not frozen)
 
 
 @dataclass(frozen=True, slots=True)

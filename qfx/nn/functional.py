@@ -72,6 +72,20 @@ def overflow_real(codes: Tensor, width: int, signed: bool, overflow: Overflow) -
             return torch.where(low_bits > high, low_bits - span, low_bits)
 
 
+def channel_shape(x: Tensor, frac: Tensor, axis: int) -> list[int]:
+    """The shape in which a format's numbers, one or one per entry of ``axis``, meet the tensor ``x``."""
+    shape = [1] * x.dim()
+    if frac.dim():
+        shape[axis] = -1
+    return shape
+
+
+def sum_to(values: Tensor, shape: torch.Size, axis: int) -> Tensor:
+    """Sum over all axes, or, where ``shape`` has an axis, over all but ``axis``."""
+    others = [other for other in range(values.dim()) if not shape or other != axis % values.dim()]
+    return values.sum(others) if others else values
+
+
 class _Cast(torch.autograd.Function):
     """``y = overflow(round(x * 2**frac)) * 2**-frac``.
 
@@ -82,10 +96,7 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, frac, axis, width, signed, rounding, overflow, edges, levels, gain):  # type: ignore[no-untyped-def]
-        shape = [1] * x.dim()
-        if frac.dim():
-            shape[axis] = -1
-        scale = power_of_two(round_frac(frac).reshape(shape), x.dtype)
+        scale = power_of_two(round_frac(frac).reshape(channel_shape(x, frac, axis)), x.dtype)
         scaled = x * scale
         if levels is None:
             rounded = round_real(scaled, rounding)
@@ -106,8 +117,7 @@ class _Cast(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         inside, slope = ctx.saved_tensors
-        others = [axis for axis in range(grad.dim()) if not ctx.frac_shape or axis != ctx.axis % grad.dim()]
-        to_frac = (grad * slope).sum(others) if others else grad * slope
+        to_frac = sum_to(grad * slope, ctx.frac_shape, ctx.axis)
         gain = ctx.gain
         if gain is None:
             gain = (grad.numel() / max(ctx.frac_shape.numel(), 1) * ctx.largest) ** -0.5

@@ -15,10 +15,11 @@ class Observer:
         axis: the channel axis if the quantizer is per channel, else None.
         constant: the values are constants that training will move: a channel's range is taken 1.25 times as large,
             and at least an eighth of the largest channel's.
+        path: of the quantizer, for messages.
     """
 
-    def __init__(self, axis: int | None, constant: bool = False) -> None:
-        self.per_channel, self.constant = axis is not None, constant
+    def __init__(self, axis: int | None, constant: bool = False, path: str = "") -> None:
+        self.per_channel, self.constant, self.path = axis is not None, constant, path
         self._axis = axis
         self.low = 0.0
         self._parts: list[Tensor] = []
@@ -32,7 +33,10 @@ class Observer:
     def add(self, x: Tensor) -> None:
         """Record one tensor."""
         if not torch.isfinite(x).all():
-            raise TrainError("the values seen in calibration must be finite, but NaN or infinity is among them")
+            raise TrainError(
+                f"the values that reach quantizer '{self.path}' must be finite, but NaN or infinity is among them: "
+                "look at the data, at the weights of this layer and at those before it"
+            )
         rows = x.float().movedim(self._axis, 0).flatten(1) if self.per_channel and x.dim() > 1 else x.float()
         rows = rows.reshape(len(rows), -1) if self.per_channel else rows.reshape(1, -1)
         peak = rows.abs().amax(1)
@@ -45,13 +49,21 @@ class Observer:
         rows = torch.cat(self._parts, 1)
         return rows if self.per_channel else rows[0]
 
-    def frac_for(self, largest: float) -> Tensor:
+    def frac_for(self, largest: float, part: float = 1.0) -> Tensor:
         """The finest frac with which the code ``largest`` still covers the range seen, per channel or one.
 
-        A channel that was all zero takes the frac of the largest one.
+        With a ``part`` below 1 it covers that part of the values seen. A channel that was all zero takes the frac of
+        the largest one.
         """
         assert self._peak is not None
-        peak = torch.maximum(self._peak * 1.25, self._peak.max() / 8) if self.constant else self._peak
+        if part < 1:
+            rows = self.samples().abs().reshape(len(self._peak), -1)
+            order = min(int(part * rows.shape[1]), rows.shape[1] - 1)
+            return self._frac(rows.sort(1).values[:, order], largest)
+        return self._frac(self._peak, largest)
+
+    def _frac(self, seen: Tensor, largest: float) -> Tensor:
+        peak = torch.maximum(seen * 1.25, seen.max() / 8) if self.constant else seen
         peak = torch.where(peak > 0, peak, peak.max().clamp_min(2.0**-20))
         frac = torch.floor(torch.log2(largest / peak.double())).float()
         return frac if self.per_channel else frac[0]

@@ -10,6 +10,7 @@ from qfx.errors import TrainError
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.fixed.khot import magnitudes
 from qfx.nn.functional import FRAC_RANGE, cast, code_range, round_frac
+from qfx.nn.learned_width import WIDEST_LEARNED, cast_learned_width, round_width, width_in_use
 from qfx.nn.observe import Observer
 
 WIDEST = 32
@@ -34,12 +35,17 @@ class Spec:
     overflow: Overflow = Overflow.SAT
     per_channel: bool = False
     digits: Digits | None = None
+    learn_width: bool = False  # from ``width``, within 0..WIDEST_LEARNED
 
     def __post_init__(self) -> None:
         if not 0 <= self.width <= WIDEST:
             raise TrainError(f"the width of a quantizer must lie in 0..{WIDEST}, not {self.width}")
         if self.frac is not None and not FRAC_RANGE[0] <= self.frac <= FRAC_RANGE[1]:
             raise TrainError(f"the frac of a quantizer must lie in {FRAC_RANGE[0]}..{FRAC_RANGE[1]}, not {self.frac}")
+        if self.learn_width and (self.digits or self.overflow not in (Overflow.SAT, Overflow.SAT_SYM)):
+            raise TrainError("a learned width must have overflow SAT or SAT_SYM and no digits: its bound must move")
+        if self.learn_width and self.width > WIDEST_LEARNED:
+            raise TrainError(f"a learned width must start at {WIDEST_LEARNED} bits or less, not {self.width}")
         if self.digits and self.signed is False:
             raise TrainError("a K-hot word must be signed: its digits are those of a sign-magnitude number")
 
@@ -71,6 +77,7 @@ class Quantizer(nn.Module):
         start = torch.full(shape, float(spec.frac or 0))
         self.frac = nn.Parameter(start.clone(), requires_grad=spec.frac is None)
         self.register_buffer("initial", start)  # frac as calibrated, for the log of moves
+        self.bits = nn.Parameter(torch.full(shape, float(spec.width))) if spec.learn_width else None
         self.signed = spec.signed is not False
         self.calibrated = spec.frac is not None and spec.signed is not None
         self.observer: Observer | None = None
@@ -91,8 +98,13 @@ class Quantizer(nn.Module):
 
     @property
     def width(self) -> int:
-        """Bits of a code, sign included."""
-        return self.spec.width
+        """Bits of a code, sign included; of the widest channel where widths are learned per channel."""
+        return self.spec.width if self.bits is None else int(round_width(self.bits).max())
+
+    @property
+    def bits_in_use(self) -> Tensor:
+        """The width or widths as a float tensor, differentiable where they are learned."""
+        return torch.tensor(float(self.spec.width)) if self.bits is None else width_in_use(self.bits)
 
     @property
     def frac_now(self) -> Tensor:
@@ -108,9 +120,11 @@ class Quantizer(nn.Module):
                 f"quantizer '{self.path or type(self).__name__}' must be calibrated before it runs: "
                 "call qfx.calibrate(model, batches) once after qfx.convert"
             )
-        if self.spec.width == 0:
+        if self.spec.width == 0 and self.bits is None:
             return x * 0.0
         spec, mode = self.spec, self.spec.overflow
+        if self.bits is not None:
+            return cast_learned_width(x, self.frac, self.bits, self.signed, spec.rounding, mode, self.axis)
         return cast(
             x, self.frac, spec.width, self.signed, spec.rounding, mode, axis=self.axis, khot=self._khot, gain=None
         )
@@ -122,7 +136,7 @@ class Quantizer(nn.Module):
     def format(self) -> Fixed:
         """Return the format in use; its channels, if any, are those of ``axis``."""
         fracs = [int(frac) for frac in self.frac_now.reshape(-1).tolist()]
-        return Fixed(self.spec.width, tuple(fracs) if self.spec.per_channel else fracs[0], self.signed)
+        return Fixed(self.width, tuple(fracs) if self.spec.per_channel else fracs[0], self.signed)
 
     def codes(self, values: Tensor) -> np.ndarray:
         """Return the int64 codes of ``values``, computed in float64, axes as given."""
@@ -144,19 +158,41 @@ class Quantizer(nn.Module):
         self.calibrated = True
 
     @torch.no_grad()
-    def initialise(self) -> None:
-        """Choose the initial format from what the observer has seen: least squared error at this width."""
+    def initialise(self, least_error: bool = True, part: float = 1.0) -> None:
+        """Choose what the spec leaves open of the format from what the observer has seen, and check that it holds it.
+
+        Args:
+            least_error: the binary point of the least squared error, instead of the finest that clips nothing.
+            part: of the values, that are not to be clipped, where ``least_error`` is False.
+        """
         observer, self.observer = self.observer, None
         if observer is None or observer.empty:
+            if not self.learned and self.spec.signed is not None:
+                return
             raise TrainError(f"quantizer '{self.path}' must see data in calibration, but no batch reached it")
         signed = self.spec.signed if self.spec.signed is not None else observer.low < 0
         self.signed = signed
         largest = self.levels[-1].item() if self.levels is not None else code_range(self.width, signed, Overflow.SAT)[1]
         samples = observer.samples().to(self.frac.device)
-        best = observer.frac_for(largest or 1).to(self.frac.device)
-        if self.learned and not self.constant:
+        best = observer.frac_for(largest or 1, part).to(self.frac.device)
+        if self.learned and not self.constant and least_error:
             best = self._least_error(samples, best)
         self.start_at(best, signed)
+        self._require_room(samples)
+
+    def _require_room(self, samples: Tensor) -> None:
+        """Refuse a format that clips every value that is not zero."""
+        if self.learned or self.width == 0 or not samples.any():
+            return
+        low, high = code_range(self.width, self.signed, self.spec.overflow)
+        codes = torch.ldexp(samples, self.frac_now[:, None] if self.spec.per_channel else self.frac_now)
+        if ((codes > high + 0.5) | (codes < low - 0.5) | (samples == 0)).all():
+            top, least = high * 2.0 ** -self.frac_now.min().item(), samples[samples != 0].abs().min().item()
+            raise TrainError(
+                f"quantizer '{self.path}' must hold the values that reach it, but all of them saturate: "
+                f"{self.format()} ends at {top:g}, and the smallest of them is {least:g}; give it a lower frac or a "
+                "larger width in the recipe, or leave frac out"
+            )
 
     def _least_error(self, samples: Tensor, widest: Tensor) -> Tensor:
         """The frac, from the one that clips nothing to 4 bits finer, with the least squared error; ties: the widest."""
@@ -183,6 +219,7 @@ class Quantizer(nn.Module):
         spec = self.spec
         digits = f", {spec.digits.k}-hot{' signed' if spec.digits.signed else ''}" if spec.digits else ""
         name = str(self.format()) if self.calibrated else f"{spec.width} bits, not calibrated"
+        digits += ", learned width" if spec.learn_width else ""
         return f"{name}, {spec.rounding}, {spec.overflow}{digits}"
 
 

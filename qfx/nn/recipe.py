@@ -30,9 +30,10 @@ class Recipe:
     Args:
         source: ``{"default": {point: spec}, "layers": {pattern: {point: spec}}}``, a YAML file of that, or None. A spec
             is a width, a format such as ``u5.0``, or a mapping of ``width``, ``frac`` (``learn`` or an integer),
-            ``signed``, ``granularity`` (``tensor`` or ``channel``), ``rounding``, ``overflow`` and ``digits``
-            (``{k, signed}``); what a mapping leaves out is the point's default. Beside the points, ``fold: true``
-            folds a BatchNorm into the convolution before it.
+            ``signed``, ``granularity`` (``tensor`` or ``channel``), ``rounding``, ``overflow``, ``digits``
+            (``{k, signed}``) and ``learn_width`` (true: the width is where training starts from); what a mapping
+            leaves out is the point's default. Beside the points, ``fold: true`` folds a BatchNorm into the convolution
+            before it.
 
     Raises:
         TrainError: an unknown key or an impossible value, with the key's path.
@@ -131,8 +132,7 @@ def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
             case "digits":
                 fields["digits"] = _digits(value, point, place)
             case "learn_width":
-                if _boolean(value, place):
-                    raise TrainError(f"recipe key '{place}' must be false: widths cannot be learned yet, state a width")
+                fields["learn_width"] = _boolean(value, place)
     if isinstance(fields.get("frac"), int) and point in _VECTORS:
         fields.setdefault("per_channel", False)
     return fields

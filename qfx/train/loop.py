@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from qfx.errors import TrainError
 from qfx.nn import freeze_bn, freeze_formats, param_groups
 from qfx.train.data import Data
+from qfx.train.watchdog import first_diverged
 
 Augment = Callable[[Tensor], Tensor]
 
@@ -40,7 +41,7 @@ def fit(
     Everything random depends on the seed alone. Fixed-point layers learn their binary points at their own rate.
 
     Raises:
-        TrainError: the loss is no longer finite.
+        TrainError: the loss is no longer finite; the layer where that began is named.
     """
     torch.manual_seed(settings.seed)  # augmentation, dropout
     order = torch.Generator().manual_seed(settings.seed)
@@ -71,9 +72,10 @@ def fit(
 
 
 def _loss(model: nn.Module, x: Tensor, y: Tensor, smoothing: float, augment: Augment | None) -> Tensor:
-    loss = F.cross_entropy(model(augment(x) if augment else x), y, label_smoothing=smoothing)
+    x = augment(x) if augment else x
+    loss = F.cross_entropy(model(x), y, label_smoothing=smoothing)
     if not torch.isfinite(loss):
-        raise TrainError(f"the loss must stay finite, but is {loss.item()}: lower the learning rate")
+        raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(model, x)}")
     return loss
 
 

@@ -126,7 +126,12 @@ def test_the_recipes_last_match_wins() -> None:
             r"must stand at one of weight, constant, not at activation",
         ),
         ({"default": {"weight": {"digits": {"k": 0}}}}, r"'default.weight.digits.k' must be at least 1, not 0"),
-        ({"default": {"weight": {"learn_width": True}}}, r"must be false: widths cannot be learned yet"),
+        (
+            {"default": {"weight": {"learn_width": True, "overflow": "WRAP"}}},
+            r"a learned width must have overflow SAT or SAT_SYM and no digits.*, in recipe key 'default.weight'",
+        ),
+        ({"default": {"weight": {"learn_width": True, "width": 17}}}, r"must start at 16 bits or less, not 17"),
+        ({"default": {"weight": {"learn_width": 1}}}, r"'default.weight.learn_width' must be true or false, not 1"),
         ({"default": {"weight": {"rounding": "UP"}}}, r"must be one of TRN, TRN_ZERO, RND, .*, not 'UP'"),
         ({"layers": ["stem"]}, r"recipe key 'layers' must be a mapping"),
     ],

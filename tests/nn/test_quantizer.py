@@ -181,3 +181,48 @@ def test_impossible_specs_are_refused() -> None:
         Spec(8, frac=22)
     with pytest.raises(TrainError, match="a K-hot word must be signed"):
         Spec(8, signed=False, digits=Digits(2))
+
+
+def test_nan_in_calibration_names_the_quantizer_and_where_to_look() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 1))
+    with torch.no_grad():
+        model[0].weight[0] = float("nan")
+    with pytest.raises(TrainError, match=r"reach quantizer '0.weight_quant' must be finite.*weights of this layer"):
+        convert(model, {"default": {"input": "u8.0"}}, torch.zeros(1, 1, 4, 4))
+
+
+def test_nan_in_the_data_names_the_quantizer_that_it_reaches_first() -> None:
+    model = convert(nn.Sequential(nn.Conv2d(1, 2, 3)), {}, torch.zeros(1, 1, 4, 4))
+    with pytest.raises(TrainError, match=r"reach quantizer 'input' must be finite.*look at the data"):
+        calibrate(model, [torch.full((1, 1, 4, 4), float("nan"))])
+
+
+@pytest.mark.parametrize("value", [40.0, -300.0])
+def test_a_fixed_format_that_clips_everything_is_refused_with_its_layer(value: float) -> None:
+    model = convert(nn.Sequential(nn.Conv2d(1, 1, 1)), {"default": {"input": "s4.2"}}, torch.zeros(1, 1, 2, 2))
+    with pytest.raises(
+        TrainError,
+        match=rf"'input' must hold the values that reach it, but all of them saturate: s4.2 ends at 1.75, and the "
+        rf"smallest of them is {abs(value):g}; give it a lower frac",
+    ):
+        calibrate(model, [torch.full((1, 1, 2, 2), value)])
+
+
+def test_methods_of_calibration_differ_as_they_should(rng) -> None:
+    values = torch.tensor(rng.normal(0, 1, (1, 4000))).float()
+    values[0, 0] = 100.0
+    fracs = {}
+    for method in ("max", "percentile", "error"):
+        model = nn.Sequential(Quantizer(Spec(width=8, signed=True)))
+        calibrate(model, [values], method=method)
+        fracs[method] = int(model[0].frac_now)
+    assert fracs["max"] == fracs["error"] == 0  # 127 holds 100, and clipping it would be the largest error
+    assert fracs["percentile"] == 5  # 127 / 32 holds the 99.9th percentile, about 3.3
+    coarse = nn.Sequential(Quantizer(Spec(width=3, signed=True)))
+    assert calibrate(coarse, [values[:, 1:]], method="error")[0].frac_now == 1  # 3 / 2: clips some of 4,000
+    assert calibrate(coarse, [values[:, 1:]], method="max")[0].frac_now == -1
+
+
+def test_an_unknown_method_of_calibration_is_refused() -> None:
+    with pytest.raises(TrainError, match=r"must use the method error, max or percentile .*, not median"):
+        calibrate(nn.Sequential(), [], method="median")
