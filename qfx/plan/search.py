@@ -45,6 +45,8 @@ def plan(
     Raises:
         PlanError: the target cannot be met, or what meets it does not fit; the node and the resource are named.
     """
+    if clock_mhz is not None and not 0 < clock_mhz <= 2000:
+        raise PlanError(f"clock_mhz must lie above 0 and at 2000 at most, not {clock_mhz}")
     if target_cycles is not None and target_cycles < 1:
         raise PlanError(f"target_cycles must be at least 1, not {target_cycles}")
     budget = Resources(board.budget.lut, board.budget.ff, 2 * board.budget.bram36, board.budget.dsp)

@@ -201,7 +201,7 @@ class Build:
         place = self.folder / step.name
         start = time.monotonic()
         explained = _explained(step.name, self.command(step.name))
-        with explained, atomic_folder(place) as aside, full_disk_named(aside):
+        with explained, atomic_folder(place, RECORD) as aside, full_disk_named(aside):
             kept = self.folder / ".kept" / step.name
             stale = frozenset(used for used in step.uses if used in results and not self._is_fresh(used))
             work = Work(self.design, aside, results, progress, kept, sources_digest(step.sources), stale)
@@ -253,6 +253,11 @@ def _explained(step: str, command: str) -> Iterator[None]:
     """Turn what the operating system says about files into a sentence."""
     try:
         yield
+    except ImportError as error:
+        raise QfxError(
+            f"step {step} must be able to import {error.name or 'a package'}, but: {error}; `qfx doctor` says what to "
+            f"install; then run `{command}` again"
+        ) from error
     except OSError as error:
         where = error.filename or "the disk"
         if error.errno in FULL:

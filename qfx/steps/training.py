@@ -18,7 +18,7 @@ from qfx.graph import Graph, save
 from qfx.graph.torch_values import node_codes
 from qfx.steps.compare import require_equal
 from qfx.steps.engine import Progress, Step, Work
-from qfx.steps.facts import graph_facts
+from qfx.steps.facts import board_of, graph_facts
 from qfx.steps.hashing import python_digest
 
 GRAPH = "graph"
@@ -28,9 +28,13 @@ VECTORS = "vectors"
 def _train(work: Work) -> dict[str, Any]:
     """Train in float and in fixed point at each width; the first width's network is the one that goes on."""
     from qfx.train import runs
+    from qfx.train.preflight import preflight
 
     design = work.design
+    board_of(design)
     data = runs.load_data(design)
+    for warning in preflight(design, data):
+        work.warn(warning)
     widths = design.content.training.widths
     common = _training_settings(design)
     common["training"] = {key: value for key, value in common["training"].items() if key != "widths"}

@@ -35,7 +35,9 @@ def find_network(reference: str) -> nn.Module:
         raise DesignError(f"{place} must have {name!r}, but has {', '.join(known) or 'no network'}")
     found = getattr(module, name)
     try:
-        model = found if isinstance(found, nn.Module) else found()
+        with torch.random.fork_rng():  # the same weights, and so the same answer, each time
+            torch.manual_seed(0)
+            model = found if isinstance(found, nn.Module) else found()
     except Exception as error:
         raise DesignError(
             f"{reference} must make a network when called without arguments, but {type(error).__name__}: {error}"

@@ -190,6 +190,7 @@ class FakePlan:
     """A plan that unrolls nothing, or all for one node: what the emitter reads of a plan."""
 
     clock_mhz = 200.0
+    part = "xczu3eg-sbva484-1-i"
 
     def __init__(self, graph: Graph) -> None:
         names = [node.name for node in graph.nodes]

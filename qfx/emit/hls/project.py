@@ -29,13 +29,14 @@ def hls(
     plan: Plan | None,
     folder: Path,
     io_type: IoType = "io_stream",
-    part: str = "xczu3eg-sbva484-1-e",
+    part: str | None = None,
 ) -> Path:
     """Write the hls4ml project of ``graph`` to ``folder`` and return it.
 
     Args:
         plan: gives the clock and each layer's unroll, hence its reuse factor; None: 250 MHz, everything unrolled.
         folder: replaced as a whole when the project is complete; left as it was on an error.
+        part: of the device; None: the plan's board's, or without a plan the Ultra96's.
         io_type: "io_stream" (one word a pixel) or "io_parallel" (everything in one cycle: small graphs).
 
     Raises:
@@ -47,10 +48,11 @@ def hls(
     if plan is not None:
         plan.check(graph)
     clock_mhz = plan.clock_mhz if plan else 250.0
+    part = part or (plan.part if plan else "xczu3eg-sbva484-1-i")
     _check_edges(graph, io_type)
     specs = layer_specs(graph)
     folder = Path(folder)
-    with atomic_folder(folder) as new:
+    with atomic_folder(folder, manifest.NAME) as new:
         model = _convert(graph, plan, specs, new, io_type, part, clock_mhz)
         check_model(model, specs)
         with redirect_stdout(io.StringIO()):

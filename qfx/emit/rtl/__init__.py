@@ -38,7 +38,7 @@ def rtl(graph: Graph, plan: Plan, folder: Path, tdata: int = 64) -> Path:
     modules = used_modules(net, ("qfx_shell",) if shell else ())
     name = module_name(graph, (path.stem for path in modules))
     folder = Path(folder)
-    with atomic_folder(folder) as new:
+    with atomic_folder(folder, manifest.NAME) as new:
         for file, text in memory_files(graph, net).items():
             (new / file).write_text(text, encoding="utf-8")
         for path in modules:

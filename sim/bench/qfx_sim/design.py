@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from qfx.emit import manifest
 from qfx.fixed import Fixed, decode
+from qfx.plan.model import steady_interval
 from qfx_sim import runner
 from qfx_sim.lanes import Lanes
 
@@ -58,8 +59,8 @@ class Simulation:
 
     @property
     def interval(self) -> int | None:
-        """Cycles between the last two frames; None for fewer than two."""
-        return self.ends[-1] - self.ends[-2] if len(self.ends) > 1 else None
+        """Cycles a frame in steady state; None for fewer than two frames."""
+        return steady_interval(self.ends) if len(self.ends) > 1 else None
 
     def to_json(self) -> dict[str, Any]:
         """Figures for a record."""

@@ -1,0 +1,67 @@
+"""What can be known to be wrong with a design before anything is trained for minutes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from qfx.design import Design
+from qfx.errors import TrainError
+from qfx.fixed import Fixed
+from qfx.train import runs
+from qfx.train.data import Data
+
+
+def preflight(design: Design, data: Data) -> list[str]:
+    """Refuse a design whose network, recipe, labels or data cannot work, and return warnings about the others.
+
+    The network is made, run on two training inputs, and converted at each width; nothing of that is kept.
+
+    Raises:
+        QfxError: what is wrong, with its place.
+    """
+    model = runs.float_model(design).eval()
+    _require_scores(design, model, data)
+    for width in design.content.training.widths:
+        runs.fixed_model(design, runs.float_model(design), width)
+    return _off_grid(design, data)
+
+
+@torch.no_grad()
+def _require_scores(design: Design, model: nn.Module, data: Data) -> None:
+    name = design.content.model
+    for part in ("train", "test"):
+        x = getattr(data, f"{part}_x")
+        if not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise TrainError(f"{part} data of {design.content.data} must be float32, not {kind}: use .float()")
+    try:
+        scores = model(data.train_x[:2])
+    except RuntimeError as error:
+        shape = tuple(data.train_x.shape[1:])
+        raise TrainError(f"model {name} must take inputs of shape {shape}, but torch says: {error}") from error
+    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
+        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise TrainError(f"model {name} must return one score a class, a tensor (N, classes), not {found}")
+    for part in ("train", "test"):
+        labels = getattr(data, f"{part}_y")
+        if labels.min() < 0 or labels.max() >= scores.shape[1]:
+            raise TrainError(
+                f"{part} labels of {design.content.data} must lie in 0..{scores.shape[1] - 1}, since model {name} "
+                f"gives {scores.shape[1]} scores, not in {labels.min().item()}..{labels.max().item()}"
+            )
+
+
+def _off_grid(design: Design, data: Data) -> list[str]:
+    """Warn of inputs that the host could not send as codes."""
+    fixed = Fixed.parse(design.content.input.format)
+    codes = data.train_x.double() * 2.0**fixed.scalar_frac
+    wrong = (codes != codes.round()) | (codes < fixed.min_code) | (codes > fixed.max_code)
+    if not wrong.any():
+        return []
+    low, high = (code * 2.0**-fixed.scalar_frac for code in (fixed.min_code, fixed.max_code))
+    return [
+        f"training data should be values of input.format {fixed} ({low:g} to {high:g} in steps of "
+        f"{2.0**-fixed.scalar_frac:g}), but {100 * wrong.double().mean():.1f} % of them are not, and are rounded or "
+        "clipped: scale the data, or state another format"
+    ]

@@ -1,0 +1,64 @@
+"""What cannot work is refused before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+
+from qfx import steps
+from qfx.errors import QfxError
+
+MICRO = Path(__file__).resolve().parents[1] / "steps" / "micro"
+
+
+def changed(folder: Path, file: str, old: str, new: str) -> Path:
+    """A copy of the micro design with one change."""
+    for source in MICRO.iterdir():
+        if source.is_file():
+            text = source.read_text()
+            assert source.name != file or old in text
+            (folder / source.name).write_text(text.replace(old, new) if source.name == file else text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (
+            "model.py",
+            "nn.Linear(2, 2)",
+            "nn.Linear(3, 2)",
+            r"model.py:Net must take inputs of shape \(1, 3, 3\), but",
+        ),
+        (
+            "model.py",
+            "return self.classify(",
+            "return x, self.classify(",
+            r"must return one score a class.* not tuple",
+        ),
+        ("model.py", "return self.classify(", "return self.conv(x) if 1 else (", r"not \(2, 2, 1, 1\)"),
+        (
+            "model.py",
+            "[:, 0, 0].sum(1)).long()",
+            "[:, 0, 0].sum(1)).long() * 7",
+            r"train labels of model.py:data must lie in 0..1, since model model.py:Net gives 2 scores, not in 0..7",
+        ),
+        ("model.py", ".float()", ".byte()", r"train data of model.py:data must be float32, not uint8: use .float\(\)"),
+        ("model.py", "torch.relu(", "torch.erf(", r"erf .*instead"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(tmp_path, file, old, new, said) -> None:
+    with pytest.raises(QfxError, match=said):
+        steps.train(changed(tmp_path, file, old, new))
+    assert not (tmp_path / "build" / ".kept").exists() and not (tmp_path / "build" / "train").exists()
+
+
+def test_data_off_the_grid_of_the_input_is_a_warning(tmp_path) -> None:
+    result = steps.train(changed(tmp_path, "model.py", ".float()\n", ".float() / 3\n"))
+    assert any("should be values of input.format" in w and "are not, and are rounded" in w for w in result.warnings)
+
+
+def test_an_unknown_board_is_refused_before_training(tmp_path) -> None:
+    text = (MICRO / "design.yaml").read_text()
+    board = next(line for line in text.splitlines() if line.startswith("board:"))
+    with pytest.raises(QfxError, match="board must be one of"):
+        steps.train(changed(tmp_path, "design.yaml", board, "board: ultra97"))
