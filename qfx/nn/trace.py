@@ -6,7 +6,7 @@ from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, MaxPool2d, ReLU
+from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.quantizer import Quantizer
 
 FIXED_LAYERS = (
@@ -17,6 +17,7 @@ FIXED_LAYERS = (
     BatchNorm2d,
     Affine,
     ReLU,
+    Hardtanh,
     Add,
     MaxPool2d,
     AvgPool2d,
