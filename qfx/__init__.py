@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from qfx.nn import exact as exact
     from qfx.nn import freeze_bn as freeze_bn
     from qfx.nn import freeze_formats as freeze_formats
+    from qfx.nn import load as load
     from qfx.nn import param_groups as param_groups
 
 _HOMES = {  # imported on first use, so that whatever needs no torch does not load it
@@ -18,6 +19,7 @@ _HOMES = {  # imported on first use, so that whatever needs no torch does not lo
     "exact": "qfx.nn",
     "freeze_bn": "qfx.nn",
     "freeze_formats": "qfx.nn",
+    "load": "qfx.nn",
     "lower": "qfx.graph.lower",
     "param_groups": "qfx.nn",
 }
