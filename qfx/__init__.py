@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qfx.graph.lower import lower as lower
     from qfx.nn import calibrate as calibrate
+    from qfx.nn import check_optimizer as check_optimizer
     from qfx.nn import convert as convert
     from qfx.nn import exact as exact
     from qfx.nn import freeze_bn as freeze_bn
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _HOMES = {  # imported on first use, so that whatever needs no torch does not load it
     "calibrate": "qfx.nn",
+    "check_optimizer": "qfx.nn",
     "convert": "qfx.nn",
     "exact": "qfx.nn",
     "freeze_bn": "qfx.nn",

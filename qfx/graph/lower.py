@@ -128,6 +128,11 @@ class _Lowering:
 
     def quantize(self, name: str, quantizer: Quantizer, x: str) -> str:
         """Add the Requantize that a quantizer is; one quantizer on one tensor is one node."""
+        if quantizer.spec.per_channel:
+            raise LowerError(
+                f"the activation at '{name}' must have one binary point, not one for each channel: give its quantizer "
+                "the granularity 'tensor'"
+            )
         key = (x, id(quantizer))
         if key not in self.requantized:
             spec = quantizer.spec

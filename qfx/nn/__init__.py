@@ -9,6 +9,7 @@ from qfx.nn.compute import Conv2d as Conv2d
 from qfx.nn.compute import Linear as Linear
 from qfx.nn.constants import Codes as Codes
 from qfx.nn.control import Move as Move
+from qfx.nn.control import check_optimizer as check_optimizer
 from qfx.nn.control import freeze_bn as freeze_bn
 from qfx.nn.control import freeze_formats as freeze_formats
 from qfx.nn.control import moves as moves

@@ -113,14 +113,27 @@ def test_the_recipes_last_match_wins() -> None:
         ({"defaults": {}}, r"recipe key 'recipe.defaults' must be one of default, layers"),
         ({"default": {"wieght": 4}}, r"recipe key 'default.wieght' must be one of input, weight, constant"),
         ({"layers": {"stem": {"weight": {"widht": 4}}}}, r"'layers.stem.weight.widht' must be one of width, frac"),
-        ({"layers": {"stm": {"weight": 4}}}, r"pattern 'layers.stm' must match a layer of the model, but matches none"),
-        ({"layers": {"stem": {"constant": 4}}}, r"'layers.stem.constant' must match a layer that has this point"),
+        (
+            {"layers": {"stm": {"weight": 4}}},
+            r"pattern 'layers.stm' must match a layer .*, but matches none; the nearest is 'stem'$",
+        ),
+        (
+            {"layers": {"stem": {"constant": 4}}},
+            r"'layers.stem.constant' must match a layer that has this point; 'stem' has weight, activation$",
+        ),
         ({"default": {"bias": 8}}, r"'default.bias' must be left out: a bias follows its input and weight formats"),
         ({"default": {"weight": 4.5}}, r"recipe key 'default.weight' must be a mapping, not 4.5"),
         ({"default": {"weight": {"width": True}}}, r"'default.weight.width' must be an integer, not True"),
         ({"default": {"weight": 40}}, r"must lie in 0..32, not 40, in recipe key 'default.weight'"),
         ({"default": {"input": "u8"}}, r"must look like 's8.3' or 'u5.0' .*, not 'u8', in recipe key 'default.input'"),
-        ({"default": {"activation": {"granularity": "channel"}}}, r"must be 'tensor': only weights and constants"),
+        (
+            {"default": {"activation": {"granularity": "channel"}}},
+            r"must be 'tensor', not 'channel', except for weights",
+        ),
+        (
+            {"layers": {"block.*": {"activation": {"granularity": "channel"}}}},
+            r"recipe key 'layers.block.*.activation.granularity' must be 'tensor', not 'channel', except for weights",
+        ),
         (
             {"default": {"activation": {"digits": {"k": 2}}}},
             r"must stand at one of weight, constant, not at activation",
@@ -197,8 +210,11 @@ def test_a_forward_that_branches_on_data_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(LowerError, match="the forward of Branches must be traceable by torch.fx, without branches"):
+    remedy = "must be traceable by torch.fx, without branches or loops that depend on data: take the decision out of"
+    with pytest.raises(LowerError, match=f"the forward of Branches {remedy} the network, or compute both sides"):
         convert(Branches())
+    with pytest.raises(LowerError, match=rf"the forward of '1.0' {remedy}"):
+        convert(nn.Sequential(nn.ReLU(), nn.Sequential(Branches())))
 
 
 def test_shapes_are_checked_on_the_example() -> None:
