@@ -70,8 +70,8 @@ class _Conversion:
                 case "output":
                     self._output(node)
         self.graph.eliminate_dead_code()
-        for node in self.padding.keys() - set(self.graph.nodes):
-            self.module.delete_submodule(str(node.target))
+        for place in {str(node.target) for node in self.padding} - {str(node.target) for node in self.graph.nodes}:
+            self.module.delete_submodule(place)
         self._refuse()
         self.recipe.check_used()
         self.graph.lint()
@@ -175,16 +175,25 @@ class _Conversion:
             return
         place = self._free(path) if again else path
         new = converter(self, node, layer, place)
-        if tied and not isinstance(new, Conv2d | Linear | BatchNorm2d):
-            new = "it is called twice: use one module for each call"
+        if tied and not isinstance(new, str):
+            new = self._tied(new, path, place) or new
         if isinstance(new, str):
             self.problems[node] = new
         elif new is not None:
-            if tied:
-                tie(new, self.module.get_submodule(path))
             self.module.add_submodule(place, new)
             node.target = place
             self._leave(node, new)
+
+    def _tied(self, new: nn.Module | None, path: str, place: str) -> str | None:
+        """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
+        new = new or self.module.get_submodule(place)  # a folded BatchNorm has its place already
+        if not isinstance(new, Conv2d | Linear | BatchNorm2d):
+            return "it is called twice: use one module for each call"
+        for point in ("weight", "constant"):
+            if self.recipe.names(place, point) and self.recipe.spec(place, point) != self.recipe.spec(path, point):
+                return f"it is called twice with one {point}: '{place}' must have that of '{path}' in the recipe"
+        tie(new, self.module.get_submodule(path))
+        return None
 
     def pad(self, node: fx.Node, layer: nn.ConstantPad1d | nn.ConstantPad2d, path: str) -> str:
         left, right, top, bottom = (*layer.padding, 0, 0)[:4]

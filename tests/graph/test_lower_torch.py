@@ -220,6 +220,47 @@ def test_a_module_called_twice_has_one_weight_and_a_format_for_each_call() -> No
     assert model.norm.num_batches_tracked.item() == before + 2 and before % 2 == 0
 
 
+def test_folded_batch_norms_of_a_convolution_called_twice_keep_one_set_of_statistics() -> None:
+    network, model, x = made(Twice, {"default": {"fold": True}})
+    assert len(model.conv.norm) == len(model.conv_1.norm) == 1 and model.norm_1.weight is model.norm.weight
+    assert not [name for name in model.state_dict() if name.startswith("norm_1.")]
+    assert equals_torch(lower(model, x), model, x)
+    _, model, x = made(Twice, {"layers": {"norm": {"fold": True}}})  # the first call alone
+    assert len(model.conv.norm) == 1 and not model.conv_1.norm
+    assert equals_torch(lower(model, x), model, x)
+
+
+def test_a_second_call_that_cannot_share_is_refused() -> None:
+    with pytest.raises(
+        LowerError, match=r"conv \(Conv2d\): it is called twice with one weight: 'conv_1' must have that"
+    ):
+        qnn.convert(Twice(), {"layers": {"conv_1": {"weight": 3}}})
+    assert qnn.convert(Twice(), {"layers": {"conv*": {"weight": 3}}}).conv_1.weight_quant.width == 3
+    deform = qnn.SquareDeformConv2d(2, 3)
+    with pytest.raises(LowerError, match=r"0 \(DeformConv2d\): it is called twice: use one module for each call"):
+        qnn.convert(nn.Sequential(deform, nn.ReLU(), deform))
+
+
+def test_padding_that_is_read_elsewhere_is_refused_and_read_by_several_layers_is_taken() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pad, self.a, self.b = nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.pad(x)
+            return self.b(self.pad(F.relu(self.a(x) + self.b(x))))
+
+    x = torch.rand(4, 4, 5, 5)
+    model = calibrated(Shared(), x)
+    assert equals_torch(lower(model, x), model, x)
+    with pytest.raises(LowerError, match=r"0 \(ZeroPad2d\): it must stand right before convolutions and pools, which"):
+        qnn.convert(nn.Sequential(nn.ZeroPad2d(1), nn.ReLU()))
+    twice = nn.ZeroPad2d(1)
+    with pytest.raises(LowerError, match=r"1 layer or call .*\n  0 \(ZeroPad2d\): it must stand right before"):
+        qnn.convert(nn.Sequential(twice, nn.Conv2d(1, 1, 3), twice))
+
+
 def test_an_overflow_mode_that_does_not_saturate_is_refused_for_relu6() -> None:
     with pytest.raises(
         LowerError, match=r"1 \(ReLU6\): it must have overflow SAT or SAT_SYM at 'elementwise', not WRAP"

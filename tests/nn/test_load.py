@@ -110,3 +110,18 @@ def test_what_is_no_state_dict_is_refused_with_what_to_pass() -> None:
         qfx.load(net, {"epoch": 3, "model": net.state_dict()})
     with pytest.raises(TrainError, match="its keys begin with 'module.', as DistributedDataParallel saves them: leave"):
         qfx.load(net, {f"module.{name}": value for name, value in net.state_dict().items()})
+
+
+def test_a_module_called_twice_has_its_keys_once() -> None:
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.conv(self.norm(self.conv(x))))
+
+    net, model = Again(), convert(Again())
+    assert set(qfx.load(model, net.state_dict()).loaded) == net.state_dict().keys()
+    assert torch.equal(model.conv_1.weight, net.conv.weight)
+    assert not qfx.load(net, model.state_dict()).missing
