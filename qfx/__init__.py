@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qfx.graph.lower import lower as lower
     from qfx.nn import calibrate as calibrate
+    from qfx.nn import check_optimizer as check_optimizer
     from qfx.nn import convert as convert
     from qfx.nn import exact as exact
     from qfx.nn import freeze_bn as freeze_bn
     from qfx.nn import freeze_formats as freeze_formats
+    from qfx.nn import load as load
     from qfx.nn import param_groups as param_groups
 
 _HOMES = {  # imported on first use, so that whatever needs no torch does not load it
     "calibrate": "qfx.nn",
+    "check_optimizer": "qfx.nn",
     "convert": "qfx.nn",
     "exact": "qfx.nn",
     "freeze_bn": "qfx.nn",
     "freeze_formats": "qfx.nn",
+    "load": "qfx.nn",
     "lower": "qfx.graph.lower",
     "param_groups": "qfx.nn",
 }

@@ -75,7 +75,7 @@ class Graph:
         """Return the network's real results for real inputs; the input is encoded with RND and SAT.
 
         Args:
-            x: values of shape (N, *input shape), or (N, C, H, W) with ``layout="NCHW"``.
+            x: values of shape (N, *input shape), or with ``layout="NCHW"`` (N, C, H, W), or (N, C, L) if H is 1.
 
         Returns:
             float64 values, images in the layout of the input; with several outputs a dict by name.
@@ -84,6 +84,8 @@ class Graph:
         values = {name: decode(codes[name], self.by_name[name].type.fixed) for name in self.outputs}
         if layout == "NCHW":
             values = {name: v.transpose(0, 3, 1, 2) if v.ndim == 4 else v for name, v in values.items()}
+            if np.ndim(x) == 3:
+                values = {name: v[:, :, 0] if v.ndim == 4 else v for name, v in values.items()}
         return values[self.outputs[0]] if len(values) == 1 else values
 
     def encode(self, x: np.ndarray, layout: Layout = "NHWC") -> np.ndarray:
@@ -91,6 +93,8 @@ class Graph:
         if layout not in ("NHWC", "NCHW"):
             raise GraphError(f"layout must be 'NHWC' or 'NCHW', not {layout!r}")
         x = np.asarray(x)
+        if layout == "NCHW" and x.ndim == 3 and self.input.type.shape[:-2] == (1,):
+            x = x[:, :, None]
         if layout == "NCHW" and x.ndim == 4:
             x = x.transpose(0, 2, 3, 1)
         self._check_shape(x, layout)

@@ -25,7 +25,7 @@ def lower(model: nn.Module, example: Tensor, name: str | None = None) -> Graph:
 
     Args:
         model: layers of qfx.nn, from ``qfx.convert`` or written by hand.
-        example: an input of the right shape, (N, C, H, W) or (N, features); only its shape is used.
+        example: an input of the right shape, (N, C, H, W), (N, C, L) or (N, features); only its shape is used.
         name: the graph's name; by default the model's class.
 
     Raises:
@@ -101,8 +101,8 @@ class _Lowering:
         return _LAYERS[type(module)](self, self._fresh(path), module, inputs)
 
     def _input(self, quantizer: Quantizer) -> None:
-        batchless = self.input_shape[1:]
-        shape = (*batchless[1:], batchless[0]) if len(batchless) == 3 else batchless
+        channels, *image = self.input_shape[1:]
+        shape = (*([1] * (2 - len(image))), *image, channels) if image else (channels,)
         self.builder.add(self.placeholder, Input(shape, quantizer.format()))
         self.input_quant = quantizer
 
@@ -128,6 +128,11 @@ class _Lowering:
 
     def quantize(self, name: str, quantizer: Quantizer, x: str) -> str:
         """Add the Requantize that a quantizer is; one quantizer on one tensor is one node."""
+        if quantizer.spec.per_channel:
+            raise LowerError(
+                f"the activation at '{name}' must have one binary point, not one for each channel: give its quantizer "
+                "the granularity 'tensor'"
+            )
         key = (x, id(quantizer))
         if key not in self.requantized:
             spec = quantizer.spec
@@ -195,6 +200,10 @@ def _relu(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
     return low.flatten(f"{name}.flatten", result) if inputs[0] in low.unflattened else result
 
 
+def _hardtanh(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    return low.add(name, Clamp(*layer.bounds()), low.quantize(f"{name}.in", layer.quant, inputs[0]))
+
+
 def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     a = low.quantize(f"{name}.a", layer.a_quant, inputs[0])
     b = low.quantize(f"{name}.b", layer.b_quant, inputs[-1])  # x + x has one input node
@@ -203,11 +212,11 @@ def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
 
 def _max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
-    return low.add(name, MaxPool(layer.kernel, layer.stride, _quad(layer.padding)), x)
+    return low.add(name, MaxPool(layer.kernel, layer.stride, layer.padding), x)
 
 
 def _avg_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    pool = SumPool(layer.kernel, layer.stride, _quad(layer.padding))
+    pool = SumPool(layer.kernel, layer.stride, layer.padding)
     return _average(low, name, layer, inputs[0], pool, layer.constants())
 
 
@@ -261,10 +270,6 @@ def _channels_last(weight: Codes, image: Shape) -> Codes:
     return replace(weight, codes=codes.reshape(weight.codes.shape))
 
 
-def _quad(padding: tuple[int, int]) -> tuple[int, int, int, int]:
-    return padding[0], padding[0], padding[1], padding[1]
-
-
 Handler = Callable[[_Lowering, str, Any, list[str]], str]
 _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.Conv2d: _conv,
@@ -274,6 +279,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.BatchNorm2d: _affine,
     qnn.ReLU: _relu,
     nn.ReLU: _relu,
+    qnn.Hardtanh: _hardtanh,
     qnn.Add: _add,
     qnn.MaxPool2d: _max_pool,
     qnn.AvgPool2d: _avg_pool,

@@ -18,7 +18,8 @@ def node_codes(graph: Graph, values: Mapping[tuple[str, int], np.ndarray]) -> di
     A value between two codes stays visible, as a code that no engine gives.
 
     Args:
-        values: from ``qfx.nn.exact_values``: (N, C, H, W) or (N, features) by module path and number of the call.
+        values: from ``qfx.nn.exact_values``: (N, C, H, W), (N, C, L) or (N, features) by module path and number of
+            the call.
     """
     found = {}
     for (path, call), value in values.items():
@@ -41,7 +42,7 @@ def _channels_last(value: np.ndarray, node: Node, image: tuple[int, ...]) -> np.
     if value.ndim == 2 and len(image) == 3:  # torch flattened it channels first
         height, width, channels = image
         value = value.reshape(-1, channels, height, width)
-    return (value.transpose(0, 2, 3, 1) if value.ndim == 4 else value).reshape(-1, *node.type.shape)
+    return (np.moveaxis(value, 1, -1) if value.ndim > 2 else value).reshape(-1, *node.type.shape)
 
 
 def _flattened_from(graph: Graph, node: Node) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from qfx.nn.compute import Conv2d as Conv2d
 from qfx.nn.compute import Linear as Linear
 from qfx.nn.constants import Codes as Codes
 from qfx.nn.control import Move as Move
+from qfx.nn.control import check_optimizer as check_optimizer
 from qfx.nn.control import freeze_bn as freeze_bn
 from qfx.nn.control import freeze_formats as freeze_formats
 from qfx.nn.control import moves as moves
@@ -20,12 +21,15 @@ from qfx.nn.elementwise import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from qfx.nn.elementwise import Add as Add
 from qfx.nn.elementwise import AvgPool2d as AvgPool2d
 from qfx.nn.elementwise import Flatten as Flatten
+from qfx.nn.elementwise import Hardtanh as Hardtanh
 from qfx.nn.elementwise import MaxPool2d as MaxPool2d
 from qfx.nn.elementwise import ReLU as ReLU
 from qfx.nn.exact import exact as exact
 from qfx.nn.exact import exact_values as exact_values
 from qfx.nn.functional import cast as cast
 from qfx.nn.learned_width import constant_bits as constant_bits
+from qfx.nn.load import LoadReport as LoadReport
+from qfx.nn.load import load as load
 from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer
 from qfx.nn.quantizer import Spec as Spec

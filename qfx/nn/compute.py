@@ -9,21 +9,20 @@ from torch import Tensor, nn
 from qfx.nn.affine import BatchNorm2d
 from qfx.nn.constants import Codes, grid_codes, quantized_codes
 from qfx.nn.functional import cast_to_grid
+from qfx.nn.geometry import Pair, Quad, as_image, padded, pair, quad, shaped_like
 from qfx.nn.integer import exact_product
 from qfx.nn.quantizer import ACTIVATION, WEIGHT, Quantizer, Spec
-
-Pair = tuple[int, int]
-Quad = tuple[int, int, int, int]
 
 
 class Conv2d(nn.Module):
     """``y = conv(input_quant(x), weight_quant(weight)) + bias``, exact; bias is on the grid f_x + f_w[c] (RND).
 
     With ``norm`` set, a BatchNorm is folded in: weight and bias are those of ``norm(conv(x))``, by batch statistics in
-    training until they are frozen, by running ones otherwise.
+    training until they are frozen, by running ones otherwise. A torch.nn.Conv1d keeps its weight (out, in, x) here and
+    takes signals (N, C, L), which are images of height 1.
 
     Args:
-        padding: top, bottom, left, right; zeros.
+        padding: of both axes, of each, or top, bottom, left, right; zeros.
     """
 
     axes = (2, 3, 1, 0)  # torch's weight (out, in, y, x) in the graph's order
@@ -45,23 +44,23 @@ class Conv2d(nn.Module):
         super().__init__()
         like = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
         self.weight, self.bias = like.weight, like.bias
-        self.stride, self.dilation, self.groups = _pair(stride), _pair(dilation), groups
-        self.padding = padding if isinstance(padding, tuple) and len(padding) == 4 else _quad(_pair(padding))
+        self.stride, self.dilation, self.groups = pair(stride), pair(dilation), groups
+        self.padding = quad(padding)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.weight_quant = Quantizer(weight_spec, out_channels)
         self.norm: list[BatchNorm2d] = []  # at most one; a list, so that its parameters keep their own place
         self.exact = False
 
     @classmethod
-    def from_float(cls, layer: nn.Conv2d, weight: Spec, activation: Spec) -> Self:
+    def from_float(cls, layer: nn.Conv2d | nn.Conv1d, weight: Spec, activation: Spec) -> Self:
         """Return the fixed-point layer that shares ``layer``'s parameters."""
         new = cls(
             layer.in_channels,
             layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
+            pair(layer.kernel_size),
+            pair(layer.stride),
             conv_padding(layer),
-            layer.dilation,  # type: ignore[arg-type]
+            pair(layer.dilation),
             layer.groups,
             layer.bias is not None,
             weight_spec=weight,
@@ -71,15 +70,16 @@ class Conv2d(nn.Module):
         return new
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.input_quant(x)
+        image = as_image(self.input_quant(x))
         observed = None
         if self.norm and self.norm[0].observes_batches:
-            observed = self._convolve(x, self.weight, self.bias)
-        return self.convolve(x, *quantized(self, *self.effective(observed), x.dtype))
+            observed = self._convolve(image, as_image(self.weight), self.bias)
+        return shaped_like(self.convolve(image, *quantized(self, *self.effective(observed), image.dtype)), x)
 
     def effective(self, observed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the real weight and bias, a folded BatchNorm included (by the batch ``observed``, if given)."""
-        return self.norm[0].fold(self.weight, self.bias, observed) if self.norm else (self.weight, self.bias)
+        weight = as_image(self.weight)
+        return self.norm[0].fold(weight, self.bias, observed) if self.norm else (weight, self.bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the convolution of values that are given as they are."""
@@ -88,10 +88,8 @@ class Conv2d(nn.Module):
         return self._convolve(x, weight, bias)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        top, bottom, left, right = self.padding
-        if (top, left) != (bottom, right):
-            x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
-        return F.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, self.groups)
+        x, padding = padded(x, self.padding)
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def constants(self) -> dict[str, Codes]:
         """Return ``weight`` (kh, kw, in/groups, out) and, if there is one, ``bias`` (out,)."""
@@ -176,19 +174,12 @@ def layer_constants(layer: ComputeLayer, axes: tuple[int, ...]) -> dict[str, Cod
     return found
 
 
-def conv_padding(layer: nn.Conv2d) -> Quad:
+def conv_padding(layer: nn.Conv2d | nn.Conv1d) -> Quad:
     """Return a torch convolution's padding as top, bottom, left, right."""
     if layer.padding == "valid":
         return 0, 0, 0, 0
     if layer.padding == "same":
-        height, width = (d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+        height, width = (d * (k - 1) for d, k in zip(pair(layer.dilation), pair(layer.kernel_size), strict=True))
         return height // 2, height - height // 2, width // 2, width - width // 2
-    return _quad(layer.padding)  # type: ignore[arg-type]
-
-
-def _pair(value: int | Pair) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _quad(padding: Pair) -> Quad:
-    return padding[0], padding[0], padding[1], padding[1]
+    assert isinstance(layer.padding, tuple)
+    return quad(pair(layer.padding, of_height=0))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from qfx.errors import TrainError
 from qfx.nn.affine import BatchNorm2d
 from qfx.nn.calibrate import quantizers
 from qfx.nn.learned_width import round_width
@@ -27,6 +28,23 @@ def param_groups(
         rate = min(10 * lr, 0.02) if frac_lr is None else frac_lr
         groups.append({"params": learned, "lr": rate, "weight_decay": 0.0})
     return groups
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Refuse an optimizer that holds parameters which are not the model's, such as those of the model before convert.
+
+    Raises:
+        TrainError: with the number of such parameters, and what to do.
+    """
+    known = {id(parameter) for parameter in model.parameters()}
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if strange := sum(id(parameter) not in known for parameter in held):
+        idle = [n for n, p in model.named_parameters() if p.requires_grad and all(p is not other for other in held)]
+        without = f", and {len(idle)} of the model's are not among them ('{idle[0]}', ...)" if idle else ""
+        raise TrainError(
+            f"the optimizer must hold parameters of the converted model only, but {strange} of its {len(held)} are of "
+            f"another{without}: build it after qfx.convert, from qfx.param_groups(model)"
+        )
 
 
 def freeze_bn(model: nn.Module, frozen: bool = True) -> None:

@@ -1,56 +1,25 @@
 """convert: a float torch model becomes a fixed-point one, functional calls included."""
 
 import copy
-import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.calibrate import floating, name_quantizers
 from qfx.nn.compute import Conv2d, Linear
-from qfx.nn.deform import DeformConv2d, SquareDeformConv2d, share
-from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, MaxPool2d, ReLU
+from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
+from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, pair, quad
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe
+from qfx.nn.sharing import share, tie
+from qfx.nn.spelling import as_modules, instead, is_sum
 from qfx.nn.trace import call_name, is_layer, node_path, scope, trace
-
-_INSTEAD = {
-    "add": "a sum of two tensors (a constant belongs into a bias or a BatchNorm2d)",
-    "cat": "+ (addition)",
-    "concat": "+ (addition)",
-    "batch_norm": "the module nn.BatchNorm2d",
-    "conv2d": "the module nn.Conv2d",
-    "linear": "the module nn.Linear",
-    "dropout": "the module nn.Dropout",
-    "matmul": "the module nn.Linear",
-    "Softmax": "nothing: apply it to the network's result",
-    "softmax": "nothing: apply it to the network's result",
-    "LogSoftmax": "nothing: apply it to the network's result",
-    "log_softmax": "nothing: apply it to the network's result",
-    "ConvTranspose2d": "nn.Conv2d",
-    "Conv1d": "nn.Conv2d with a kernel of height 1",
-    "GroupNorm": "nn.BatchNorm2d",
-    "LayerNorm": "nn.BatchNorm2d",
-    "InstanceNorm2d": "nn.BatchNorm2d",
-    "view": "torch.flatten(x, 1)",
-    "reshape": "torch.flatten(x, 1)",
-    "size": "torch.flatten(x, 1), or a constant",
-    "getattr": "torch.flatten(x, 1), or a constant",
-    "mul": "nn.BatchNorm2d or qfx.nn.Normalize",
-    "truediv": "qfx.nn.Normalize",
-    "sub": "qfx.nn.Normalize",
-    "mean": "nn.AdaptiveAvgPool2d(1)",
-}
-_ACTIVATIONS = (
-    "relu6 hardtanh gelu silu sigmoid tanh leakyrelu leaky_relu prelu elu mish hardswish hardsigmoid softplus clamp"
-).split()
-_LAYERS = "Conv2d, Linear, BatchNorm2d, ReLU, +, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten"
 
 
 def convert(
@@ -69,7 +38,7 @@ def convert(
         TrainError: an impossible recipe.
     """
     training = model.training
-    conversion = _Conversion(trace(copy.deepcopy(model)), Recipe(recipe))
+    conversion = _Conversion(trace(copy.deepcopy(model)), Recipe(recipe), None if example is None else example.dim())
     converted = conversion.run()
     if example is not None:
         with floating(converted), torch.no_grad():
@@ -80,11 +49,12 @@ def convert(
 class _Conversion:
     """One run of convert: the module being rewritten, and what was found wrong with it."""
 
-    def __init__(self, module: fx.GraphModule, recipe: Recipe) -> None:
-        self.module, self.graph, self.recipe = module, module.graph, recipe
+    def __init__(self, module: fx.GraphModule, recipe: Recipe, rank: int | None) -> None:
+        self.module, self.graph, self.recipe, self.input_rank = module, module.graph, recipe, rank
         self.problems: dict[fx.Node, str] = {}
         self.quantizers: dict[tuple[fx.Node, str], Quantizer] = {}
         self.declared: set[fx.Node] = set()  # results of the network's input quantizers
+        self.padding: dict[fx.Node, Quad] = {}  # zeros that wait for the convolutions and pools that read them
         self.called: set[str] = set()
         self.floats = dict(module.named_modules())
 
@@ -100,6 +70,8 @@ class _Conversion:
                 case "output":
                     self._output(node)
         self.graph.eliminate_dead_code()
+        for place in {str(node.target) for node in self.padding} - {str(node.target) for node in self.graph.nodes}:
+            self.module.delete_submodule(place)
         self._refuse()
         self.recipe.check_used()
         self.graph.lint()
@@ -129,6 +101,18 @@ class _Conversion:
         node.replace_all_uses_with(new)
         self.graph.erase_node(node)
         return new
+
+    def _rank(self, node: fx.Node) -> int | None:
+        """How many axes a tensor has, as far as the layers and the example tell."""
+        if node.op == "placeholder":
+            return self.input_rank
+        layer = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(layer, Linear | Flatten):
+            return 2
+        if isinstance(layer, Conv2d):
+            return layer.weight.dim()
+        known = layer is not None and (is_layer(layer) or node in self.padding)
+        return self._rank(node.all_input_nodes[0]) if known else None
 
     # Quantization points ------------------------------------------------------------------------------------------
 
@@ -181,10 +165,8 @@ class _Conversion:
             self.graph.erase_node(node)
             return
         path = str(node.target)
-        if path in self.called and next(layer.parameters(), None) is not None:
-            self.problems[node] = "it is called twice: use one module for each call"
-            return
         again = path in self.called
+        tied = again and next(layer.parameters(), None) is not None
         self.called.add(path)
         if is_layer(layer):
             return
@@ -193,6 +175,8 @@ class _Conversion:
             return
         place = self._free(path) if again else path
         new = converter(self, node, layer, place)
+        if tied and not isinstance(new, str):
+            new = self._tied(new, path, place) or new
         if isinstance(new, str):
             self.problems[node] = new
         elif new is not None:
@@ -200,10 +184,38 @@ class _Conversion:
             node.target = place
             self._leave(node, new)
 
-    def conv(self, node: fx.Node, layer: nn.Conv2d, path: str) -> nn.Module | str:
+    def _tied(self, new: nn.Module | None, path: str, place: str) -> str | None:
+        """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
+        new = new or self.module.get_submodule(place)  # a folded BatchNorm has its place already
+        if not isinstance(new, Conv2d | Linear | BatchNorm2d):
+            return "it is called twice: use one module for each call"
+        for point in ("weight", "constant"):
+            if self.recipe.names(place, point) and self.recipe.spec(place, point) != self.recipe.spec(path, point):
+                return f"it is called twice with one {point}: '{place}' must have that of '{path}' in the recipe"
+        tie(new, self.module.get_submodule(path))
+        return None
+
+    def pad(self, node: fx.Node, layer: nn.ConstantPad1d | nn.ConstantPad2d, path: str) -> str:
+        left, right, top, bottom = (*layer.padding, 0, 0)[:4]
+        if layer.value != 0 or min(layer.padding) < 0:
+            return f"it must add zeros, not {layer.value} at {layer.padding}"
+        self.padding[node] = (top, bottom, left, right)
+        return "it must stand right before convolutions and pools, which take its zeros as padding of their own"
+
+    def _take_padding(self, node: fx.Node) -> Quad:
+        """The zeros that stand before a node; it reads what is before them from now on."""
+        total = NO_PADDING
+        while (source := node.args[0]) in self.padding:
+            assert isinstance(source, fx.Node)
+            total = added(total, self.padding[source])
+            node.update_arg(0, source.args[0])
+        return total
+
+    def conv(self, node: fx.Node, layer: nn.Conv2d | nn.Conv1d, path: str) -> nn.Module | str:
         if layer.padding_mode != "zeros":
             return f"its padding_mode must be 'zeros', not '{layer.padding_mode}'"
         new = Conv2d.from_float(layer, self.recipe.spec(path, "weight"), self.recipe.spec(path, "activation"))
+        new.padding = added(new.padding, self._take_padding(node))
         self._enter(node, new, path, "activation", "input_quant")
         return new
 
@@ -245,26 +257,50 @@ class _Conversion:
         return ReLU()
 
     def flatten(self, node: fx.Node, layer: nn.Flatten, path: str) -> nn.Module | str:
-        return Flatten() if (layer.start_dim, layer.end_dim) == (1, -1) else "it must flatten all axes but the first"
+        rank, axes = self._rank(node), (layer.start_dim, layer.end_dim)
+        if axes == (1, -1) or (rank is not None and (axes[0] % rank, axes[1] % rank) == (1, rank - 1)):
+            return Flatten()
+        return f"it must flatten all axes but the first, 1 to -1, not {axes[0]} to {axes[1]}"
 
-    def max_pool(self, node: fx.Node, layer: nn.MaxPool2d, path: str) -> nn.Module | str:
+    def hardtanh(self, node: fx.Node, layer: nn.Hardtanh, path: str) -> nn.Module | str:
+        new = Hardtanh(layer.min_val, layer.max_val, spec=self.recipe.spec(path, "elementwise"))
+        self._enter(node, new, path, "elementwise", "quant")
+        overflow = new.quant.spec.overflow
+        return (
+            new if overflow in SATURATING else f"it must have overflow SAT or SAT_SYM at 'elementwise', not {overflow}"
+        )
+
+    def max_pool(self, node: fx.Node, layer: nn.MaxPool2d | nn.MaxPool1d, path: str) -> nn.Module | str:
         if layer.ceil_mode or layer.return_indices or layer.dilation not in (1, (1, 1)):
             return "it must have dilation 1, and neither ceil_mode nor return_indices"
-        new = MaxPool2d(
-            layer.kernel_size, layer.stride, layer.padding, input_spec=self.recipe.spec(path, "elementwise")
-        )
+        zeros = self._take_padding(node)
+        if any(zeros) and not self._never_negative(node.args[0]):
+            return (
+                "it must have padding of its own, which never wins, and not zeros before it: they may exceed its input"
+            )
+        kernel, stride, padding = _window(layer, zeros)
+        if not _inside(kernel, padding):
+            return f"its padding {padding} must be smaller than its kernel {kernel}"
+        new = MaxPool2d(kernel, stride, padding, input_spec=self.recipe.spec(path, "elementwise"))
         self._enter(node, new, path, "elementwise", "input_quant")
         return new
 
-    def avg_pool(self, node: fx.Node, layer: nn.AvgPool2d, path: str) -> nn.Module | str:
-        if layer.ceil_mode or (layer.padding not in (0, (0, 0)) and not layer.count_include_pad):
+    def _never_negative(self, node: Any) -> bool:
+        layer = self.module.get_submodule(node.target) if node.op == "call_module" else None
+        return isinstance(layer, ReLU) or (isinstance(layer, Hardtanh) and layer.low >= 0)
+
+    def avg_pool(self, node: fx.Node, layer: nn.AvgPool2d | nn.AvgPool1d, path: str) -> nn.Module | str:
+        if layer.ceil_mode or (any(_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
             return "it must not have ceil_mode, and padding only with count_include_pad"
+        kernel, stride, padding = _window(layer, self._take_padding(node))
+        if not _inside(kernel, padding):
+            return f"its padding {padding} must be smaller than its kernel {kernel}"
         spec = self.recipe.spec(path, "elementwise")
         new = AvgPool2d(
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.divisor_override,
+            kernel,
+            stride,
+            padding,
+            getattr(layer, "divisor_override", None),
             constant_spec=self.recipe.spec(path, "constant"),
             input_spec=spec,
             output_spec=spec,
@@ -272,9 +308,14 @@ class _Conversion:
         self._enter(node, new, path, "elementwise", "input_quant")
         return new
 
-    def adaptive_pool(self, node: fx.Node, layer: nn.AdaptiveAvgPool2d, path: str) -> nn.Module:
+    def adaptive_pool(self, node: fx.Node, layer: nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool1d, path: str) -> nn.Module:
         spec, constant = self.recipe.spec(path, "elementwise"), self.recipe.spec(path, "constant")
-        size: Any = layer.output_size
+        given: Any = layer.output_size
+        size = (
+            given
+            if isinstance(layer, nn.AdaptiveAvgPool2d)
+            else (None, given[0] if isinstance(given, tuple) else given)
+        )
         new = AdaptiveAvgPool2d(size, constant_spec=constant, input_spec=spec, output_spec=spec)
         self._enter(node, new, path, "elementwise", "input_quant")
         return new
@@ -282,14 +323,13 @@ class _Conversion:
     # Functional calls ---------------------------------------------------------------------------------------------
 
     def _call(self, node: fx.Node) -> None:
-        layers = _as_modules(node)
-        if layers is None:
-            return
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
         path = self._free(scope(node) + call_name(node))
-        if isinstance(layers[0], Add):
+        if is_sum(node):
             self._add(node, path)
+            return
+        source = node.args[0] if node.args else None
+        layers = as_modules(node, self._rank(source) if isinstance(source, fx.Node) else None)
+        if layers is None:
             return
         last = source
         for place, layer in enumerate(layers):
@@ -326,7 +366,7 @@ class _Conversion:
             name = call_name(node)
             if node.op == "call_module":
                 name = type(self.module.get_submodule(str(node.target))).__name__
-            lines.append(f"  {node_path(node)} ({name}): {reason or f'use {_instead(name)} instead'}")
+            lines.append(f"  {node_path(node)} ({name}): {reason or f'use {instead(name)} instead'}")
         if lines:
             number = "1 layer or call" if len(lines) == 1 else f"{len(lines)} layers or calls"
             raise LowerError(
@@ -335,68 +375,28 @@ class _Conversion:
             )
 
 
-def _instead(name: str) -> str:
-    if name.lower() in _ACTIVATIONS:
-        return "nn.ReLU"
-    return _INSTEAD.get(name, f"one of {_LAYERS}")
+def _window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
+    """Kernel, stride and padding of a pool, with ``zeros`` before it."""
+
+    def along(value: Any, of_height: int) -> Pair:
+        signal = isinstance(layer, nn.MaxPool1d | nn.AvgPool1d) and isinstance(value, int)
+        return pair((value,) if signal else value, of_height)
+
+    return along(layer.kernel_size, 1), along(layer.stride, 1), added(quad(along(layer.padding, 0)), zeros)
 
 
-def _as_modules(node: fx.Node) -> list[nn.Module] | None:
-    """The layers that a functional call stands for, if it is one of those that qfx knows."""
-    name, args, kwargs = call_name(node), node.args[1:], dict(node.kwargs)
-    if not node.args or not isinstance(node.args[0], fx.Node):
-        return None
-    if name in ("relu", "flatten"):
-        kwargs.pop("inplace", None)
-        found = (
-            [nn.ReLU()]
-            if name == "relu"
-            else [nn.Flatten(*_positional(args, kwargs, ("start_dim", "end_dim"), (0, -1)))]
-        )
-        return found  # type: ignore[return-value]
-    if name in ("add", "iadd"):
-        return [Add()] if len(args) == 1 and isinstance(args[0], fx.Node) and not kwargs else None
-    if node.target in _POOLS:
-        return [_POOLS[node.target](*args, **kwargs)]
-    if name in ("view", "reshape"):
-        sizes = args[0] if args and isinstance(args[0], tuple | list) else args
-        return [nn.Flatten()] if len(sizes) == 2 and _keeps_batch(sizes, node.args[0]) else None
-    if name == "mean":
-        axes, keep = _positional(args, kwargs, ("dim", "keepdim"), (None, False))
-        if isinstance(axes, tuple | list) and sorted(axis % 4 for axis in axes) == [2, 3]:
-            return [nn.AdaptiveAvgPool2d(1)] if keep else [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return None
+def _inside(kernel: Pair, padding: Quad) -> bool:
+    """Whether every window of a pool meets a pixel of its image."""
+    return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]
 
 
-def _positional(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...], defaults: tuple) -> list[Any]:
-    return [args[i] if i < len(args) else kwargs.get(name, defaults[i]) for i, name in enumerate(names)]
-
-
-def _keeps_batch(sizes: Any, source: fx.Node) -> bool:
-    """Whether ``view(sizes)`` of ``source`` is ``(x.size(0), -1)``, ``(x.shape[0], -1)`` or ``(-1, features)``."""
-    first, second = sizes
-    if isinstance(first, int):
-        return first == -1 and isinstance(second, int) and second > 0
-    if second != -1 or not isinstance(first, fx.Node):
-        return False
-    if first.op == "call_method" and first.target == "size":
-        return first.args[1:] == (0,)
-    return first.target is operator.getitem and first.args[1] == 0
-
-
-def _max_pool(kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
-              return_indices: bool = False) -> nn.Module:  # fmt: skip
-    return nn.MaxPool2d(kernel, stride, padding, dilation, return_indices, ceil_mode)
-
-
-_POOLS: dict[Any, Callable[..., nn.Module]] = {
-    F.max_pool2d: _max_pool,
-    torch.max_pool2d: _max_pool,
-    F.avg_pool2d: nn.AvgPool2d,
-    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
-}
 _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
+    nn.Conv1d: _Conversion.conv,
     nn.Conv2d: _Conversion.conv,
+    nn.ZeroPad1d: _Conversion.pad,
+    nn.ZeroPad2d: _Conversion.pad,
+    nn.ConstantPad1d: _Conversion.pad,
+    nn.ConstantPad2d: _Conversion.pad,
     nn.Linear: _Conversion.linear,
     SquareDeformConv2d: _Conversion.deform,
     nn.BatchNorm2d: _Conversion.batch_norm,
@@ -404,6 +404,11 @@ _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     Normalize: _Conversion.normalize,
     nn.ReLU: _Conversion.relu,
     nn.Flatten: _Conversion.flatten,
+    nn.ReLU6: _Conversion.hardtanh,
+    nn.Hardtanh: _Conversion.hardtanh,
+    nn.MaxPool1d: _Conversion.max_pool,
+    nn.AvgPool1d: _Conversion.avg_pool,
+    nn.AdaptiveAvgPool1d: _Conversion.adaptive_pool,
     nn.MaxPool2d: _Conversion.max_pool,
     nn.AvgPool2d: _Conversion.avg_pool,
     nn.AdaptiveAvgPool2d: _Conversion.adaptive_pool,

@@ -14,6 +14,7 @@ from qfx.nn.constants import Codes
 from qfx.nn.functional import round_real
 from qfx.nn.integer import exact_product
 from qfx.nn.quantizer import ACTIVATION, WEIGHT, Quantizer, Spec
+from qfx.nn.sharing import share
 
 
 class SquareDeformConv2d(nn.Module):
@@ -129,12 +130,6 @@ def sample(x: Tensor, planes: Tensor, weight: Tensor, bias: Tensor | None, max_d
     for d in range(1, max_dilation + 1):
         total = total + F.conv2d(x, weight, None, 1, d, d, len(weight)) * planes[:, d : d + 1]
     return total if bias is None else total + bias.reshape(1, -1, 1, 1)
-
-
-def share(layer: nn.Module, name: str, quantizer: Quantizer) -> None:
-    """Let ``layer`` use a quantizer that another module owns; it is saved and counted there only."""
-    layer._modules.pop(name, None)
-    object.__setattr__(layer, name, quantizer)
 
 
 def _check_dilation(max_dilation: int) -> None:

@@ -1,4 +1,4 @@
-"""ReLU, addition, pooling and flatten in fixed point."""
+"""ReLU, Hardtanh, addition, pooling and flatten in fixed point; pooling takes signals (N, C, L) as well."""
 
 import numpy as np
 import torch
@@ -6,12 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.errors import LowerError
-from qfx.fixed import Fixed, encode, nearest_khot
+from qfx.fixed import Fixed, Overflow, encode, nearest_khot
 from qfx.nn.constants import Codes
+from qfx.nn.geometry import Pair, Quad, as_image, padded, pair, quad, shaped_like
 from qfx.nn.integer import exact_affine, exact_sum
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
 
-Pair = tuple[int, int]
+SATURATING = (Overflow.SAT, Overflow.SAT_SYM)
 
 
 class ReLU(nn.Module):
@@ -19,6 +20,34 @@ class ReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
+
+
+class Hardtanh(nn.Module):
+    """``y = quant(min(max(x, low), high))``: ReLU6 and its like, bounded at the codes of the bounds.
+
+    Rounding and saturation keep order, so that this is ``min(max(quant(x), quant(low)), quant(high))``, which the graph
+    computes; an overflow mode that does not saturate is refused by ``bounds``.
+    """
+
+    def __init__(self, low: float = -1.0, high: float = 1.0, *, spec: Spec = ELEMENTWISE) -> None:
+        super().__init__()
+        if low > high:
+            raise LowerError(f"the bounds of a Hardtanh must be in order, not {low}, {high}")
+        self.low, self.high = low, high
+        self.quant = Quantizer(spec, axis=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.quant(x.clamp(self.low, self.high))
+
+    def bounds(self) -> Pair:
+        """Return the codes of the bounds."""
+        if self.quant.spec.overflow not in SATURATING:
+            raise LowerError(
+                f"the result of '{self.quant.owner}' must have overflow SAT or SAT_SYM, not "
+                f"{self.quant.spec.overflow}: values beyond its bounds reach it"
+            )
+        low, high = self.quant.codes(torch.tensor([self.low, self.high], device=self.quant.frac.device))
+        return int(low), int(high)
 
 
 class Flatten(nn.Module):
@@ -53,18 +82,20 @@ class MaxPool2d(nn.Module):
         self,
         kernel_size: int | Pair,
         stride: int | Pair | None = None,
-        padding: int | Pair = 0,
+        padding: int | Pair | Quad = 0,
         *,
         input_spec: Spec = ELEMENTWISE,
     ) -> None:
         super().__init__()
         self.kernel = pair(kernel_size)
         self.stride = pair(stride or kernel_size)
-        self.padding = pair(padding)
+        self.padding = quad(padding)
         self.input_quant = Quantizer(input_spec, axis=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(self.input_quant(x), self.kernel, self.stride, self.padding)
+        half = self.kernel[0] // 2, self.kernel[1] // 2
+        image, padding = padded(as_image(self.input_quant(x)), self.padding, half, -torch.inf)
+        return shaped_like(F.max_pool2d(image, self.kernel, self.stride, padding), x)
 
 
 class AvgPool2d(nn.Module):
@@ -81,7 +112,7 @@ class AvgPool2d(nn.Module):
         self,
         kernel_size: int | Pair,
         stride: int | Pair | None = None,
-        padding: int | Pair = 0,
+        padding: int | Pair | Quad = 0,
         divisor: int | None = None,
         *,
         constant_spec: Spec = CONSTANT,
@@ -91,7 +122,7 @@ class AvgPool2d(nn.Module):
         super().__init__()
         self.kernel = pair(kernel_size)
         self.stride = pair(stride or kernel_size)
-        self.padding = pair(padding)
+        self.padding = quad(padding)
         self.divisor = divisor or self.kernel[0] * self.kernel[1]
         self.constant_spec = constant_spec
         self.input_quant = Quantizer(input_spec, axis=1)
@@ -99,8 +130,10 @@ class AvgPool2d(nn.Module):
         self.exact = False
 
     def forward(self, x: Tensor) -> Tensor:
-        total = F.avg_pool2d(self.input_quant(x), self.kernel, self.stride, self.padding, divisor_override=1)
-        return _times_reciprocal(self, total, self.divisor)
+        half = self.kernel[0] // 2, self.kernel[1] // 2
+        image, padding = padded(as_image(self.input_quant(x)), self.padding, half)
+        total = F.avg_pool2d(image, self.kernel, self.stride, padding, divisor_override=1)
+        return _times_reciprocal(self, shaped_like(total, x), self.divisor)
 
     def constants(self) -> dict[str, Codes]:
         """Return ``scale``: the reciprocal, shape (1,)."""
@@ -140,9 +173,10 @@ class AdaptiveAvgPool2d(nn.Module):
         return kernel[0], kernel[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.kernel_for(x.shape[2], x.shape[3])
-        total = F.avg_pool2d(self.input_quant(x), kernel, kernel, divisor_override=1)
-        return _times_reciprocal(self, total, kernel[0] * kernel[1])
+        image = as_image(self.input_quant(x))
+        kernel = self.kernel_for(image.shape[2], image.shape[3])
+        total = F.avg_pool2d(image, kernel, kernel, divisor_override=1)
+        return _times_reciprocal(self, shaped_like(total, x), kernel[0] * kernel[1])
 
     def constants(self, height: int, width: int) -> dict[str, Codes]:
         """Return ``scale`` for an input of that size: the reciprocal, shape (1,)."""
@@ -162,11 +196,6 @@ def reciprocal(divisor: int, spec: Spec) -> Codes:
         codes = nearest_khot(np.array([2.0**frac / divisor]), spec.width, spec.digits.k, spec.digits.signed)
         return Codes(codes, form, spec.digits.k, spec.digits.signed)
     return Codes(encode(np.array([1 / divisor]), form, spec.rounding, spec.overflow), form)
-
-
-def pair(value: int | Pair) -> Pair:
-    """Return one number for each axis."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _times_reciprocal(layer: AvgPool2d | AdaptiveAvgPool2d, total: Tensor, divisor: int) -> Tensor:

@@ -208,12 +208,16 @@ class Quantizer(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         width, signed, calibrated = (int(value) for value in state)
+        self.require_width(width)
+        self.signed, self.calibrated = bool(signed), bool(calibrated)
+
+    def require_width(self, width: int) -> None:
+        """Refuse the state of a quantizer of another width."""
         if width != self.spec.width:
             raise TrainError(
                 f"quantizer '{self.path}' must have the checkpoint's width {width}, not {self.spec.width}: "
                 "convert with the recipe that the checkpoint was trained with"
             )
-        self.signed, self.calibrated = bool(signed), bool(calibrated)
 
     def extra_repr(self) -> str:
         spec = self.spec

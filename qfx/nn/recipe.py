@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Recipe:
         }
         self._unused = {(pattern, point) for pattern, points in self._layers.items() for point in points}
         self._unused |= {(pattern, "") for pattern in self._layers}
+        self._asked: dict[str, list[str]] = {}  # the layers that there are, with their points
 
     def spec(self, path: str, point: str) -> Spec:
         """Return the format of one point of the layer at ``path``."""
@@ -69,12 +71,22 @@ class Recipe:
         """Refuse patterns, and points of patterns, that no layer has asked for."""
         for pattern, point in sorted(self._unused):
             if not point:
-                raise TrainError(f"recipe pattern 'layers.{pattern}' must match a layer of the model, but matches none")
+                near = get_close_matches(pattern, self._asked, 1, cutoff=0.0)
+                raise TrainError(
+                    f"recipe pattern 'layers.{pattern}' must match a layer of the model, but matches none; the nearest "
+                    f"is '{near[0]}'"
+                )
             if (pattern, "") not in self._unused:
-                raise TrainError(f"recipe key 'layers.{pattern}.{point}' must match a layer that has this point")
+                path = next(path for path in self._asked if fnmatchcase(path, pattern))
+                raise TrainError(
+                    f"recipe key 'layers.{pattern}.{point}' must match a layer that has this point; '{path}' has "
+                    f"{', '.join(self._asked[path])}"
+                )
 
     def _find(self, path: str, point: str) -> Spec | bool | None:
         found = self._default.get(point)
+        asked = self._asked.setdefault(path, [])
+        asked += [] if point in asked else [point]
         for pattern, points in self._layers.items():
             if fnmatchcase(path, pattern):
                 self._unused.discard((pattern, ""))
@@ -128,7 +140,9 @@ def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
             case "granularity":
                 fields["per_channel"] = _choice(value, ["tensor", "channel"], place) == "channel"
                 if fields["per_channel"] and point not in _VECTORS:
-                    raise TrainError(f"recipe key '{place}' must be 'tensor': only weights and constants have channels")
+                    raise TrainError(
+                        f"recipe key '{place}' must be 'tensor', not 'channel', except for weights and constants"
+                    )
             case "digits":
                 fields["digits"] = _digits(value, point, place)
             case "learn_width":

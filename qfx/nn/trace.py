@@ -1,12 +1,15 @@
 """Tracing a model into calls of whole layers, for convert and for lowering."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import fx, nn
 
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, MaxPool2d, ReLU
+from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.quantizer import Quantizer
 
 FIXED_LAYERS = (
@@ -17,6 +20,7 @@ FIXED_LAYERS = (
     BatchNorm2d,
     Affine,
     ReLU,
+    Hardtanh,
     Add,
     MaxPool2d,
     AvgPool2d,
@@ -28,6 +32,15 @@ _LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize)
 
 class _Tracer(fx.Tracer):
     """Torch's tracer, to which the layers of qfx.nn are leaves as well."""
+
+    failed = ""  # the path of the innermost module in whose forward tracing ended
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or self.path_of_module(m)
+            raise
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
@@ -45,9 +58,10 @@ def trace(model: nn.Module) -> fx.GraphModule:
     try:
         graph = tracer.trace(model)
     except Exception as error:  # whatever the user's forward raises on proxies
+        part = f"'{tracer.failed}'" if tracer.failed else type(model).__name__
         raise LowerError(
-            f"the forward of {type(model).__name__} must be traceable by torch.fx, without branches or loops that "
-            f"depend on data: {error}"
+            f"the forward of {part} must be traceable by torch.fx, without branches or loops that depend on data: take "
+            f"the decision out of the network, or compute both sides (torch: {error})"
         ) from error
     return fx.GraphModule(tracer.root, graph, type(model).__name__)
 

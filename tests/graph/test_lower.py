@@ -232,6 +232,16 @@ def test_a_sum_without_a_format_is_refused_with_the_layer_to_use() -> None:
         lower(model.eval(), x)
 
 
+def test_an_activation_with_a_binary_point_for_each_channel_is_refused_by_its_path() -> None:
+    conv = qnn.Conv2d(2, 4, 1)
+    conv.input_quant = qnn.Quantizer(qnn.Spec(per_channel=True), 2, axis=1)
+    model, x = nn.Sequential(qnn.Quantizer(qnn.Spec(), axis=1), nn.Sequential(conv)), torch.rand(2, 2, 4, 4)
+    qnn.calibrate(model, [x])
+    message = "the activation at '1.0.in' must have one binary point, not one for each channel: give its quantizer the"
+    with pytest.raises(LowerError, match=message):
+        lower(model.eval(), x)
+
+
 def test_a_flattened_image_as_output_is_refused() -> None:
     model = nn.Sequential(qnn.Conv2d(1, 4, 1), qnn.MaxPool2d(2), nn.Flatten())
     x = torch.rand(2, 1, 4, 4)

@@ -113,14 +113,27 @@ def test_the_recipes_last_match_wins() -> None:
         ({"defaults": {}}, r"recipe key 'recipe.defaults' must be one of default, layers"),
         ({"default": {"wieght": 4}}, r"recipe key 'default.wieght' must be one of input, weight, constant"),
         ({"layers": {"stem": {"weight": {"widht": 4}}}}, r"'layers.stem.weight.widht' must be one of width, frac"),
-        ({"layers": {"stm": {"weight": 4}}}, r"pattern 'layers.stm' must match a layer of the model, but matches none"),
-        ({"layers": {"stem": {"constant": 4}}}, r"'layers.stem.constant' must match a layer that has this point"),
+        (
+            {"layers": {"stm": {"weight": 4}}},
+            r"pattern 'layers.stm' must match a layer .*, but matches none; the nearest is 'stem'$",
+        ),
+        (
+            {"layers": {"stem": {"constant": 4}}},
+            r"'layers.stem.constant' must match a layer that has this point; 'stem' has weight, activation$",
+        ),
         ({"default": {"bias": 8}}, r"'default.bias' must be left out: a bias follows its input and weight formats"),
         ({"default": {"weight": 4.5}}, r"recipe key 'default.weight' must be a mapping, not 4.5"),
         ({"default": {"weight": {"width": True}}}, r"'default.weight.width' must be an integer, not True"),
         ({"default": {"weight": 40}}, r"must lie in 0..32, not 40, in recipe key 'default.weight'"),
         ({"default": {"input": "u8"}}, r"must look like 's8.3' or 'u5.0' .*, not 'u8', in recipe key 'default.input'"),
-        ({"default": {"activation": {"granularity": "channel"}}}, r"must be 'tensor': only weights and constants"),
+        (
+            {"default": {"activation": {"granularity": "channel"}}},
+            r"must be 'tensor', not 'channel', except for weights",
+        ),
+        (
+            {"layers": {"block.*": {"activation": {"granularity": "channel"}}}},
+            r"recipe key 'layers.block.*.activation.granularity' must be 'tensor', not 'channel', except for weights",
+        ),
         (
             {"default": {"activation": {"digits": {"k": 2}}}},
             r"must stand at one of weight, constant, not at activation",
@@ -156,11 +169,13 @@ class Unsupported(nn.Module):
         self.conv = nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect")
         self.act = nn.SiLU()
         self.inner = nn.Sequential(nn.GroupNorm(2, 4), nn.AvgPool2d(2, ceil_mode=True))
-        self.twice = nn.Conv2d(4, 4, 1)
+        self.crop, self.border = nn.ZeroPad2d((0, -1, 0, 0)), nn.ZeroPad2d(1)
+        self.pool = nn.MaxPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.inner(self.act(self.conv(x)))
-        x = self.twice(self.twice(x)) + 1
+        x = self.pool(self.border(self.crop(x))) + 1
+        x = torch.add(F.pad(x, (0, 0, 0, 0, 1, 1)), x.clamp(max=2), alpha=2)
         x = torch.cat([x, x * 2], 1)
         return F.softmax(x.reshape(2, 3, -1), 1)
 
@@ -170,15 +185,18 @@ def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
         convert(Unsupported())
     text = str(caught.value)
     assert text.startswith(
-        "the model must consist of layers that qfx knows, but 10 layers or calls cannot be converted:"
+        "the model must consist of layers that qfx knows, but 14 layers or calls cannot be converted:"
     )
     for line in (
         "conv (Conv2d): its padding_mode must be 'zeros', not 'reflect'",
-        "act (SiLU): use nn.ReLU instead",
+        "act (SiLU): use nn.ReLU or nn.ReLU6 instead",
         "inner.0 (GroupNorm): use nn.BatchNorm2d instead",
         "inner.1 (AvgPool2d): it must not have ceil_mode, and padding only with count_include_pad",
-        "twice (Conv2d): it is called twice: use one module for each call",
-        "add (add): use a sum of two tensors (a constant belongs into a bias or a BatchNorm2d) instead",
+        "crop (ZeroPad2d): it must add zeros, not 0.0 at (0, -1, 0, 0)",
+        "pool (MaxPool2d): it must have padding of its own, which never wins, and not zeros before it: they may exceed",
+        "add (add): use a sum of two tensors without alpha (a constant belongs into a bias or a BatchNorm2d) instead",
+        "pad (pad): use zeros of the sides of an image, right before a convolution or a pool instead",
+        "clamp (clamp): use both bounds, as numbers instead",
         "mul (mul): use nn.BatchNorm2d or qfx.nn.Normalize instead",
         "cat (cat): use + (addition) instead",
         "reshape (reshape): use torch.flatten(x, 1) instead",
@@ -192,8 +210,11 @@ def test_a_forward_that_branches_on_data_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(LowerError, match="the forward of Branches must be traceable by torch.fx, without branches"):
+    remedy = "must be traceable by torch.fx, without branches or loops that depend on data: take the decision out of"
+    with pytest.raises(LowerError, match=f"the forward of Branches {remedy} the network, or compute both sides"):
         convert(Branches())
+    with pytest.raises(LowerError, match=rf"the forward of '1.0' {remedy}"):
+        convert(nn.Sequential(nn.ReLU(), nn.Sequential(Branches())))
 
 
 def test_shapes_are_checked_on_the_example() -> None:

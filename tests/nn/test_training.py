@@ -2,11 +2,13 @@
 
 import warnings
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qfx.nn import calibrate, convert, exact, freeze_formats, moves, param_groups, quantizers
+from qfx.errors import TrainError
+from qfx.nn import calibrate, check_optimizer, convert, exact, freeze_formats, moves, param_groups, quantizers
 from tests.nn.nets import RECIPE, Net, digits_like
 
 
@@ -115,3 +117,22 @@ def test_generated_code_computes_the_same_codes() -> None:
         compiled = torch.compile(model, fullgraph=True)
         with torch.no_grad():
             assert torch.equal(compiled(x), model(x))
+
+
+def test_an_optimizer_that_was_built_before_convert_is_refused() -> None:
+    net = Net()
+    before = torch.optim.SGD(net.parameters(), lr=0.1)
+    model = convert(net)
+    count, held = len(list(net.parameters())), len(list(model.parameters()))
+    with pytest.raises(TrainError) as caught:
+        check_optimizer(before, model)
+    assert str(caught.value) == (
+        f"the optimizer must hold parameters of the converted model only, but {count} of its {count} are of another, "
+        f"and {held} of the model's are not among them ('norm.scale_quant.frac', ...): build it after qfx.convert, "
+        "from qfx.param_groups(model)"
+    )
+    check_optimizer(torch.optim.AdamW(param_groups(model, 1e-3)), model)
+    check_optimizer(torch.optim.SGD(model.fc.parameters(), lr=0.1), model)  # a part of the model is the user's choice
+    both = [*model.parameters(), next(net.parameters())]
+    with pytest.raises(TrainError, match=rf"but 1 of its {held + 1} are of another: build it after qfx.convert"):
+        check_optimizer(torch.optim.SGD(both, lr=0.1), model)

@@ -1,0 +1,49 @@
+"""Sizes along the two axes of an image, and signals (N, C, L) as images of height 1."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = tuple[int, int]  # vertical, horizontal
+Quad = tuple[int, int, int, int]  # top, bottom, left, right
+NO_PADDING: Quad = (0, 0, 0, 0)
+
+
+def pair(value: int | tuple[int, ...], of_height: int = 1) -> Pair:
+    """Return one number for each axis; a tuple of one is a signal's, to which the height adds ``of_height``."""
+    if isinstance(value, int):
+        return value, value
+    return (of_height, value[0]) if len(value) == 1 else (value[0], value[1])
+
+
+def quad(value: int | Pair | Quad) -> Quad:
+    """Return padding for each side."""
+    if isinstance(value, tuple) and len(value) == 4:
+        return value
+    vertical, horizontal = pair(value)
+    return vertical, vertical, horizontal, horizontal
+
+
+def added(a: Quad, b: Quad) -> Quad:
+    """Return one padding around another."""
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
+
+
+def as_image(x: Tensor) -> Tensor:
+    """Return a signal, or its weights, as an image of height 1; an image as it is."""
+    return x.unsqueeze(2) if x.dim() == 3 else x
+
+
+def shaped_like(image: Tensor, x: Tensor) -> Tensor:
+    """Return what was computed from ``as_image(x)`` with the axes of ``x``."""
+    return image.squeeze(2) if x.dim() == 3 else image
+
+
+def padded(x: Tensor, padding: Quad, most: Pair | None = None, fill: float = 0.0) -> tuple[Tensor, Pair]:
+    """Return ``x`` with the padding that torch's operators cannot do, and what is left for them to do.
+
+    They pad both sides alike, and pooling no more than ``most``.
+    """
+    top, bottom, left, right = padding
+    if (top, left) == (bottom, right) and (most is None or (top <= most[0] and left <= most[1])):
+        return x, (top, left)
+    return F.pad(x, (left, right, top, bottom), value=fill), (0, 0)

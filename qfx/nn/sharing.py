@@ -1,0 +1,27 @@
+"""What two layers have in common: one quantizer, or all that a module called twice owns but its formats."""
+
+from torch import nn
+
+from qfx.nn.quantizer import Quantizer
+
+
+def share(layer: nn.Module, name: str, quantizer: Quantizer) -> None:
+    """Let ``layer`` use a quantizer that another module owns; it is saved and counted there only."""
+    layer._modules.pop(name, None)
+    object.__setattr__(layer, name, quantizer)
+
+
+def tie(layer: nn.Module, first: nn.Module) -> None:
+    """Make ``layer`` another call of ``first``: its parameters, statistics and constants are those of ``first``.
+
+    They are saved and counted there only. What ``layer`` keeps for itself is what it reads and gives: ``input_quant``,
+    ``output_quant``.
+    """
+    for name in list(layer._parameters):
+        del layer._parameters[name]
+        object.__setattr__(layer, name, getattr(first, name))
+    layer._buffers = first._buffers
+    layer._non_persistent_buffers_set = {*first._buffers}
+    for name, quantizer in first.named_children():
+        if isinstance(quantizer, Quantizer) and name not in ("input_quant", "output_quant"):
+            share(layer, name, quantizer)

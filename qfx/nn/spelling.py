@@ -1,0 +1,165 @@
+"""What torch calls layers, in words: the modules that functional calls stand for, and what to use instead of others."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from qfx.nn.trace import call_name
+
+_INSTEAD = {
+    "add": "a sum of two tensors without alpha (a constant belongs into a bias or a BatchNorm2d)",
+    "cat": "+ (addition)",
+    "concat": "+ (addition)",
+    "batch_norm": "the module nn.BatchNorm2d",
+    "conv2d": "the module nn.Conv2d",
+    "linear": "the module nn.Linear",
+    "dropout": "the module nn.Dropout",
+    "matmul": "the module nn.Linear",
+    "Softmax": "nothing: apply it to the network's result",
+    "softmax": "nothing: apply it to the network's result",
+    "LogSoftmax": "nothing: apply it to the network's result",
+    "log_softmax": "nothing: apply it to the network's result",
+    "ConvTranspose2d": "nn.Conv2d",
+    "pad": "zeros of the sides of an image, right before a convolution or a pool",
+    "squeeze": "torch.flatten(x, 1)",
+    "clamp": "both bounds, as numbers",
+    "sum": "nn.AdaptiveAvgPool2d(1), or a convolution",
+    "GroupNorm": "nn.BatchNorm2d",
+    "LayerNorm": "nn.BatchNorm2d",
+    "InstanceNorm2d": "nn.BatchNorm2d",
+    "view": "torch.flatten(x, 1)",
+    "reshape": "torch.flatten(x, 1)",
+    "size": "torch.flatten(x, 1), or a constant",
+    "getattr": "torch.flatten(x, 1), or a constant",
+    "mul": "nn.BatchNorm2d or qfx.nn.Normalize",
+    "truediv": "qfx.nn.Normalize",
+    "sub": "qfx.nn.Normalize",
+    "mean": "x.mean((2, 3)) over all of an image, or keepdim=True over one axis of it",
+}
+_ACTIVATIONS = ("gelu silu sigmoid tanh leakyrelu leaky_relu prelu elu mish hardswish hardsigmoid softplus").split()
+_LAYERS = (
+    "Conv1d, Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, +, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten"
+)
+
+
+def instead(name: str) -> str:
+    """Return what to use instead of a layer or call of that name."""
+    return "nn.ReLU or nn.ReLU6" if name.lower() in _ACTIVATIONS else _INSTEAD.get(name, f"one of {_LAYERS}")
+
+
+def is_sum(node: fx.Node) -> bool:
+    """Return whether a call adds two tensors, and does nothing else."""
+    tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
+    return call_name(node) in ("add", "iadd") and len(tensors) == len(node.args) == 2 and not node.kwargs
+
+
+def as_modules(node: fx.Node, rank: int | None) -> list[nn.Module] | None:
+    """Return torch's modules that a functional call stands for, one behind the other, or None.
+
+    Args:
+        rank: how many axes the call's tensor has, where that is known.
+    """
+    if not node.args or not isinstance(node.args[0], fx.Node):
+        return None
+    args, kwargs = node.args[1:], {key: value for key, value in node.kwargs.items() if key != "inplace"}
+    builder = _CALLS.get(call_name(node), _POOLS.get(node.target))
+    try:
+        if builder is not None:
+            return [builder(*args, **kwargs)]
+        if call_name(node) == "mean":
+            return _mean(rank, *args, **kwargs)
+        return [nn.Flatten()] if call_name(node) in ("view", "reshape") and _keeps_batch(node) else None
+    except (TypeError, _NotALayerError):  # spelled in a way that no module stands for
+        return None
+
+
+class _NotALayerError(Exception):
+    """The call's arguments are not those of a layer."""
+
+
+def _clamp(min: Any = None, max: Any = None) -> nn.Module:
+    if max is None and min == 0:
+        return nn.ReLU()
+    if not all(isinstance(bound, int | float) for bound in (min, max)):
+        raise _NotALayerError
+    return nn.Hardtanh(min, max)
+
+
+def _hardtanh(min_val: float = -1.0, max_val: float = 1.0) -> nn.Module:
+    return nn.Hardtanh(min_val, max_val)
+
+
+def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
+    return nn.Flatten(start_dim, end_dim)
+
+
+def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Module:
+    sides = len(pad)
+    if mode != "constant" or sides % 2 or sides > 4 and any(pad[4:]):
+        raise _NotALayerError
+    kinds: dict[int, type[nn.Module]] = {2: nn.ConstantPad1d, 4: nn.ConstantPad2d}
+    return kinds[min(sides, 4)](tuple(pad[:4]), value or 0.0)
+
+
+def _mean(rank: int | None, dim: Any = None, keepdim: bool = False) -> list[nn.Module] | None:
+    axes = (dim,) if isinstance(dim, int) else dim
+    if not isinstance(axes, tuple | list):
+        return None
+    rank = rank or (4 if len(axes) == 2 else None)
+    places = rank and sorted(axis % rank for axis in axes)
+    if keepdim and rank == 4 and places in ([2], [3]):
+        return [nn.AdaptiveAvgPool2d((1, None) if places == [2] else (None, 1))]
+    if (rank, places) not in ((3, [2]), (4, [2, 3])):
+        return None
+    pool: nn.Module = nn.AdaptiveAvgPool1d(1) if rank == 3 else nn.AdaptiveAvgPool2d(1)
+    return [pool] if keepdim else [pool, nn.Flatten()]
+
+
+def _keeps_batch(node: fx.Node) -> bool:
+    """Whether ``x.view(sizes)`` is ``(x.size(0), n)``, ``(x.shape[0], n)`` or ``(-1, n)``; n may be -1."""
+    sizes = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
+    if len(sizes) != 2 or not isinstance(sizes[1], int):
+        return False
+    first, second = sizes
+    if isinstance(first, int):
+        return first == -1 and second > 0
+    if not isinstance(first, fx.Node):
+        return False
+    if first.op == "call_method" and first.target == "size":
+        return first.args[1:] == (0,)
+    return first.target is operator.getitem and first.args[1] == 0
+
+
+def _max_pool(kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+              return_indices: bool = False) -> nn.Module:  # fmt: skip
+    return nn.MaxPool2d(kernel, stride, padding, dilation, return_indices, ceil_mode)
+
+
+def _max_pool1d(kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+                return_indices: bool = False) -> nn.Module:  # fmt: skip
+    return nn.MaxPool1d(kernel, stride, padding, dilation, return_indices, ceil_mode)
+
+
+_CALLS: dict[str, Callable[..., nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hardtanh": _hardtanh,
+    "clamp": _clamp,
+    "clip": _clamp,
+    "flatten": _flatten,
+    "pad": _pad,
+}
+_POOLS: dict[Any, Callable[..., nn.Module]] = {
+    F.max_pool2d: _max_pool,
+    torch.max_pool2d: _max_pool,
+    F.max_pool1d: _max_pool1d,
+    torch.max_pool1d: _max_pool1d,
+    F.avg_pool1d: nn.AvgPool1d,
+    F.adaptive_avg_pool1d: nn.AdaptiveAvgPool1d,
+    F.avg_pool2d: nn.AvgPool2d,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+}
