@@ -28,6 +28,7 @@ VECTORS = "vectors"
 def _train(work: Work) -> dict[str, Any]:
     """Train in float and in fixed point at each width; the first width's network is the one that goes on."""
     from qfx.train import runs
+    from qfx.train.log import LOGS
 
     design = work.design
     data = runs.load_data(design)
@@ -35,10 +36,14 @@ def _train(work: Work) -> dict[str, Any]:
     common = _training_settings(design)
     common["training"] = {key: value for key, value in common["training"].items() if key != "widths"}
     told = _Shares(work.progress, design)
-    start = work.keep("float", common, lambda folder: runs.train_float(design, data, folder, told.run("float")))
+    progress = told.run("float")
+    start = work.keep("float", common, lambda to, halfway: runs.train_float(design, data, to, halfway, progress))
     places = _train_widths(work, data, start, common, told)
     (work.folder / runs.WEIGHTS).write_bytes((places[0] / runs.WEIGHTS).read_bytes())
     (work.folder / f"float.{runs.WEIGHTS}").write_bytes((start / runs.WEIGHTS).read_bytes())
+    for name, place in zip(("float", *(f"{width}bits" for width in widths)), (start, *places), strict=True):
+        for log in LOGS:
+            (work.folder / f"{name}.{log}").write_bytes((place / log).read_bytes())
     figures: dict[str, Any] = {
         "images": {"train": len(data.train_x), "test": len(data.test_x)},
         "float": runs.metrics(start),
@@ -61,7 +66,9 @@ def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any],
         share = told.run(names[0])
         return [
             work.keep(
-                names[0], settings[0], lambda folder: runs.train_fixed(design, data, start, widths[0], folder, share)
+                names[0],
+                settings[0],
+                lambda to, halfway: runs.train_fixed(design, data, start, widths[0], to, halfway, share),
             )
         ]
     side_by_side = min(len(widths), os.cpu_count() or 1)
@@ -71,7 +78,7 @@ def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any],
         return work.keep(
             names[number],
             settings[number],
-            lambda folder: children.train_fixed(design, start, widths[number], folder, share),
+            lambda to, halfway: children.train_fixed(design, start, widths[number], to, halfway, share),
         )
 
     with ThreadPoolExecutor(side_by_side) as pool, Children(side_by_side) as children:
