@@ -43,9 +43,9 @@ class Interrupts:
 
     def obey(self) -> None:
         """Do what the signal would have done, if one has come."""
-        number, self.wanted = self.wanted, None
-        self._restore()
-        if number:
+        if self.wanted:
+            number, self.wanted = self.wanted, None
+            self._restore()
             signal.raise_signal(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -6,8 +6,7 @@ from torch import nn
 
 import qfx.nn as qnn
 from qfx.errors import TrainError
-from qfx.train import Data
-from qfx.train import Settings, fit
+from qfx.train import Data, Settings, fit
 from qfx.train.watchdog import first_diverged
 
 
@@ -49,7 +48,5 @@ def test_data_that_augmentation_spoils_is_named() -> None:
 
 def test_training_at_an_absurd_rate_names_what_left_the_numbers_first() -> None:
     fixed = qnn.calibrate(qnn.convert(model(), None, torch.rand(2, 1, 4, 4)), [torch.rand(64, 1, 4, 4)])
-    with pytest.raises(
-        TrainError, match=r"the loss must stay finite, not (nan|inf); .*'.*: lower the learning rate"
-    ):
+    with pytest.raises(TrainError, match=r"the loss must stay finite, not (nan|inf); .*'.*: lower the learning rate"):
         fit(fixed, data(), Settings(epochs=60, lr=1e38))
