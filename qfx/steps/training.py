@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +57,17 @@ def _train(work: Work) -> dict[str, Any]:
 
 def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any], told: _Shares) -> list[Path]:
     """Train from the float network in ``start`` at each width, several at a time, and return where each run is."""
+    from qfx.nn.ranks import ranks
     from qfx.train import runs
     from qfx.train.parallel import Children
 
     design, widths = work.design, work.design.content.training.widths
     names = [f"{width}bits" for width in widths]
     settings = [[common, "first" if number == 0 else "other"] for number in range(len(widths))]
-    if len(widths) == 1:
-        share = told.run(names[0])
+    if len(widths) == 1 or ranks() > 1:
         return [
-            work.keep(
-                names[0],
-                settings[0],
-                lambda to, halfway: runs.train_fixed(design, data, start, widths[0], to, halfway, share),
-            )
+            work.keep(name, each, partial(runs.train_fixed, design, data, start, width, progress=told.run(name)))
+            for name, each, width in zip(names, settings, widths, strict=True)
         ]
     side_by_side = min(len(widths), os.cpu_count() or 1)
 

@@ -15,10 +15,12 @@ from torch import nn
 from qfx.design import Design, PhaseSection
 from qfx.errors import TrainError
 from qfx.nn import calibrate, convert, exact, moves, quantizers
+from qfx.nn.ranks import rank, ranks
 from qfx.train.data import Data
 from qfx.train.log import LOGS, TENSORBOARD
 from qfx.train.loop import accuracy, fit
 from qfx.train.settings import Schedule, Settings
+from qfx.train.together import Run, call
 
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
@@ -69,6 +71,7 @@ def example(design: Design, batch: int = 2) -> torch.Tensor:
 
 def train_float(design: Design, data: Data, folder: Path, halfway: Path, progress: Progress) -> None:
     """Train the float network and save it; checkpoints go to the folder ``halfway``."""
+    call((0, folder, halfway))
     model = float_model(design)
     _fit(design, model, data, design.content.training.float_, halfway, progress)
     _keep_logs(halfway, folder)
@@ -79,8 +82,8 @@ def train_fixed(
     design: Design, data: Data, start: Path, width: int, folder: Path, halfway: Path, progress: Progress
 ) -> None:
     """Convert the float network saved in ``start``, calibrate it, train it on in fixed point and save it."""
-    model = fixed_model(design, load_weights(float_model(design), start), width)
-    calibrate(model.eval(), data.train_x[:_CALIBRATION].split(256))
+    call((width, start, halfway))
+    model = _calibrated(design, data, start, width)
     quantized = accuracy(exact(model), data.test_x, data.test_y)
     _fit(design, model, data, design.content.training.fixed, halfway, progress)
     _keep_logs(halfway, folder)
@@ -88,6 +91,21 @@ def train_fixed(
     points = {name: {"before": move.before, "now": move.now} for name, move in moves(model).items()}
     formats = {name: str(quantizer.format()) for name, quantizer in quantizers(model).items()}
     _save(folder, model, {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats})
+
+
+def join(design: Design, data: Data, run: Run) -> None:
+    """Do this rank's share of a run that the first rank leads."""
+    width, start, halfway = run
+    if width:
+        _fit(design, _calibrated(design, data, start, width), data, design.content.training.fixed, halfway, _silent)
+    else:
+        _fit(design, float_model(design), data, design.content.training.float_, halfway, _silent)
+
+
+def _calibrated(design: Design, data: Data, start: Path, width: int) -> nn.Module:
+    model = fixed_model(design, load_weights(float_model(design), start), width)
+    batches = data.train_x[:_CALIBRATION].split(256)
+    return calibrate(model.eval(), batches[rank() :: ranks()])
 
 
 def trained_model(design: Design, folder: Path) -> nn.Module:
@@ -127,6 +145,10 @@ def _threads(design: Design) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _silent(done: float, doing: str) -> None:
+    """Tell nobody: the first rank does."""
 
 
 def _fit(design: Design, model: nn.Module, data: Data, phase: PhaseSection, halfway: Path, progress: Progress) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qfx.nn import freeze_bn, freeze_formats, param_groups
+from qfx.nn.ranks import rank
 from qfx.train.average import Average, format_names
 from qfx.train.schedule import scheduler
 from qfx.train.settings import Settings
@@ -33,7 +34,7 @@ class State:
     @classmethod
     def start(cls, model: nn.Module, settings: Settings, per_epoch: int) -> "State":
         """Return the state before the first step; torch's random numbers start from the seed."""
-        torch.manual_seed(settings.seed)  # augmentation, dropout
+        torch.manual_seed(settings.seed + rank())  # augmentation, dropout
         optimizer = torch.optim.AdamW(param_groups(model, settings.lr, settings.weight_decay))
         return cls(
             model,

@@ -1,6 +1,7 @@
 """One network on several ranks of torch.distributed: equal formats, averaged gradients, equal buffers."""
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch.distributed as dist
 from torch import nn
@@ -9,6 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 from qfx.errors import TrainError
 from qfx.nn import quantizers
 from qfx.nn.ranks import gather, ranks
+
+Run = tuple[int, Path, Path]  # width (0: float), the folder it starts from, that of its checkpoints
 
 
 def synchronous(model: nn.Module) -> nn.Module:
@@ -31,6 +34,12 @@ def synchronous(model: nn.Module) -> nn.Module:
                 f"{other.get(path)}: call init_process_group before qfx.calibrate"
             )
     return DistributedDataParallel(model, find_unused_parameters=True)
+
+
+def call(run: Run | None) -> None:
+    """Let the other ranks, which `qfx.train.team` keeps waiting, join a run; None: there are no more."""
+    if ranks() > 1:
+        dist.broadcast_object_list([run], src=0)
 
 
 def without_averaging(network: nn.Module) -> AbstractContextManager[None]:

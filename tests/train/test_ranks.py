@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from qfx import steps
 
 JOB = Path(__file__).with_name("ranks_job.py")
 ROOT = Path(__file__).parents[2]
@@ -66,3 +69,35 @@ def test_fit_on_two_ranks_ends_in_the_formats_of_one(tmp_path: Path) -> None:
     ]
     assert [row["moves"] for row in logs[0]] == [row["moves"] for row in logs[1]]
     assert [row["loss"] for row in logs[0]] == pytest.approx([row["loss"] for row in logs[1]], rel=1e-3)
+
+
+def torchrun(design: Path) -> subprocess.CompletedProcess[str]:
+    """Run `qfx train` on two ranks."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    return subprocess.run(
+        [*command, str(JOB.with_name("train_job.py")), "train", str(design)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_qfx_train_under_torchrun_trains_every_run_together_and_leaves_what_one_process_leaves(tmp_path: Path) -> None:
+    micro = Path(shutil.copytree(ROOT / "tests" / "steps" / "micro", tmp_path / "micro"))
+    text = (micro / "design.yaml").read_text()
+    (micro / "design.yaml").write_text(text.replace("widths: [3]", "widths: [3, 2]"))
+    done = torchrun(micro)
+    assert done.returncode == 0 and done.stdout.count("train ") == 1, done.stderr
+    together = json.loads((micro / "build" / "train" / "result.json").read_text())["figures"]
+    shutil.rmtree(micro / "build")
+    alone = steps.train(micro).figures
+    assert {width: run["formats"] for width, run in together["widths"].items()} == {
+        width: run["formats"] for width, run in alone["widths"].items()
+    }
+    assert (micro / "build" / "train" / "2bits.log.csv").is_file()
+    (micro / "design.yaml").write_text(text.replace("batch: 16", "batch: 1"))
+    failed = torchrun(micro)
+    said = "a batch must have an input for each of its 2 parts (accumulate times ranks), not 1 inputs: accumulate less"
+    assert failed.returncode != 0 and said in failed.stderr
