@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -108,8 +109,21 @@ def _step_command(name: str, text: str) -> None:
     app.command(name, help=text)(command)
 
 
+@app.command()
+def train(design: DesignArgument, out: OutOption = None, force: ForceOption = False) -> None:
+    """Train the network in float and in fixed point; under torchrun, together."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        _run_step("train", design, out, force)
+        return
+    from qfx.design import Design
+    from qfx.train.team import joined
+
+    with joined(Design.load(design)) as leads:
+        if leads:
+            _run_step("train", design, out, force)
+
+
 for _name, _text in (
-    ("train", "Train the network in float and in fixed point."),
     ("lower", "Make the integer graph, and compare the interpreter with torch on the test images."),
     ("plan", "Choose parallelism, memories and FIFO depths for the board."),
     ("hls", "Write the hls4ml project and compare its csim with the golden vectors."),

@@ -9,9 +9,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from qfx import resources, yamlfile
 from qfx.errors import DesignError, FormatError
@@ -22,6 +22,7 @@ FILE_NAME = "design.yaml"
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+Part = Annotated[float, Field(ge=0, lt=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -74,11 +75,43 @@ class TargetSection(_Section):
     clock_mhz: Annotated[float, Field(gt=0, le=1000)] | None = None  # None: the board's
 
 
+class ScheduleSection(_Section):
+    """The learning rate over the steps of a run (see qfx.train.Schedule)."""
+
+    kind: Literal["cosine", "step"] = "cosine"
+    warmup: Part = 0.05
+    milestones: tuple[Positive, ...] = ()  # epochs after which a step schedule falls
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @field_validator("milestones")
+    @classmethod
+    def _rise(cls, milestones: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if milestones and info.data.get("kind") == "cosine":
+            raise ValueError("must be left out where kind is cosine")
+        if list(milestones) != sorted(set(milestones)):
+            raise ValueError("must rise")
+        return milestones
+
+    @model_validator(mode="after")
+    def _steps(self) -> Self:
+        if self.kind == "step" and not self.milestones:
+            raise ValueError("must have milestones where kind is step")
+        return self
+
+
 class PhaseSection(_Section):
     """One run of the training loop."""
 
     epochs: Positive
     lr: Rate
+    schedule: ScheduleSection = ScheduleSection()
+
+    @field_validator("schedule")
+    @classmethod
+    def _within(cls, schedule: ScheduleSection, info: ValidationInfo) -> ScheduleSection:
+        if schedule.milestones and "epochs" in info.data and schedule.milestones[-1] >= info.data["epochs"]:
+            raise ValueError(f"must have milestones before the last epoch, {info.data['epochs']}")
+        return schedule
 
 
 class TrainingSection(_Section):
@@ -86,8 +119,13 @@ class TrainingSection(_Section):
 
     float_: PhaseSection = Field(PhaseSection(epochs=60, lr=3e-3), alias="float")
     fixed: PhaseSection = PhaseSection(epochs=30, lr=1e-3)
-    batch: Positive = 64
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch: Positive = 64  # inputs of one step of the optimizer
+    accumulate: Positive = 1  # parts in which a batch is computed
+    precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and products; quantizers keep float32
+    clip: Annotated[float, Field(gt=0)] | None = None  # the largest norm of the gradient
+    ema: Part = 0.0  # decay of the averaged weights; 0: the last weights count
+    checkpoint: Positive = 1  # epochs between checkpoints
+    label_smoothing: Part = 0.0
     widths: Annotated[tuple[Annotated[int, Field(ge=1, le=16, strict=True)], ...], Field(min_length=1)] = (4,)
     """Bits of weights and activations, one run each; the first is the one that is lowered."""
     seed: Annotated[int, Field(ge=0, lt=1 << 32, strict=True)] = 0
@@ -95,6 +133,13 @@ class TrainingSection(_Section):
     """Threads of torch in each run, by default all cores shared out; sums, and so results, depend on their number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @field_validator("accumulate")
+    @classmethod
+    def _within(cls, parts: int, info: ValidationInfo) -> int:
+        if parts > info.data.get("batch", parts):
+            raise ValueError(f"must be at most the batch, {info.data['batch']}")
+        return parts
 
 
 class AccuracySection(_Section):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from qfx.nn.constants import Codes, quantized_codes
 from qfx.nn.integer import exact_affine
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
+from qfx.nn.ranks import moments
 
 
 class Normalize(nn.Module):
@@ -53,9 +54,9 @@ class Affine(nn.Module):
 class BatchNorm2d(nn.Module):
     """``y = output_quant(x * s + b)``, ``s = scale_quant(gamma / sigma)``, ``b = shift_quant(beta - mean * s)``.
 
-    Batch statistics in training until ``frozen``, running ones otherwise. The shift takes up the scale's rounding
-    error. Constants from running statistics are computed in float64, by one function for training, evaluation, exact
-    evaluation and lowering. Takes (N, C, H, W) and (N, C).
+    Batch statistics, over all ranks, in training until ``frozen``, running ones otherwise. The shift takes up the
+    scale's rounding error. Constants from running statistics are computed in float64, by one function for training,
+    evaluation, exact evaluation and lowering. Takes (N, C, H, W) and (N, C).
 
     Args:
         folded: it only holds statistics for a convolution that it is folded into, and quantizes nothing.
@@ -143,7 +144,7 @@ class BatchNorm2d(nn.Module):
             return self.running_mean.double(), self.running_var.double()
         x = x if x.dtype == torch.float64 else x.float()
         var, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
-        count = x.numel() // x.shape[1]
+        mean, var, count = moments(mean, var, x.numel() // x.shape[1])
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             rate = 1 / self.num_batches_tracked if self.momentum is None else self.momentum

@@ -11,6 +11,7 @@ from qfx.errors import TrainError
 from qfx.nn.affine import BatchNorm2d
 from qfx.nn.observe import Observer
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.ranks import gather
 
 
 def quantizers(model: nn.Module) -> dict[str, Quantizer]:
@@ -48,7 +49,9 @@ def calibrate(
 
     The model runs in its present mode, so that in training mode BatchNorm uses batch statistics; the running ones are
     left as they were. Formats that the recipe fixes stay; a sign that it leaves open becomes unsigned where no negative
-    value was seen. Constants (BatchNorm) get room to move: see Observer.
+    value was seen. Constants (BatchNorm) get room to move: see Observer. Where several ranks train together, each
+    brings its own batches, and all get the formats that one would choose that saw them all (in training mode each must
+    bring as many).
 
     Args:
         batches: inputs, or tuples whose first element is the input.
@@ -75,9 +78,11 @@ def calibrate(
         for batch in batches:
             model(batch if isinstance(batch, Tensor) else batch[0])
             count += 1
-        if not count:
+        if not any(gather(count)):
             raise TrainError("calibration must have at least one batch, but there was none")
         for quantizer in pending:
+            if quantizer.observer is not None:
+                quantizer.observer.share()
             quantizer.initialise(least_error=method == "error", part=part)
     return model
 

@@ -47,6 +47,18 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         )
 
 
+def scale_format_gradients(model: nn.Module, parts: int) -> None:
+    """Make the gradients of activations' formats what they are where a batch does not come in ``parts``.
+
+    LSQ's factor counts the values of one part; to be called before the optimizer's step, gradients averaged.
+    """
+    if parts > 1:
+        for quantizer in quantizers(model).values():
+            for parameter in quantizer.parameters() if quantizer.axis == 1 else ():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(parts**-0.5)
+
+
 def freeze_bn(model: nn.Module, frozen: bool = True) -> None:
     """Let BatchNorm use its running statistics, in training too, and learn them no further."""
     for module in model.modules():

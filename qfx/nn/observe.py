@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from qfx.errors import TrainError
+from qfx.nn.ranks import gather
 
 SAMPLES = 1 << 16  # values kept per batch
 
@@ -43,6 +44,14 @@ class Observer:
         self._peak = peak if self._peak is None else torch.maximum(self._peak, peak)
         self.low = min(self.low, rows.min().item())
         self._parts.append(rows[:, :: max(1, rows.numel() // SAMPLES)].clone())
+
+    def share(self) -> None:
+        """Take in what the other ranks have seen."""
+        seen = [each for each in gather((self.low, self._peak, self._parts)) if each[1] is not None]
+        if seen:
+            self.low = min(low for low, _, _ in seen)
+            self._peak = torch.stack([peak for _, peak, _ in seen]).amax(0)
+            self._parts = [part for _, _, parts in seen for part in parts]
 
     def samples(self) -> Tensor:
         """The kept values: (channels, n), or (n,) if not per channel."""

@@ -69,16 +69,20 @@ class Work:
         """Note something that the user must know and that does not stop the build."""
         self.warnings.append(sentence)
 
-    def keep(self, name: str, settings: Any, make: Callable[[Path], None]) -> Path:
+    def keep(self, name: str, settings: Any, make: Callable[[Path, Path], None]) -> Path:
         """Return the folder of a part of the work; where an earlier run has not left it, let ``make`` fill it.
 
-        ``settings`` is everything that the part depends on beyond its name.
+        ``settings`` is everything that the part depends on beyond its name. ``make`` is given the empty folder, and
+        one that stays when it is interrupted: what it left there, it finds there the next time.
         """
         place = self.kept / f"{name}-{digest([name, settings, self.sources])[:16]}"
         self.used.add(place.name)
         if not place.is_dir():
+            halfway = place.with_name(f"{place.name}.halfway")
+            halfway.mkdir(parents=True, exist_ok=True)
             with atomic_folder(place) as aside:
-                make(aside)
+                make(aside, halfway)
+            shutil.rmtree(halfway, ignore_errors=True)
         return place
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def _train(work: Work) -> dict[str, Any]:
     """Train in float and in fixed point at each width; the first width's network is the one that goes on."""
     from qfx.train import runs
     from qfx.train.preflight import preflight
+    from qfx.train.log import LOGS
 
     design = work.design
     board_of(design)
@@ -39,10 +41,14 @@ def _train(work: Work) -> dict[str, Any]:
     common = _training_settings(design)
     common["training"] = {key: value for key, value in common["training"].items() if key != "widths"}
     told = _Shares(work.progress, design)
-    start = work.keep("float", common, lambda folder: runs.train_float(design, data, folder, told.run("float")))
+    progress = told.run("float")
+    start = work.keep("float", common, lambda to, halfway: runs.train_float(design, data, to, halfway, progress))
     places = _train_widths(work, data, start, common, told)
     (work.folder / runs.WEIGHTS).write_bytes((places[0] / runs.WEIGHTS).read_bytes())
     (work.folder / f"float.{runs.WEIGHTS}").write_bytes((start / runs.WEIGHTS).read_bytes())
+    for name, place in zip(("float", *(f"{width}bits" for width in widths)), (start, *places), strict=True):
+        for log in LOGS:
+            (work.folder / f"{name}.{log}").write_bytes((place / log).read_bytes())
     figures: dict[str, Any] = {
         "images": {"train": len(data.train_x), "test": len(data.test_x)},
         "float": runs.metrics(start),
@@ -55,18 +61,17 @@ def _train(work: Work) -> dict[str, Any]:
 
 def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any], told: _Shares) -> list[Path]:
     """Train from the float network in ``start`` at each width, several at a time, and return where each run is."""
+    from qfx.nn.ranks import ranks
     from qfx.train import runs
     from qfx.train.parallel import Children
 
     design, widths = work.design, work.design.content.training.widths
     names = [f"{width}bits" for width in widths]
     settings = [[common, "first" if number == 0 else "other"] for number in range(len(widths))]
-    if len(widths) == 1:
-        share = told.run(names[0])
+    if len(widths) == 1 or ranks() > 1:
         return [
-            work.keep(
-                names[0], settings[0], lambda folder: runs.train_fixed(design, data, start, widths[0], folder, share)
-            )
+            work.keep(name, each, partial(runs.train_fixed, design, data, start, width, progress=told.run(name)))
+            for name, each, width in zip(names, settings, widths, strict=True)
         ]
     side_by_side = min(len(widths), os.cpu_count() or 1)
 
@@ -75,7 +80,7 @@ def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any],
         return work.keep(
             names[number],
             settings[number],
-            lambda folder: children.train_fixed(design, start, widths[number], folder, share),
+            lambda to, halfway: children.train_fixed(design, start, widths[number], to, halfway, share),
         )
 
     with ThreadPoolExecutor(side_by_side) as pool, Children(side_by_side) as children:

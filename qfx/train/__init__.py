@@ -1,6 +1,7 @@
 """Training of designs: data, the loop, and the runs from float to a few bits."""
 
 from qfx.train.data import Data as Data
-from qfx.train.loop import Settings as Settings
 from qfx.train.loop import accuracy as accuracy
 from qfx.train.loop import fit as fit
+from qfx.train.settings import Schedule as Schedule
+from qfx.train.settings import Settings as Settings

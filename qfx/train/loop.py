@@ -1,7 +1,8 @@
 """The training loop: one for the float network and for the fixed-point one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,74 +10,141 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
-from qfx.nn import freeze_bn, freeze_formats, param_groups
+from qfx.nn import moves
+from qfx.nn.control import scale_format_gradients
+from qfx.nn.ranks import gather, rank, ranks
 from qfx.train.data import Data
+from qfx.train.interrupts import Interrupts
+from qfx.train.pace import Pace
+from qfx.train.record import Record
+from qfx.train.settings import Settings
+from qfx.train.state import State
+from qfx.train.together import same_buffers, synchronous, without_averaging
 from qfx.train.watchdog import first_diverged
 
 Augment = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How one network is trained."""
-
-    epochs: int
-    lr: float  # the highest: it rises in the first 5 % of the steps and falls as a cosine to 0
-    batch: int = 64
-    seed: int = 0
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.0  # Szegedy et al., 2016, section 7
-    frozen: float = 0.2  # the last part of the steps, in which BatchNorm statistics and binary points stand still
+Progress = Callable[[float, str], None]
 
 
 def fit(
     model: nn.Module,
     data: Data,
     settings: Settings,
-    progress: Callable[[float, str], None] = lambda done, doing: None,
+    progress: Progress = lambda done, doing: None,
     augment: Augment | None = None,
+    folder: Path | None = None,
 ) -> nn.Module:
     """Train ``model`` as a classifier on the training set and return it in evaluation mode.
 
-    Everything random depends on the seed alone. Fixed-point layers learn their binary points at their own rate.
+    Everything random depends on the seed alone. Fixed-point layers learn their binary points at their own rate. Where
+    several ranks train together, all are given the same data and each computes its share of every batch.
+
+    Args:
+        folder: where checkpoints and logs go. Training that was stopped carries on from the checkpoint there and ends
+            in the same bits as if it had not been; SIGINT and SIGTERM leave one.
 
     Raises:
-        TrainError: the loss is no longer finite; the layer where that began is named.
+        TrainError: the loss is no longer finite, and the layer where that began is named; or the folder has a
+            checkpoint of another training, or of a batch that cannot be shared out.
     """
-    torch.manual_seed(settings.seed)  # augmentation, dropout
-    order = torch.Generator().manual_seed(settings.seed)
-    per_epoch = max(len(data.train_x) // settings.batch, 1)
+    batch = _batch(settings, data)
+    per_epoch = len(data.train_x) // batch
     steps = per_epoch * settings.epochs
-    optimizer = torch.optim.AdamW(param_groups(model, settings.lr, settings.weight_decay))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps, pct_start=0.05
-    )
-    model.train()
-    step = 0
-    for epoch in range(settings.epochs):
-        shuffled = torch.randperm(len(data.train_x), generator=order)
-        total = 0.0
-        for chosen in shuffled[: per_epoch * settings.batch].split(settings.batch):
-            if step == int(steps * (1 - settings.frozen)):
-                freeze_bn(model)
-                freeze_formats(model)
-            loss = _loss(model, data.train_x[chosen], data.train_y[chosen], settings.label_smoothing, augment)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
-            schedule.step()
-            step += 1
-        progress((epoch + 1) / settings.epochs, f"epoch {epoch + 1}/{settings.epochs}, loss {total / per_epoch:.3f}")
-    return model.eval()
+    state, record = State.start(model, settings, per_epoch), Record(folder, settings, data)
+    record.resume(state, per_epoch)
+    network, pace = synchronous(model.train()), Pace(state.step, steps)
+    with Interrupts(folder is not None) as interrupts, closing(record):
+        while state.step < steps:
+            order = torch.Generator()
+            order.set_state(state.order)
+            shuffled = torch.randperm(len(data.train_x), generator=order)[: per_epoch * batch]
+            for chosen in shuffled.split(batch)[state.step % per_epoch :]:
+                if state.step == state.freeze_at:
+                    state.freeze()
+                    network = synchronous(model)
+                _step(network, state, data, chosen, settings, augment)
+                if state.step % per_epoch and interrupts.agreed():
+                    record.save(state)
+                    interrupts.obey()
+                if state.step % per_epoch and pace.is_due():
+                    _tell(progress, state.step, steps, per_epoch, pace)
+            epoch = state.step // per_epoch
+            row = _row(state, epoch, per_epoch, batch)
+            record.log(row)
+            state.order, state.loss, state.right = order.get_state(), 0.0, 0
+            if interrupts.agreed() or epoch % settings.checkpoint == 0 or epoch == settings.epochs:
+                record.save(state)
+                interrupts.obey()
+            _tell(progress, state.step, steps, per_epoch, pace, f", loss {row['loss']:.3f}")
+    if state.average:
+        state.average.give(model)
+    return same_buffers(model.eval())
 
 
-def _loss(model: nn.Module, x: Tensor, y: Tensor, smoothing: float, augment: Augment | None) -> Tensor:
+def _batch(settings: Settings, data: Data) -> int:
+    batch, parts = min(settings.batch, len(data.train_x)), settings.accumulate * ranks()
+    if batch < parts:
+        raise TrainError(
+            f"a batch must have an input for each of its {parts} parts (accumulate times ranks), not {batch} inputs: "
+            "accumulate less, or enlarge the batch"
+        )
+    return batch
+
+
+def _step(
+    network: nn.Module, state: State, data: Data, chosen: Tensor, settings: Settings, augment: Augment | None
+) -> None:
+    """One step of the optimizer on the inputs with the indices ``chosen``, of which each rank takes its share."""
+    parts = chosen.tensor_split(ranks())[rank()].tensor_split(settings.accumulate)
+    state.optimizer.zero_grad()
+    for number, part in enumerate(parts):
+        with nullcontext() if number == len(parts) - 1 else without_averaging(network):
+            loss, right = _loss(network, state.model, data.train_x[part], data.train_y[part], settings, augment)
+            share = len(part) * ranks() / len(chosen)
+            (loss * share).backward()
+        state.loss += loss.item() * share
+        state.right += right
+    scale_format_gradients(state.model, len(parts) * ranks())
+    if settings.clip is not None:
+        nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
+    state.optimizer.step()
+    state.schedule.step()
+    state.step += 1
+    if state.average:
+        state.average.update(state.model, state.step)
+
+
+def _loss(
+    network: nn.Module, model: nn.Module, x: Tensor, y: Tensor, settings: Settings, augment: Augment | None
+) -> tuple[Tensor, int]:
+    """The mean loss of some inputs, and how many of them are classified rightly."""
     x = augment(x) if augment else x
-    loss = F.cross_entropy(model(x), y, label_smoothing=smoothing)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        scores = network(x)
+    loss = F.cross_entropy(scores.float(), y, label_smoothing=settings.label_smoothing)
     if not torch.isfinite(loss):
         raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(model, x)}")
-    return loss
+    return loss, int((scores.argmax(1) == y).sum())
+
+
+def _row(state: State, epoch: int, per_epoch: int, batch: int) -> dict[str, Any]:
+    """The figures of an epoch that ended: means over its training batches, and binary points that moved so far."""
+    loss, right = (sum(each) for each in zip(*gather((state.loss, state.right)), strict=True))
+    moved = {name: move.moved for name, move in moves(state.model).items()}
+    return {
+        "epoch": epoch,
+        "step": state.step,
+        "loss": loss / ranks() / per_epoch,
+        "accuracy": 100.0 * right / (per_epoch * batch),
+        "lr": state.schedule.get_last_lr()[0],
+        "moved": sum(moved.values()),
+        "moves": moved,
+    }
+
+
+def _tell(progress: Progress, step: int, steps: int, per_epoch: int, pace: Pace, more: str = "") -> None:
+    epoch = -(-step // per_epoch)
+    progress(step / steps, f"epoch {epoch}/{steps // per_epoch}{more}, {pace.left(step)}")
 
 
 @torch.no_grad()

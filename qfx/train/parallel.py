@@ -41,14 +41,17 @@ class Children:
             for process in self._running:
                 process.kill()
 
-    def train_fixed(self, design: Design, start: Path, width: int, folder: Path, progress: Progress) -> None:
+    def train_fixed(
+        self, design: Design, start: Path, width: int, folder: Path, halfway: Path, progress: Progress
+    ) -> None:
         """Do what `runs.train_fixed` does, in a new process.
 
         Raises:
             TrainError: what the process found, or that it ended without a word.
             OSError: a file could not be written.
         """
-        job = json.dumps([str(design.folder), design.content.training.seed, str(start), width, str(folder)])
+        places = [str(place) for place in (start, folder, halfway)]
+        job = json.dumps([str(design.folder), design.content.training.seed, width, *places])
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with self._lock:
             if self._closed:
@@ -103,7 +106,7 @@ def main(job: str) -> int:
     """Do one run and tell its progress or its error, a JSON object a line."""
     from qfx.train import runs
 
-    folder, seed, start, width, target = json.loads(job)
+    folder, seed, width, start, target, halfway = json.loads(job)
     try:
         design = Design.load(folder).with_seed(seed)
         runs.train_fixed(
@@ -112,6 +115,7 @@ def main(job: str) -> int:
             Path(start),
             width,
             Path(target),
+            Path(halfway),
             lambda done, doing: _tell(done=done, doing=doing),
         )
     except QfxError as error:

@@ -1,6 +1,7 @@
 """The runs of a design's training: float, then fixed point at each width, each saved with what it reached."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from qfx.design import Design
+from qfx.design import Design, PhaseSection
 from qfx.errors import TrainError
 from qfx.nn import calibrate, convert, exact, moves, quantizers
+from qfx.nn.ranks import rank, ranks
 from qfx.train.data import Data
-from qfx.train.loop import Settings, accuracy, fit
+from qfx.train.log import LOGS, TENSORBOARD
+from qfx.train.loop import accuracy, fit
+from qfx.train.settings import Schedule, Settings
+from qfx.train.together import Run, call
 
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
@@ -64,25 +69,43 @@ def example(design: Design, batch: int = 2) -> torch.Tensor:
     return torch.zeros(batch, shape[-1], *shape[:-1])
 
 
-def train_float(design: Design, data: Data, folder: Path, progress: Progress) -> None:
-    """Train the float network and save it."""
+def train_float(design: Design, data: Data, folder: Path, halfway: Path, progress: Progress) -> None:
+    """Train the float network and save it; checkpoints go to the folder ``halfway``."""
+    call((0, folder, halfway))
     model = float_model(design)
-    with _threads(design):
-        fit(model, data, _settings(design, design.content.training.float_), progress, _augment(design))
+    _fit(design, model, data, design.content.training.float_, halfway, progress)
+    _keep_logs(halfway, folder)
     _save(folder, model, {"accuracy": accuracy(model, data.test_x, data.test_y)})
 
 
-def train_fixed(design: Design, data: Data, start: Path, width: int, folder: Path, progress: Progress) -> None:
+def train_fixed(
+    design: Design, data: Data, start: Path, width: int, folder: Path, halfway: Path, progress: Progress
+) -> None:
     """Convert the float network saved in ``start``, calibrate it, train it on in fixed point and save it."""
-    model = fixed_model(design, load_weights(float_model(design), start), width)
-    calibrate(model.eval(), data.train_x[:_CALIBRATION].split(256))
+    call((width, start, halfway))
+    model = _calibrated(design, data, start, width)
     quantized = accuracy(exact(model), data.test_x, data.test_y)
-    with _threads(design):
-        fit(model, data, _settings(design, design.content.training.fixed), progress, _augment(design))
+    _fit(design, model, data, design.content.training.fixed, halfway, progress)
+    _keep_logs(halfway, folder)
     reached = accuracy(exact(model), data.test_x, data.test_y)
     points = {name: {"before": move.before, "now": move.now} for name, move in moves(model).items()}
     formats = {name: str(quantizer.format()) for name, quantizer in quantizers(model).items()}
     _save(folder, model, {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats})
+
+
+def join(design: Design, data: Data, run: Run) -> None:
+    """Do this rank's share of a run that the first rank leads."""
+    width, start, halfway = run
+    if width:
+        _fit(design, _calibrated(design, data, start, width), data, design.content.training.fixed, halfway, _silent)
+    else:
+        _fit(design, float_model(design), data, design.content.training.float_, halfway, _silent)
+
+
+def _calibrated(design: Design, data: Data, start: Path, width: int) -> nn.Module:
+    model = fixed_model(design, load_weights(float_model(design), start), width)
+    batches = data.train_x[:_CALIBRATION].split(256)
+    return calibrate(model.eval(), batches[rank() :: ranks()])
 
 
 def trained_model(design: Design, folder: Path) -> nn.Module:
@@ -124,15 +147,28 @@ def _threads(design: Design) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _settings(design: Design, phase: Any) -> Settings:
+def _silent(done: float, doing: str) -> None:
+    """Tell nobody: the first rank does."""
+
+
+def _fit(design: Design, model: nn.Module, data: Data, phase: PhaseSection, halfway: Path, progress: Progress) -> None:
+    with _threads(design):
+        fit(model, data, settings(design, phase), progress, _augment(design), halfway)
+
+
+def settings(design: Design, phase: PhaseSection) -> Settings:
+    """Return what the loop is told for a phase of a design's training."""
     training = design.content.training
-    return Settings(
-        epochs=phase.epochs,
-        lr=phase.lr,
-        batch=training.batch,
-        seed=training.seed,
-        label_smoothing=training.label_smoothing,
-    )
+    names = ("batch", "seed", "label_smoothing", "accumulate", "precision", "clip", "ema", "checkpoint")
+    common = {name: getattr(training, name) for name in names}
+    return Settings(phase.epochs, phase.lr, schedule=Schedule(**phase.schedule.model_dump()), **common)
+
+
+def _keep_logs(halfway: Path, folder: Path) -> None:
+    for name in LOGS:
+        shutil.copyfile(halfway / name, folder / name)
+    if (halfway / TENSORBOARD).is_dir():
+        shutil.copytree(halfway / TENSORBOARD, folder / TENSORBOARD)
 
 
 def _augment(design: Design) -> Any:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from qfx.nn.ranks import alone
+
 
 @torch.no_grad()
 def first_diverged(model: nn.Module, x: Tensor) -> str:
@@ -24,7 +26,8 @@ def first_diverged(model: nn.Module, x: Tensor) -> str:
     hooks = [m.register_forward_hook(lambda _, __, y, path=path: look(path, y)) for path, m in model.named_modules()]
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
-        model(x)
+        with alone():  # what this rank found, the others may not have
+            model(x)
     finally:
         for hook in hooks:
             hook.remove()

@@ -223,11 +223,13 @@ def test_finished_parts_of_an_interrupted_step_are_not_made_again(bench: Bench) 
     interrupt = [True]
 
     def part(name: str) -> object:
-        def make(folder: Path) -> None:
+        def make(folder: Path, halfway: Path) -> None:
             if name == "late" and interrupt:
+                (halfway / "x").write_text("so far")
                 interrupt.clear()
                 raise KeyboardInterrupt
             made.append(name)
+            assert name == "early" or (halfway / "x").read_text() == "so far"
             (folder / "x").write_text(name)
 
         return make

@@ -6,8 +6,7 @@ from torch import nn
 
 import qfx.nn as qnn
 from qfx.errors import TrainError
-from qfx.train import Data
-from qfx.train.loop import Settings, fit
+from qfx.train import Data, Settings, fit
 from qfx.train.watchdog import first_diverged
 
 

@@ -1,0 +1,45 @@
+"""What a run of training leaves in its folder: checkpoints and logs. Without a folder, nothing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qfx.nn.ranks import gather, rank, ranks
+from qfx.train.checkpoint import Checkpoints
+from qfx.train.data import Data
+from qfx.train.log import Log
+from qfx.train.settings import Settings
+from qfx.train.state import State
+
+
+class Record:
+    """The folder of one run; the first rank writes, all read."""
+
+    def __init__(self, folder: Path | None, settings: Settings, data: Data) -> None:
+        self._folder = folder
+        self._checkpoints = Checkpoints(folder / "checkpoints", settings, data) if folder else None
+        self._log: Log | None = None
+
+    def resume(self, state: State, per_epoch: int) -> None:
+        """Take up the newest checkpoint, if there is one, and open the log."""
+        if self._checkpoints:
+            self._checkpoints.restore(state, rank(), ranks())
+        if self._folder and rank() == 0:
+            self._log = Log(self._folder, state.step // per_epoch)
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint."""
+        if self._checkpoints:
+            owns = gather(state.own())
+            if rank() == 0:
+                self._checkpoints.save(state, owns)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Write the row of an epoch."""
+        if self._log:
+            self._log.add(row)
+
+    def close(self) -> None:
+        """Close the log's files."""
+        if self._log:
+            self._log.close()

@@ -1,0 +1,59 @@
+"""How one network is trained: every choice of the loop, checked."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qfx.errors import TrainError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the steps: it rises in the first ``warmup`` part of them to the highest, and falls.
+
+    ``cosine``: as a cosine to 0, Adam's first beta the other way round (Smith and Topin, 2018). ``step``: times
+    ``factor`` at the end of each epoch in ``milestones``.
+    """
+
+    kind: Literal["cosine", "step"] = "cosine"
+    warmup: float = 0.05
+    milestones: tuple[int, ...] = ()
+    factor: float = 0.1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one network is trained."""
+
+    epochs: int
+    lr: float  # the highest
+    batch: int = 64  # inputs of one step of the optimizer, over all ranks
+    seed: int = 0
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.0  # Szegedy et al., 2016, section 7
+    frozen: float = 0.2  # the last part of the steps, in which BatchNorm statistics and binary points stand still
+    schedule: Schedule = Schedule()
+    accumulate: int = 1  # parts in which each rank computes its share of a batch
+    precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and products; quantizers keep float32
+    clip: float | None = None  # the largest norm of all gradients together
+    ema: float = 0.0  # decay of the averaged weights that are the result; 0: the last weights are
+    checkpoint: int = 1  # epochs between checkpoints
+
+    def __post_init__(self) -> None:
+        last = self.schedule.milestones[-1:] or (0,)
+        if list(self.schedule.milestones) != sorted(set(self.schedule.milestones)) or last[0] >= self.epochs:
+            raise TrainError(
+                f"milestones of the schedule must rise and lie before epoch {self.epochs}, the last, not "
+                f"{list(self.schedule.milestones)}"
+            )
+        if (self.schedule.kind == "step") != bool(self.schedule.milestones):
+            raise TrainError("a schedule must have milestones if it is a step schedule, and only then")
+        if min(self.epochs, self.batch, self.accumulate, self.checkpoint) < 1 or self.batch < self.accumulate:
+            raise TrainError(
+                "epochs, batch, accumulate and checkpoint must be at least 1, and batch at least accumulate, not "
+                f"{self.epochs}, {self.batch}, {self.accumulate} and {self.checkpoint}"
+            )
+        if not 0 <= self.ema < 1 or not 0 <= self.schedule.warmup < 1 or (self.clip is not None and self.clip <= 0):
+            raise TrainError(
+                "ema and warmup must lie in 0..1, 1 not included, and clip above 0, not "
+                f"{self.ema}, {self.schedule.warmup} and {self.clip}"
+            )

@@ -1,0 +1,117 @@
+"""Everything that the next step of training depends on, as tensors and as JSON."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qfx.nn import freeze_bn, freeze_formats, param_groups
+from qfx.nn.ranks import rank
+from qfx.train.average import Average, format_names
+from qfx.train.schedule import scheduler
+from qfx.train.settings import Settings
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class State:
+    """A network in training after ``step`` steps, and the sums of the epoch that it is in."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    average: Average | None
+    order: Tensor  # of the generator that shuffles, at the start of the epoch
+    freeze_at: int  # the step from which BatchNorm statistics and binary points stand still
+    step: int = 0
+    loss: float = 0.0  # of this rank, over the steps of the epoch so far
+    right: int = 0
+
+    @classmethod
+    def start(cls, model: nn.Module, settings: Settings, per_epoch: int) -> "State":
+        """Return the state before the first step; torch's random numbers start from the seed."""
+        torch.manual_seed(settings.seed + rank())  # augmentation, dropout
+        optimizer = torch.optim.AdamW(param_groups(model, settings.lr, settings.weight_decay))
+        return cls(
+            model,
+            optimizer,
+            scheduler(optimizer, settings.schedule, settings.epochs, per_epoch),
+            Average(model, settings.ema) if settings.ema else None,
+            torch.Generator().manual_seed(settings.seed).get_state(),
+            int(settings.epochs * per_epoch * (1 - settings.frozen)),
+        )
+
+    def freeze(self) -> None:
+        """Let BatchNorm statistics and binary points stand still; the latter at their average, if there is one."""
+        names = format_names(self.model)
+        if self.average:
+            self.average.give(self.model, names)
+        freeze_bn(self.model)
+        freeze_formats(self.model)
+        if self.average:
+            self.average.take(self.model, names)
+
+    def tensors(self) -> Tensors:
+        """Model, average and optimizer; names are ``model.<key>``, ``average.<key>``, ``optimizer.<number>.<key>``."""
+        found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        found |= {f"average.{name}": tensor for name, tensor in (self.average.tensors if self.average else {}).items()}
+        slots = self.optimizer.state_dict()["state"]
+        found |= {f"optimizer.{number}.{key}": t for number, slot in slots.items() for key, t in slot.items()}
+        return found | {"order": self.order}
+
+    def facts(self) -> dict[str, Any]:
+        """The rest, as JSON holds it."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        return {"step": self.step, "groups": groups, "schedule": self.schedule.state_dict()}
+
+    def restore(self, tensors: Tensors, facts: dict[str, Any]) -> None:
+        """Take up a saved state, in the same process of training."""
+        parts: dict[str, Tensors] = {"model": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            if part in parts:
+                parts[part][rest] = tensor
+        slots: dict[int, Tensors] = {}
+        for name, tensor in parts["optimizer"].items():
+            number, _, key = name.partition(".")
+            slots.setdefault(int(number), {})[key] = tensor
+        groups = [{**group, "betas": tuple(group["betas"])} for group in facts["groups"]]
+        self.model.load_state_dict(parts["model"], strict=True)
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        self.schedule.load_state_dict(facts["schedule"])
+        if self.average:
+            self.average.tensors = {name: parts["average"][name].to(t) for name, t in self.average.tensors.items()}
+        self.order, self.step = tensors["order"], facts["step"]
+        if self.step > self.freeze_at:
+            freeze_bn(self.model)
+            freeze_formats(self.model)
+
+    def own(self) -> dict[str, Any]:
+        """What each rank has of its own: sums of the epoch, and the random numbers of torch, numpy and Python."""
+        kind, keys, *rest = np.random.get_state(legacy=True)
+        return {
+            "loss": self.loss,
+            "right": self.right,
+            "random": {"cpu": torch.get_rng_state(), **{f"cuda{n}": state for n, state in enumerate(_gpu_states())}},
+            "numpy": [kind, np.asarray(keys).tolist(), *rest],
+            "python": random.getstate(),
+        }
+
+    def restore_own(self, own: dict[str, Any]) -> None:
+        """Take up what `own` returned."""
+        self.loss, self.right = own["loss"], own["right"]
+        torch.set_rng_state(own["random"]["cpu"])
+        for device in range(len(_gpu_states())):
+            torch.cuda.set_rng_state(own["random"][f"cuda{device}"], device)
+        kind, keys, *rest = own["numpy"]
+        np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+        version, words, following = own["python"]
+        random.setstate((version, tuple(words), following))
+
+
+def _gpu_states() -> list[Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

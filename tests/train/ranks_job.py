@@ -1,0 +1,85 @@
+"""One rank of a training: what it sees, and the formats that it ends with, as JSON; also alone, on all the data.
+
+Usage: ranks_job.py FOLDER RANK RANKS KIND
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import qfx.nn as qnn
+from qfx.nn import ranks
+from qfx.train import Data, Schedule, Settings, fit
+from qfx.train.together import synchronous
+
+
+def network() -> nn.Module:
+    """The same float network on each rank, converted."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))
+    return qnn.convert(net, {"default": {"weight": 3, "activation": 3}}, torch.zeros(2, 1, 6, 6))
+
+
+def images(rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each rank sees: other images, those of the second one 8 times as large."""
+    x = torch.rand(64, 1, 6, 6, generator=torch.Generator().manual_seed(rank)) * 8.0**rank
+    return x, (x[:, 0, -1].sum(1) > x[:, 0, 0].sum(1)).long()
+
+
+def by_hand(shares: list[int]) -> dict[str, object]:
+    """Calibrate and train with a loop of one's own on the images of some ranks."""
+    model = qnn.calibrate(network().eval(), [images(rank)[0] for rank in shares])
+    calibrated = formats(model)
+    for quantizer in qnn.quantizers(model).values():
+        if quantizer.axis == 1:
+            quantizer.start_at(quantizer.frac_now + 1.55, quantizer.signed)
+    network_ = synchronous(model.train())
+    optimizer = torch.optim.AdamW(qnn.param_groups(model, 0.01))
+    x, y = (torch.cat(parts) for parts in zip(*map(images, shares), strict=True))
+    for _ in range(20):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network_(x), y).backward()
+        optimizer.step()
+    return {"calibrated": calibrated, "trained": formats(model), "mean": model.get_submodule("1").running_mean.tolist()}
+
+
+def by_fit(folder: Path) -> dict[str, object]:
+    """Train with `fit`, every option on, images of both sizes in each batch."""
+    x, y = (torch.cat(parts) for parts in zip(images(0), images(1), strict=True))
+    model = qnn.calibrate(network().eval(), x[ranks.rank() :: ranks.ranks()].split(64))
+    schedule = Schedule("step", milestones=(3,))
+    settings = Settings(epochs=4, lr=0.01, batch=32, schedule=schedule, accumulate=1, clip=1.0, ema=0.9)
+    fit(model, Data(x, y, x, y), settings, folder=folder)
+    return {"trained": formats(model), "mean": model.get_submodule("1").running_mean.tolist(), "moved": moved(model)}
+
+
+def formats(model: nn.Module) -> dict[str, str]:
+    """The format of every quantizer."""
+    return {path: str(quantizer.format()) for path, quantizer in qnn.quantizers(model).items()}
+
+
+def moved(model: nn.Module) -> int:
+    """How many binary points are not where calibration put them."""
+    return sum(move.moved for move in qnn.moves(model).values())
+
+
+def main(folder: Path, rank: int, count: int, kind: str) -> None:
+    """Join the others, train, and write what came out."""
+    torch.set_num_threads(1)
+    if count > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
+    if kind == "fault":  # each rank goes its own way, without a word
+        ranks._alone = True
+    shares = [rank] if count > 1 else [0, 1]
+    found = by_fit(folder / "run") if kind == "fit" else by_hand(shares)
+    (folder / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    if count > 1:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,179 @@
+"""The choices of the loop: schedules, averages, accumulation, bfloat16, clipping; each does what it says."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import qfx.nn as qnn
+from qfx.errors import TrainError
+from qfx.train import Data, Schedule, Settings, fit
+from qfx.train.average import Average, format_names
+from qfx.train.pace import Pace
+from qfx.train.schedule import scheduler
+from qfx.train.state import State
+
+SPEC = importlib.util.spec_from_file_location("loop_job", Path(__file__).with_name("job.py"))
+assert SPEC and SPEC.loader
+job = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(job)
+
+PLAIN = Settings(epochs=2, lr=0.01, batch=16)
+
+
+def rates(schedule: Schedule, epochs: int, per_epoch: int) -> list[float]:
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
+    plan, found = scheduler(optimizer, schedule, epochs, per_epoch), []
+    for _ in range(epochs * per_epoch):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        plan.step()
+    return found
+
+
+def test_a_step_schedule_warms_up_and_falls_at_its_milestones() -> None:
+    found = rates(Schedule("step", 0.2, (2, 4), 0.1), 5, 4)
+    expected = [0.25, 0.5, 0.75, 1.0, *[1.0] * 4, *[0.1] * 8, *[0.01] * 4]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("steps", [1, 10, 19, 20, 21, 40])
+def test_a_cosine_rises_falls_and_has_a_rate_for_any_number_of_steps(steps: int) -> None:
+    found = rates(Schedule(), 1, steps)
+    assert max(found) == pytest.approx(1.0, abs=0.1) or steps == 1
+    assert found[-1] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schedule": Schedule("step")}, "a schedule must have milestones if it is a step schedule, and only then"),
+        (
+            {"schedule": Schedule("step", milestones=(1, 2))},
+            r"must rise and lie before epoch 2, the last, not \[1, 2\]",
+        ),
+        ({"accumulate": 17}, "and batch at least accumulate, not 2, 16, 17 and 1"),
+        ({"ema": 1.0}, "ema and warmup must lie in 0..1, 1 not included, and clip above 0, not 1.0, 0.05 and None"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(TrainError, match=said):
+        replace(PLAIN, **changes)  # type: ignore[arg-type]
+
+
+def first_gradients(parts: int) -> dict[str, torch.Tensor]:
+    """The gradients that the optimizer's first step is given, a batch computed in parts."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2))  # no BatchNorm: it sees parts
+    source = job.data().train_x
+    model = qnn.calibrate(qnn.convert(net, None, source[:2]), [source])
+    found: list[dict[str, torch.Tensor]] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW, *arguments: object) -> object:
+        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        return step(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", noted)
+        fit(model, job.data(), replace(PLAIN, epochs=1, batch=90, accumulate=parts, frozen=0.0))
+    return found[0]
+
+
+def differ(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
+    return [name for name in a if (a[name] - b[name]).abs().max() > 0.02 * a[name].abs().max()]
+
+
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = first_gradients(1)
+    assert any(name.endswith(".frac") and gradient.abs().max() > 0 for name, gradient in whole.items())
+    assert differ(whole, first_gradients(4)) == []
+    monkeypatch.setattr("qfx.train.loop.scale_format_gradients", lambda model, parts: None)
+    assert differ(whole, first_gradients(4)) != []
+
+
+def test_clipping_bounds_the_first_step_of_plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW, *arguments: object) -> object:
+        found = [p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.stack(found).norm().item())
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    fit(job.network(), job.data(), replace(PLAIN, clip=1e-3))
+    assert max(norms) <= 1e-3 * 1.001
+    norms.clear()
+    fit(job.network(), job.data(), PLAIN)
+    assert max(norms) > 1e-3
+
+
+def test_bfloat16_reaches_convolutions_and_not_quantizers() -> None:
+    seen: dict[str, set[torch.dtype]] = {"scores": set(), "quantized": set()}
+    model = job.network()
+    model.get_submodule("0").register_forward_hook(lambda _, __, y: seen["scores"].add(y.dtype))
+    model.get_submodule("0").input_quant.register_forward_hook(lambda _, __, y: seen["quantized"].add(y.dtype))
+    fit(model, job.data(), replace(PLAIN, precision="bfloat16"))
+    assert seen == {"scores": {torch.bfloat16}, "quantized": {torch.float32}}
+
+
+def test_the_average_is_what_is_returned_and_its_formats_are_those_that_were_frozen() -> None:
+    model = job.network()
+    states: list[State] = []
+    settings = replace(PLAIN, epochs=4, ema=0.9, frozen=0.3)
+    start = State.start
+
+    def noted(*arguments: object) -> State:
+        states.append(start(*arguments))  # type: ignore[arg-type]
+        return states[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "start", noted)
+        found = fit(model, job.data(), settings)
+    average = states[0].average
+    assert average and found is model
+    named = {**dict(found.named_parameters()), **dict(found.named_buffers())}
+    assert all(torch.equal(named[name], tensor) for name, tensor in average.tensors.items())
+    assert all(torch.equal(named[name], named[name].round()) for name in format_names(found))
+    last = fit(job.network(), job.data(), replace(settings, ema=0.0))
+    assert not torch.equal(last.get_submodule("0").weight, found.get_submodule("0").weight)
+    assert not torch.equal(last.get_submodule("1").running_mean, found.get_submodule("1").running_mean)
+
+
+def test_an_average_moves_by_the_decay() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    average = Average(net, 0.75)
+    nn.init.ones_(net.weight)
+    average.update(net, 1000)
+    assert average.tensors["weight"].item() == 0.25
+    average.update(net, 0)  # early on it follows
+    assert average.tensors["weight"].item() == pytest.approx(0.25 + 0.9 * 0.75)
+
+
+def test_progress_tells_epoch_loss_and_the_time_left() -> None:
+    told: list[tuple[float, str]] = []
+    fit(job.network(), job.data(), PLAIN, progress=lambda done, doing: told.append((done, doing)))
+    assert [done for done, _ in told] == [0.5, 1.0]
+    assert told[1][1].startswith("epoch 2/2, loss 0.") and told[1][1].endswith(", 0 min 0 s left")
+
+
+def test_the_time_left_is_that_of_the_remaining_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("qfx.train.pace.time.monotonic", lambda: now[0])
+    pace = Pace(first=100, steps=300)  # resumed
+    now[0] = 50.0
+    assert pace.left(150) == "2 min 30 s left" and pace.is_due() and not pace.is_due()
+    now[0] = 5000.0
+    assert pace.left(200) == "1 h 23 min left"
+
+
+def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = job.data()
+    fit(job.network(), Data(source.train_x, source.train_y, source.test_x, source.test_y), PLAIN)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,103 @@
+"""Two processes that see different data have one set of formats: that of a single process that sees it all."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qfx import steps
+
+JOB = Path(__file__).with_name("ranks_job.py")
+ROOT = Path(__file__).parents[2]
+
+
+def run(folder: Path, count: int, kind: str) -> list[dict[str, Any]]:
+    """Let ``count`` processes train together; return what each ended with."""
+    folder.mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(JOB), str(folder), str(rank), str(count), kind],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for rank in range(count)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * count, said
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(count)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(tmp_path_factory.mktemp("alone") / "all", 1, "hand")[0]
+
+
+def test_formats_calibrated_and_trained_on_two_ranks_are_those_of_one_that_sees_all(
+    alone: dict[str, Any], tmp_path: Path
+) -> None:
+    first, second = run(tmp_path / "two", 2, "hand")
+    assert first["calibrated"] == second["calibrated"] == alone["calibrated"]
+    assert first["trained"] == second["trained"] == alone["trained"] != alone["calibrated"]
+    assert first["mean"] == second["mean"] and first["mean"] == pytest.approx(alone["mean"], rel=1e-4)
+
+
+def test_without_what_the_ranks_share_their_formats_would_differ(alone: dict[str, Any], tmp_path: Path) -> None:
+    first, second = run(tmp_path / "two", 2, "fault")
+    assert first["calibrated"] != second["calibrated"] and first["trained"] != second["trained"]
+    assert second["mean"] != pytest.approx(alone["mean"], rel=0.1)
+
+
+def test_fit_on_two_ranks_ends_in_the_formats_of_one(tmp_path: Path) -> None:
+    (one,) = run(tmp_path / "one", 1, "fit")
+    first, second = run(tmp_path / "two", 2, "fit")
+    assert first["trained"] == second["trained"] == one["trained"]
+    assert first["moved"] == one["moved"] and first["mean"] == second["mean"]
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "run" / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert [row["moves"] for row in logs[0]] == [row["moves"] for row in logs[1]]
+    assert [row["loss"] for row in logs[0]] == pytest.approx([row["loss"] for row in logs[1]], rel=1e-3)
+
+
+def torchrun(design: Path) -> subprocess.CompletedProcess[str]:
+    """Run `qfx train` on two ranks."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    return subprocess.run(
+        [*command, str(JOB.with_name("train_job.py")), "train", str(design)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_qfx_train_under_torchrun_trains_every_run_together_and_leaves_what_one_process_leaves(tmp_path: Path) -> None:
+    micro = Path(shutil.copytree(ROOT / "tests" / "steps" / "micro", tmp_path / "micro"))
+    text = (micro / "design.yaml").read_text()
+    (micro / "design.yaml").write_text(text.replace("widths: [3]", "widths: [3, 2]"))
+    done = torchrun(micro)
+    assert done.returncode == 0 and done.stdout.count("train ") == 1, done.stderr
+    together = json.loads((micro / "build" / "train" / "result.json").read_text())["figures"]
+    shutil.rmtree(micro / "build")
+    alone = steps.train(micro).figures
+    assert {width: run["formats"] for width, run in together["widths"].items()} == {
+        width: run["formats"] for width, run in alone["widths"].items()
+    }
+    assert (micro / "build" / "train" / "2bits.log.csv").is_file()
+    (micro / "design.yaml").write_text(text.replace("batch: 16", "batch: 1"))
+    failed = torchrun(micro)
+    said = "a batch must have an input for each of its 2 parts (accumulate times ranks), not 1 inputs: accumulate less"
+    assert failed.returncode != 0 and said in failed.stderr
