@@ -29,8 +29,8 @@ VECTORS = "vectors"
 def _train(work: Work) -> dict[str, Any]:
     """Train in float and in fixed point at each width; the first width's network is the one that goes on."""
     from qfx.train import runs
-    from qfx.train.preflight import preflight
     from qfx.train.log import LOGS
+    from qfx.train.preflight import preflight
 
     design = work.design
     board_of(design)
