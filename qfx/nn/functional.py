@@ -4,8 +4,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from qfx.fixed import Overflow, Rounding
+from qfx.nn import fused
 
 LN2 = math.log(2.0)
 _SATURATING = (Overflow.SAT, Overflow.SAT_SYM)
@@ -125,6 +127,27 @@ class _Cast(torch.autograd.Function):
         return grad * inside, to_frac, None, None, None, None, None, None, None, None
 
 
+class _FusedCast(torch.autograd.Function):
+    """`_Cast` with rounding RND, a saturating overflow and one binary point, in a kernel that gives the same bits.
+
+    It keeps ``x`` instead of a slope and a mask for each value.
+    """
+
+    @staticmethod
+    def forward(ctx, x, frac, low, high, gain):  # type: ignore[no-untyped-def]
+        scale = 2.0 ** round_frac(frac).item()
+        ctx.save_for_backward(x)
+        ctx.format = scale, low, high
+        ctx.gain = (x.numel() * max(high, 1)) ** -0.5 if gain is None else gain
+        return fused.cast(x, scale, low, high)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        to_x, to_frac = fused.cast_backward(ctx.saved_tensors[0], grad, *ctx.format)
+        return to_x, to_frac.sum() * (LN2 * ctx.gain), None, None, None
+
+
 def cast(
     x: Tensor,
     frac: Tensor,
@@ -151,6 +174,9 @@ def cast(
     wide = x.dtype == torch.float64 or width > WIDEST_IN_FLOAT32
     edges, levels = khot or (None, None)
     x = x.to(torch.float64 if wide else torch.float32)
+    simple = rounding is Rounding.RND and overflow in _SATURATING and khot is None and frac.dim() == 0 and width > 0
+    if simple and fused.serves(x):
+        return _FusedCast.apply(x, frac, *code_range(width, signed, overflow), gain)
     return _Cast.apply(x, frac, axis, width, signed, rounding, overflow, edges, levels, gain)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from qfx.design import Design
 from qfx.errors import TrainError
 from qfx.nn import calibrate, convert, exact, moves, quantizers
+from qfx.train.checkpoint import load_float
 from qfx.train.data import Data
 from qfx.train.loop import Settings, accuracy, fit
 
@@ -65,10 +66,13 @@ def example(design: Design, batch: int = 2) -> torch.Tensor:
 
 
 def train_float(design: Design, data: Data, folder: Path, progress: Progress) -> None:
-    """Train the float network and save it."""
+    """Train the float network, or take it from the design's checkpoint, and save it."""
     model = float_model(design)
-    with _threads(design):
-        fit(model, data, _settings(design, design.content.training.float_), progress, _augment(design))
+    if place := design.float_checkpoint:
+        load_float(model, place).eval()
+    else:
+        with _threads(design):
+            fit(model, data, _settings(design, design.content.training.float_), progress, _augment(design))
     _save(folder, model, {"accuracy": accuracy(model, data.test_x, data.test_y)})
 
 

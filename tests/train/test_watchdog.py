@@ -49,7 +49,5 @@ def test_data_that_augmentation_spoils_is_named() -> None:
 
 def test_training_at_an_absurd_rate_names_what_left_the_numbers_first() -> None:
     fixed = qnn.calibrate(qnn.convert(model(), None, torch.rand(2, 1, 4, 4)), [torch.rand(64, 1, 4, 4)])
-    with pytest.raises(
-        TrainError, match=r"the loss must stay finite, not (nan|inf); .*'.*: lower the learning rate"
-    ):
+    with pytest.raises(TrainError, match=r"the loss must stay finite, not (nan|inf); .*'.*: lower the learning rate"):
         fit(fixed, data(), Settings(epochs=60, lr=1e38))
