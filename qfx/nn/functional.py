@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from qfx.fixed import Overflow, Rounding
 from qfx.nn import fused
+from qfx.nn.barrier import powers_of_two
 
 LN2 = math.log(2.0)
 _SATURATING = (Overflow.SAT, Overflow.SAT_SYM)
@@ -16,8 +17,8 @@ WIDEST_IN_FLOAT32 = 24  # codes of wider formats are computed in float64
 
 
 def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return ``2**exponent`` exactly, for integers in -126..127: the exponent is written into the float's bits."""
-    return ((exponent.to(torch.int32) + 127) << 23).view(torch.float32).to(dtype)
+    """Return ``2**exponent`` exactly, for integers in -126..127."""
+    return powers_of_two(exponent)[0].to(dtype)
 
 
 def round_frac(frac: Tensor) -> Tensor:
@@ -98,7 +99,8 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, frac, axis, width, signed, rounding, overflow, edges, levels, gain):  # type: ignore[no-untyped-def]
-        scale = power_of_two(round_frac(frac).reshape(channel_shape(x, frac, axis)), x.dtype)
+        shape = channel_shape(x, frac, axis)
+        scale, inverse = (power.reshape(shape).to(x.dtype) for power in powers_of_two(round_frac(frac)))
         scaled = x * scale
         if levels is None:
             rounded = round_real(scaled, rounding)
@@ -110,8 +112,8 @@ class _Cast(torch.autograd.Function):
             found = levels.to(x.dtype)[torch.bucketize(size, edges.to(x.dtype))]
             codes = saturated = torch.copysign(found, scaled)
             inside = size < levels[-1] + 0.5
-        y = codes / scale  # exact: a power of two
-        ctx.save_for_backward(inside, torch.where(inside, x, 0.0) - (y if saturated is codes else saturated / scale))
+        y = codes * inverse  # exact: a power of two
+        ctx.save_for_backward(inside, torch.where(inside, x, 0.0) - (y if saturated is codes else saturated * inverse))
         high = code_range(width, signed, overflow)[1]
         ctx.frac_shape, ctx.axis, ctx.gain, ctx.largest = frac.shape, axis, gain, max(high, 1)
         return y
