@@ -14,7 +14,7 @@ from torch import nn
 import qfx
 from qfx.design import Design
 from qfx.train import Data, accuracy, runs
-from qfx.train.checkpoint import load_float
+from qfx.train.float_checkpoint import load_float
 
 CALIBRATION = 1024
 

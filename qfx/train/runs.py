@@ -14,7 +14,7 @@ from torch import nn
 from qfx.design import Design
 from qfx.errors import TrainError
 from qfx.nn import calibrate, convert, exact, moves, quantizers
-from qfx.train.checkpoint import load_float
+from qfx.train.float_checkpoint import load_float
 from qfx.train.data import Data
 from qfx.train.loop import Settings, accuracy, fit
 

@@ -11,7 +11,7 @@ from torch import nn
 from qfx.design import Design
 from qfx.errors import DesignError, TrainError
 from qfx.nn import Normalize
-from qfx.train.checkpoint import load_float
+from qfx.train.float_checkpoint import load_float
 
 MICRO = Path(__file__).parents[1] / "steps" / "micro"
 
