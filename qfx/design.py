@@ -114,10 +114,19 @@ class PhaseSection(_Section):
         return schedule
 
 
+class FloatSection(PhaseSection):
+    """Training of the float network, or the checkpoint that stands for it."""
+
+    epochs: Positive = 60
+    lr: Rate = 3e-3
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    """A file: relative to the design's folder, $VARIABLES filled in. Where it is given, nothing is trained in float."""
+
+
 class TrainingSection(_Section):
     """How the step train works."""
 
-    float_: PhaseSection = Field(PhaseSection(epochs=60, lr=3e-3), alias="float")
+    float_: FloatSection = Field(FloatSection(), alias="float")
     fixed: PhaseSection = PhaseSection(epochs=30, lr=1e-3)
     batch: Positive = 64  # inputs of one step of the optimizer
     accumulate: Positive = 1  # parts in which a batch is computed
@@ -199,6 +208,26 @@ class Design:
         """Where results go: ``build`` in the design folder; for a shipped or read-only one, ``build/NAME`` here."""
         shipped = "_data" in self.folder.parts or not os.access(self.folder, os.W_OK)
         return Path("build") / self.name if shipped else self.folder / "build"
+
+    @property
+    def float_checkpoint(self) -> Path | None:
+        """The file that ``training.float.checkpoint`` names, if it is given.
+
+        Raises:
+            DesignError: there is no such file, or a variable in its name is not set.
+        """
+        text = self.content.training.float_.checkpoint
+        if text is None:
+            return None
+        unset = [name for name in re.findall(r"\$\{?(\w+)", text) if name not in os.environ]
+        path = self.folder / Path(os.path.expandvars(text)).expanduser()
+        if unset or not path.is_file():
+            reason = f"the environment variable {unset[0]} is not set" if unset else f"there is no {path}"
+            raise DesignError(
+                f"{self.folder / FILE_NAME}: training.float.checkpoint must name a file, not {text!r} ({reason}): put "
+                "the checkpoint there, or leave the key out and the float network is trained here"
+            )
+        return path
 
     @property
     def sources(self) -> list[Path]:

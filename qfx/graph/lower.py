@@ -240,6 +240,11 @@ def _flatten(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
     return low.flatten(name, inputs[0])
 
 
+def _pad_shortcut(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    constants = layer.constants(low.builder.type(inputs[0]).channels)
+    return low.add(name, Conv2d((layer.stride, layer.stride)), inputs[0], *_weights(low, name, constants))
+
+
 def _quantizer(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     return low.quantize(name, layer, inputs[0])
 
@@ -285,6 +290,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.AvgPool2d: _avg_pool,
     qnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     qnn.Flatten: _flatten,
+    qnn.PadShortcut: _pad_shortcut,
     nn.Flatten: _flatten,
     nn.Identity: lambda low, name, layer, inputs: inputs[0],
     nn.Dropout: lambda low, name, layer, inputs: inputs[0],

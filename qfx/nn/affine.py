@@ -5,6 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from qfx.nn.barrier import keep
 from qfx.nn.constants import Codes, quantized_codes
 from qfx.nn.integer import exact_affine
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
@@ -157,7 +158,8 @@ class BatchNorm2d(nn.Module):
 def _apply(layer: Affine | BatchNorm2d, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     if layer.exact:
         return exact_affine(x, scale, shift, layer.output_quant)
-    y = x * _over_channels(scale.to(x.dtype), x) + _over_channels(shift.to(x.dtype), x)
+    scale, shift = keep(scale.to(x.dtype)), keep(shift.to(x.dtype))
+    y = x * _over_channels(scale, x) + _over_channels(shift, x)
     return layer.output_quant(y)
 
 

@@ -53,6 +53,7 @@ class _Conversion:
         self.module, self.graph, self.recipe, self.input_rank = module, module.graph, recipe, rank
         self.problems: dict[fx.Node, str] = {}
         self.quantizers: dict[tuple[fx.Node, str], Quantizer] = {}
+        self.left: dict[fx.Node, Quantizer] = {}  # the quantizer that a layer's result has just left
         self.declared: set[fx.Node] = set()  # results of the network's input quantizers
         self.padding: dict[fx.Node, Quad] = {}  # zeros that wait for the convolutions and pools that read them
         self.called: set[str] = set()
@@ -155,7 +156,7 @@ class _Conversion:
     def _leave(self, node: fx.Node, layer: nn.Module) -> None:
         quantizer = getattr(layer, "output_quant", None)
         if quantizer is not None:
-            self.quantizers[node, "elementwise"] = quantizer
+            self.quantizers[node, "elementwise"] = self.left[node] = quantizer
 
     # Modules ------------------------------------------------------------------------------------------------------
 
@@ -350,6 +351,10 @@ class _Conversion:
         new = self._replace(node, path, layer, a, b)
         self._enter(new, layer, path, "elementwise", "a_quant", 0)
         self._enter(new, layer, path, "elementwise", "b_quant", 1)
+        operands = {"a_quant": layer.a_quant, "b_quant": layer.b_quant}
+        layer.settled = frozenset(
+            name for name, source in zip(operands, (a, b), strict=True) if self.left.get(source) is operands[name]
+        )
         self._leave(new, layer)
 
     # What is left -------------------------------------------------------------------------------------------------

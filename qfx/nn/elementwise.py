@@ -58,21 +58,31 @@ class Flatten(nn.Module):
 
 
 class Add(nn.Module):
-    """``y = output_quant(a_quant(a) + b_quant(b))``: the operands keep binary points of their own."""
+    """``y = output_quant(a_quant(a) + b_quant(b))``: the operands keep binary points of their own.
+
+    An operand that has just left its own quantizer, as ``settled`` says, is not quantized again in training: that would
+    change neither value nor gradient.
+    """
 
     def __init__(self, *, operand_spec: Spec = ELEMENTWISE, output_spec: Spec = ELEMENTWISE) -> None:
         super().__init__()
         self.a_quant = Quantizer(operand_spec, axis=1)
         self.b_quant = Quantizer(operand_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
+        self.settled: frozenset[str] = frozenset()  # names of operand quantizers, told by convert
         self.exact = False
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         if a.shape != b.shape:
             where = self.output_quant.owner
             raise LowerError(f"the operands at '{where}' must have one shape, not {[*a.shape]} and {[*b.shape]}")
-        a, b = self.a_quant(a), self.b_quant(b)
+        a, b = self._operand("a_quant", a), self._operand("b_quant", b)
         return self.output_quant(exact_sum(a, b, self.output_quant.owner) if self.exact else a + b)
+
+    def _operand(self, name: str, x: Tensor) -> Tensor:
+        quantizer: Quantizer = getattr(self, name)
+        needless = name in self.settled and self.training and quantizer.observer is None
+        return x if needless else quantizer(x)
 
 
 class MaxPool2d(nn.Module):

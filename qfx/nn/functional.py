@@ -4,8 +4,11 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from qfx.fixed import Overflow, Rounding
+from qfx.nn import fused
+from qfx.nn.barrier import powers_of_two
 
 LN2 = math.log(2.0)
 _SATURATING = (Overflow.SAT, Overflow.SAT_SYM)
@@ -14,8 +17,8 @@ WIDEST_IN_FLOAT32 = 24  # codes of wider formats are computed in float64
 
 
 def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return ``2**exponent`` exactly, for integers in -126..127: the exponent is written into the float's bits."""
-    return ((exponent.to(torch.int32) + 127) << 23).view(torch.float32).to(dtype)
+    """Return ``2**exponent`` exactly, for integers in -126..127."""
+    return powers_of_two(exponent)[0].to(dtype)
 
 
 def round_frac(frac: Tensor) -> Tensor:
@@ -96,7 +99,8 @@ class _Cast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, frac, axis, width, signed, rounding, overflow, edges, levels, gain):  # type: ignore[no-untyped-def]
-        scale = power_of_two(round_frac(frac).reshape(channel_shape(x, frac, axis)), x.dtype)
+        shape = channel_shape(x, frac, axis)
+        scale, inverse = (power.reshape(shape).to(x.dtype) for power in powers_of_two(round_frac(frac)))
         scaled = x * scale
         if levels is None:
             rounded = round_real(scaled, rounding)
@@ -108,8 +112,8 @@ class _Cast(torch.autograd.Function):
             found = levels.to(x.dtype)[torch.bucketize(size, edges.to(x.dtype))]
             codes = saturated = torch.copysign(found, scaled)
             inside = size < levels[-1] + 0.5
-        y = codes / scale  # exact: a power of two
-        ctx.save_for_backward(inside, torch.where(inside, x, 0.0) - (y if saturated is codes else saturated / scale))
+        y = codes * inverse  # exact: a power of two
+        ctx.save_for_backward(inside, torch.where(inside, x, 0.0) - (y if saturated is codes else saturated * inverse))
         high = code_range(width, signed, overflow)[1]
         ctx.frac_shape, ctx.axis, ctx.gain, ctx.largest = frac.shape, axis, gain, max(high, 1)
         return y
@@ -123,6 +127,27 @@ class _Cast(torch.autograd.Function):
             gain = (grad.numel() / max(ctx.frac_shape.numel(), 1) * ctx.largest) ** -0.5
         to_frac = (to_frac * (LN2 * gain)).to(torch.float32)
         return grad * inside, to_frac, None, None, None, None, None, None, None, None
+
+
+class _FusedCast(torch.autograd.Function):
+    """`_Cast` with rounding RND, a saturating overflow and one binary point, in a kernel that gives the same bits.
+
+    It keeps ``x`` instead of a slope and a mask for each value.
+    """
+
+    @staticmethod
+    def forward(ctx, x, frac, low, high, gain):  # type: ignore[no-untyped-def]
+        scale = 2.0 ** round_frac(frac).item()
+        ctx.save_for_backward(x)
+        ctx.format = scale, low, high
+        ctx.gain = (x.numel() * max(high, 1)) ** -0.5 if gain is None else gain
+        return fused.cast(x, scale, low, high)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        to_x, to_frac = fused.cast_backward(ctx.saved_tensors[0], grad, *ctx.format)
+        return to_x, to_frac.sum() * (LN2 * ctx.gain), None, None, None
 
 
 def cast(
@@ -151,6 +176,9 @@ def cast(
     wide = x.dtype == torch.float64 or width > WIDEST_IN_FLOAT32
     edges, levels = khot or (None, None)
     x = x.to(torch.float64 if wide else torch.float32)
+    simple = rounding is Rounding.RND and overflow in _SATURATING and khot is None and frac.dim() == 0 and width > 0
+    if simple and fused.serves(x):
+        return _FusedCast.apply(x, frac, *code_range(width, signed, overflow), gain)
     return _Cast.apply(x, frac, axis, width, signed, rounding, overflow, edges, levels, gain)
 
 

@@ -11,6 +11,7 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.shortcut import PadShortcut
 
 FIXED_LAYERS = (
     Quantizer,
@@ -26,6 +27,7 @@ FIXED_LAYERS = (
     AvgPool2d,
     AdaptiveAvgPool2d,
     Flatten,
+    PadShortcut,
 )
 _LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize)
 

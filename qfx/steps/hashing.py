@@ -13,7 +13,7 @@ from typing import Any
 from qfx import resources
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_SOURCE_SUFFIXES = {".py", ".sv", ".v", ".hpp", ".h", ".md", ".j2", ".yaml", ".css"}
+_SOURCE_SUFFIXES = {".py", ".sv", ".v", ".hpp", ".h", ".cpp", ".md", ".j2", ".yaml", ".css"}
 
 
 def digest(content: Any) -> str:

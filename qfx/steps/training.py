@@ -20,7 +20,7 @@ from qfx.graph.torch_values import node_codes
 from qfx.steps.compare import require_equal
 from qfx.steps.engine import Progress, Step, Work
 from qfx.steps.facts import board_of, graph_facts
-from qfx.steps.hashing import python_digest
+from qfx.steps.hashing import file_digest, python_digest
 
 GRAPH = "graph"
 VECTORS = "vectors"
@@ -145,6 +145,8 @@ def _training_settings(design: Design) -> dict[str, Any]:
     content = design.content.model_dump(
         mode="json", include={"model", "data", "augment", "input", "recipe", "training"}
     )
+    if checkpoint := design.float_checkpoint:
+        content["checkpoint"] = file_digest(checkpoint)
     return {**content, "python": [python_digest(path) for path in design.sources]}
 
 

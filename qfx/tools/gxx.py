@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from qfx.errors import ToolError
+from qfx.tools import _cache
 from qfx.tools._run import ToolResult, run
 
 REMEDY = "install it, on Debian or Ubuntu with `apt install g++`"
@@ -44,6 +46,16 @@ def shared_library(
 ) -> ToolResult:
     """Compile ``sources`` into the shared library ``target``."""
     return _compile(sources, target, ["-shared", "-fPIC", *flags], includes, log, timeout)
+
+
+def cached_library(source: Path, flags: Sequence[str]) -> Path:
+    """Return the shared library of one source; compile it unless the same source was compiled before."""
+    key = _cache.digest([version(), platform.machine(), *flags, source.read_bytes()])
+
+    def compile_into(folder: Path) -> None:
+        shared_library([source], folder / "library.so", flags=flags)
+
+    return _cache.folder("libraries", key, compile_into) / "library.so"
 
 
 def program(

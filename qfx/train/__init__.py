@@ -1,5 +1,6 @@
 """Training of designs: data, the loop, and the runs from float to a few bits."""
 
+from qfx.train.cifar_files import cifar as cifar
 from qfx.train.data import Data as Data
 from qfx.train.loop import accuracy as accuracy
 from qfx.train.loop import fit as fit

@@ -17,6 +17,7 @@ from qfx.errors import TrainError
 from qfx.nn import calibrate, convert, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
 from qfx.train.data import Data
+from qfx.train.float_checkpoint import load_float
 from qfx.train.log import LOGS, TENSORBOARD
 from qfx.train.loop import accuracy, fit
 from qfx.train.settings import Schedule, Settings
@@ -70,11 +71,17 @@ def example(design: Design, batch: int = 2) -> torch.Tensor:
 
 
 def train_float(design: Design, data: Data, folder: Path, halfway: Path, progress: Progress) -> None:
-    """Train the float network and save it; checkpoints go to the folder ``halfway``."""
+    """Train the float network, or take it from the design's checkpoint, and save it.
+
+    Checkpoints of the training go to the folder ``halfway``.
+    """
     call((0, folder, halfway))
     model = float_model(design)
-    _fit(design, model, data, design.content.training.float_, halfway, progress)
-    _keep_logs(halfway, folder)
+    if place := design.float_checkpoint:
+        load_float(model, place).eval()
+    else:
+        _fit(design, model, data, design.content.training.float_, halfway, progress)
+        _keep_logs(halfway, folder)
     _save(folder, model, {"accuracy": accuracy(model, data.test_x, data.test_y)})
 
 
@@ -98,7 +105,7 @@ def join(design: Design, data: Data, run: Run) -> None:
     width, start, halfway = run
     if width:
         _fit(design, _calibrated(design, data, start, width), data, design.content.training.fixed, halfway, _silent)
-    else:
+    elif not design.float_checkpoint:
         _fit(design, float_model(design), data, design.content.training.float_, halfway, _silent)
 
 

@@ -136,3 +136,21 @@ def test_an_optimizer_that_was_built_before_convert_is_refused() -> None:
     both = [*model.parameters(), next(net.parameters())]
     with pytest.raises(TrainError, match=rf"but 1 of its {held + 1} are of another: build it after qfx.convert"):
         check_optimizer(torch.optim.SGD(both, lr=0.1), model)
+
+
+def test_an_operand_that_has_just_left_its_quantizer_is_not_quantized_again(monkeypatch) -> None:
+    torch.manual_seed(0)
+    x = digits_like(8, 6)
+    model = calibrate(convert(Net(), RECIPE), [x]).train()
+    add = model.block.add
+    assert add.settled == {"a_quant"} and add.a_quant is model.block.bn2.output_quant
+    found = []
+    for settled in (add.settled, frozenset()):
+        monkeypatch.setattr(add, "settled", settled)
+        torch.manual_seed(1)
+        model.zero_grad()
+        y = model(x)
+        y.square().sum().backward()
+        found.append([y.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 20
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

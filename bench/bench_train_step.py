@@ -1,0 +1,121 @@
+"""One training step of ResNet-20, batch 128: fixed point against float, both eager and compiled.
+
+Everything is measured in one run, the variants in turn, so that a busy machine slows all of them alike. The recipe is
+that of designs/resnet20, and every binary point learns. Compiled must take at most 1.25 times the fastest float
+variant, eager at most 2.0 times. Where Brevitas is installed, its fixed-point quantizers stand beside it.
+
+    python bench/bench_train_step.py [--rounds 15] [--variants NAME ...]
+"""
+
+import argparse
+import importlib.util
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from harness import publish
+from torch import nn
+
+import qfx
+from qfx.design import Design
+from qfx.train import runs
+
+BATCH = 128
+Step = Callable[[], None]
+
+
+def networks() -> dict[str, Callable[[torch.Tensor], nn.Module]]:
+    """Return what makes each network, from a batch of images."""
+    design = Design.load("resnet20")
+
+    def fixed(images: torch.Tensor) -> nn.Module:
+        model = runs.fixed_model(design, runs.float_model(design), design.content.training.widths[0])
+        return qfx.calibrate(model, [images])
+
+    found = {"float": lambda images: runs.float_model(design), "qfx": fixed}
+    if importlib.util.find_spec("brevitas"):
+        from brevitas_resnet import BrevitasResNet
+
+        found["brevitas"] = lambda images: BrevitasResNet()
+    return found
+
+
+def variants() -> dict[str, tuple[str, bool, bool]]:
+    """Return network, whether compiled, whether channels last, by the name of the row."""
+    rows = {}
+    for network in networks():
+        for compiled in (False, True) if network != "brevitas" else (False,):
+            for last in (False, True):
+                name = f"{network}, {'compiled' if compiled else 'eager'}, {'NHWC' if last else 'NCHW'}"
+                rows[name] = (network, compiled, last)
+    return rows
+
+
+def prepare(make: Callable[[torch.Tensor], nn.Module], compiled: bool, last: bool) -> tuple[Step, float]:
+    """Return a training step and the seconds that its first call took."""
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (BATCH, 3, 32, 32)).float()
+    labels = torch.randint(10, (BATCH,))
+    model = make(images).train()
+    if last:
+        images, model = (
+            images.contiguous(memory_format=torch.channels_last),
+            model.to(memory_format=torch.channels_last),
+        )
+    optimizer = torch.optim.AdamW(qfx.param_groups(model, 1e-3))
+    run = torch.compile(model) if compiled else model
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(run(images), labels).backward()
+        optimizer.step()
+
+    start = time.perf_counter()
+    step()
+    first = time.perf_counter() - start
+    print(f"first step {first:.1f} s", flush=True)
+    return step, first
+
+
+def main() -> None:
+    """Measure all variants and publish the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--variants", nargs="*", help="parts of names of rows; default: all")
+    arguments = parser.parse_args()
+    make = networks()
+    chosen = {
+        name: row
+        for name, row in variants().items()
+        if not arguments.variants or any(part in name for part in arguments.variants)
+    }
+    steps = {name: prepare(make[network], compiled, last) for name, (network, compiled, last) in chosen.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(arguments.rounds + 1):
+        for name, (step, _) in steps.items():
+            start = time.perf_counter()
+            step()
+            if number:  # the first round warms up
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    base = min(value for name, value in medians.items() if name.startswith("float"))
+    least = min(min(taken) for name, taken in seconds.items() if name.startswith("float"))
+    rows = [
+        {
+            "variant": name,
+            "ms": 1000 * medians[name],
+            "ratio": medians[name] / base,
+            "ratio of minima": min(seconds[name]) / least,
+            "first step, s": first,
+        }
+        for name, (_, first) in steps.items()
+    ]
+    threads = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores"
+    publish("train_step", "one training step of ResNet-20, batch 128", rows, rounds=arguments.rounds, machine=threads)
+
+
+if __name__ == "__main__":
+    main()

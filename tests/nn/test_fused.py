@@ -1,0 +1,90 @@
+"""The kernel of the cast: the very bits of the formula in torch, forward and backward."""
+
+import pytest
+import torch
+
+from qfx.fixed import Overflow, Rounding
+from qfx.nn import fused
+from qfx.nn.functional import cast
+
+PITFALLS = [0.0, -0.0, 0.49999997, -0.49999997, 0.5, -0.5, 1.5, -1.5, 8388609.0, -8388609.0, 1e-30, -1e-30, 3e38, -3e38]
+PITFALLS += [float("inf"), float("-inf"), float("nan")]
+
+
+def values(shape: tuple[int, ...], seed: int, spread: float = 3.0) -> torch.Tensor:
+    """Random numbers, ties and pitfalls among them."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator) * spread
+    x.view(-1)[::3] = (x.view(-1)[::3] * 8).round() / 8
+    x.view(-1)[: len(PITFALLS)] = torch.tensor(PITFALLS)
+    return x
+
+
+def both(x: torch.Tensor, frac: float, width: int, signed: bool, overflow: Overflow, gain, monkeypatch) -> list:
+    """Result and gradients, of the kernel and of the formula."""
+    found = []
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(7)).to(x)
+    for served in (True, False):
+        with monkeypatch.context() as patch:
+            if not served:
+                patch.setattr(fused, "serves", lambda x: False)
+            a, f = x.clone(memory_format=torch.preserve_format).requires_grad_(), torch.tensor(frac, requires_grad=True)
+            y = cast(a, f, width, signed, Rounding.RND, overflow, gain=gain)
+            assert ("Fused" in type(y.grad_fn).__name__) is served
+            y.backward(grad)
+            found.append((y.detach(), a.grad, f.grad))
+    return found
+
+
+def bits(tensor: torch.Tensor) -> list[int]:
+    return torch.nan_to_num(tensor, nan=123.0).contiguous().view(torch.int32).reshape(-1).tolist()
+
+
+@pytest.mark.parametrize("overflow", [Overflow.SAT, Overflow.SAT_SYM])
+@pytest.mark.parametrize(("width", "signed"), [(1, True), (1, False), (4, True), (4, False), (8, True), (24, True)])
+def test_the_kernel_gives_the_bits_of_the_formula(width, signed, overflow, monkeypatch) -> None:
+    for frac in (-21.4, -2.0, 0.5, 1.5, 3.2, 21.0, 400.0):
+        x = values((4, 3, 5, 7), 1)
+        ours, formula = both(x, frac, width, signed, overflow, None, monkeypatch)
+        for a, b in zip(ours, formula, strict=True):
+            assert bits(a) == bits(b), (frac, width)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_many_values_in_either_memory_format_on_two_threads(last, monkeypatch) -> None:
+    x = torch.nan_to_num(values((8, 16, 33, 31), 2), 0.0, 1e3, -1e3)
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    torch.set_num_threads(2)
+    ours, formula = both(x, 3.0, 4, True, Overflow.SAT, None, monkeypatch)
+    assert ours[0].stride() == x.stride()
+    assert all(bits(a) == bits(b) for a, b in zip(ours, formula, strict=True))
+
+
+def test_a_gradient_in_another_memory_format_is_brought_in_order() -> None:
+    x = values((2, 3, 4, 5), 3).nan_to_num(0, 1, -1)
+    grad = torch.randn(2, 3, 4, 5)
+    plain = fused.cast_backward(x, grad, 4.0, -8, 7)
+    other = fused.cast_backward(x, grad.contiguous(memory_format=torch.channels_last), 4.0, -8, 7)
+    assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
+
+
+def test_a_planted_fault_in_the_kernel_is_seen(monkeypatch) -> None:
+    kernel = fused.cast
+    monkeypatch.setattr(fused, "cast", lambda x, scale, low, high: kernel(x, scale, low, high - 1))
+    ours, formula = both(values((40,), 4), 2.0, 4, True, Overflow.SAT, 1.0, monkeypatch)
+    assert bits(ours[0]) != bits(formula[0])
+
+
+def test_what_the_kernel_cannot_take_goes_to_the_formula() -> None:
+    assert fused.serves(torch.zeros(2, 3))
+    assert not fused.serves(torch.zeros(2, 3).double())
+    assert not fused.serves(torch.zeros(4, 6)[:, ::2])
+
+
+def test_without_a_compiler_the_formula_serves(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    fused._library.cache_clear()
+    assert not fused.serves(torch.zeros(2))
+    monkeypatch.undo()
+    fused._library.cache_clear()
+    assert fused.serves(torch.zeros(2))
