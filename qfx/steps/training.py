@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +67,17 @@ def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any],
     design, widths = work.design, work.design.content.training.widths
     names = [f"{width}bits" for width in widths]
     settings = [[common, "first" if number == 0 else "other"] for number in range(len(widths))]
+
+    def run_here(number: int) -> Path:
+        share = told.run(names[number])
+        return work.keep(
+            names[number],
+            settings[number],
+            lambda to, halfway: runs.train_fixed(design, data, start, widths[number], to, halfway, share),
+        )
+
     if len(widths) == 1 or ranks() > 1:
-        return [
-            work.keep(name, each, partial(runs.train_fixed, design, data, start, width, progress=told.run(name)))
-            for name, each, width in zip(names, settings, widths, strict=True)
-        ]
+        return [run_here(number) for number in range(len(widths))]
     side_by_side = min(len(widths), os.cpu_count() or 1)
 
     def run(number: int) -> Path:

@@ -45,7 +45,7 @@ def fit(
 
     Raises:
         TrainError: the loss is no longer finite, and the layer where that began is named; or the folder has a
-            checkpoint of another training, or of a batch that cannot be shared out.
+            checkpoint of another training; or a batch is too small for its parts.
     """
     batch = _batch(settings, data)
     per_epoch = len(data.train_x) // batch
@@ -72,8 +72,10 @@ def fit(
             row = _row(state, epoch, per_epoch, batch)
             record.log(row)
             state.order, state.loss, state.right = order.get_state(), 0.0, 0
-            if interrupts.agreed() or epoch % settings.checkpoint == 0 or epoch == settings.epochs:
+            stop = interrupts.agreed()
+            if stop or epoch % settings.checkpoint == 0 or epoch == settings.epochs:
                 record.save(state)
+            if stop:
                 interrupts.obey()
             _tell(progress, state.step, steps, per_epoch, pace, f", loss {row['loss']:.3f}")
     if state.average:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 import qfx.nn as qnn
+from qfx.errors import TrainError
 from qfx.nn import ranks
 from qfx.train import Data, Schedule, Settings, fit
 from qfx.train.together import synchronous
@@ -44,7 +45,22 @@ def by_hand(shares: list[int]) -> dict[str, object]:
         optimizer.zero_grad()
         nn.functional.cross_entropy(network_(x), y).backward()
         optimizer.step()
-    return {"calibrated": calibrated, "trained": formats(model), "mean": model.get_submodule("1").running_mean.tolist()}
+    ranks._alone = False
+    return {
+        "calibrated": calibrated,
+        "trained": formats(model),
+        "refused": refusal(model),
+        "mean": model.get_submodule("1").running_mean.tolist(),
+    }
+
+
+def refusal(model: nn.Module) -> str:
+    """What is said to a network whose formats differ between the ranks; nothing if they do not."""
+    try:
+        synchronous(model)
+    except TrainError as error:
+        return str(error)
+    return ""
 
 
 def by_fit(folder: Path) -> dict[str, object]:

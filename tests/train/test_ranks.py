@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,11 @@ def test_without_what_the_ranks_share_their_formats_would_differ(alone: dict[str
     first, second = run(tmp_path / "two", 2, "fault")
     assert first["calibrated"] != second["calibrated"] and first["trained"] != second["trained"]
     assert second["mean"] != pytest.approx(alone["mean"], rel=0.1)
+    assert alone["refused"] == "" and re.fullmatch(
+        r"quantizer '.*' must have one format on all ranks, not \S+ and, on rank 1, \S+: call "
+        "init_process_group before qfx.calibrate",
+        first["refused"],
+    )
 
 
 def test_fit_on_two_ranks_ends_in_the_formats_of_one(tmp_path: Path) -> None:
