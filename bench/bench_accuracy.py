@@ -37,11 +37,12 @@ def _one_seed(seed: int) -> dict[str, float]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         start = _folder(scratch, "float")
-        runs.train_float(design, data, start, _quiet)
+        runs.train_float(design, data, start, _folder(scratch, "halfway"), _quiet)
         found["float"] = runs.metrics(start)["accuracy"]
         for width in design.content.training.widths:
             folder = _folder(scratch, str(width))
-            runs.train_fixed(design, data, start, width, folder, _quiet)
+            halfway = _folder(scratch, f"{width} halfway")
+            runs.train_fixed(design, data, start, width, folder, halfway, _quiet)
             reached = runs.metrics(folder)
             found[f"{width} bits, after training"] = reached["quantized"]
             found[f"{width} bits, trained"] = reached["accuracy"]

@@ -56,10 +56,13 @@ def _train(name: str, seed: int) -> tuple[float, float]:
     design = _changed(Design.load("digits").with_seed(seed), CANDIDATES[name])
     data = _held_out(runs.load_data(design))
     width = design.content.training.widths[0]
-    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        runs.train_float(design, data, Path(first), _quiet)
-        runs.train_fixed(design, data, Path(first), width, Path(second), _quiet)
-        return runs.metrics(Path(first))["accuracy"], runs.metrics(Path(second))["accuracy"]
+    with tempfile.TemporaryDirectory() as scratch:
+        first, second, halfway = (Path(scratch) / name for name in ("float", "fixed", "halfway"))
+        for folder in (first, second, halfway / "float", halfway / "fixed"):
+            folder.mkdir(parents=True)
+        runs.train_float(design, data, first, halfway / "float", _quiet)
+        runs.train_fixed(design, data, first, width, second, halfway / "fixed", _quiet)
+        return runs.metrics(first)["accuracy"], runs.metrics(second)["accuracy"]
 
 
 def _held_out(data: Data) -> Data:

@@ -15,6 +15,7 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, pair, quad
+from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe
 from qfx.nn.sharing import share, tie
@@ -31,14 +32,18 @@ def convert(
 
     Args:
         recipe: formats by quantization point (see Recipe); without one, 8 bits everywhere.
-        example: an input batch; if given, shapes are checked by running it.
+        example: an input batch; if given, shapes are checked by running it, and that the trace computes what the
+            model does.
 
     Raises:
         LowerError: layers or calls that cannot be fixed-point: all of them, each with what to use instead.
         TrainError: an impossible recipe.
     """
     training = model.training
-    conversion = _Conversion(trace(copy.deepcopy(model)), Recipe(recipe), None if example is None else example.dim())
+    traced = trace(copy.deepcopy(model))
+    if example is not None:
+        require_same(model, traced, example)
+    conversion = _Conversion(traced, Recipe(recipe), None if example is None else example.dim())
     converted = conversion.run()
     if example is not None:
         with floating(converted), torch.no_grad():
@@ -60,6 +65,7 @@ class _Conversion:
         self.floats = dict(module.named_modules())
 
     def run(self) -> fx.GraphModule:
+        refuse_in_place(self.graph, self.floats)
         for node in list(self.graph.nodes):
             match node.op:
                 case "placeholder":

@@ -268,3 +268,73 @@ def test_batch_norm_folds_into_its_convolution_by_recipe(rng) -> None:
     assert codes["bias"].codes.shape == (4,)
     with pytest.raises(LowerError, match=r"3 \(BatchNorm2d\): to be folded, it must stand alone behind a convolution"):
         convert(net, {"default": {"fold": True}})
+
+
+class InPlace(nn.Module):
+    """Two convolutions, and what the test does with their results."""
+
+    def __init__(self, use) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        self.c, self.d, self.relu = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True)
+        self.use = use
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.use(self, self.c(x), self.d(x))
+
+
+def _method(net, a, b):  # type: ignore[no-untyped-def]
+    a.relu_()
+    return a + b
+
+
+def _function(net, a, b):  # type: ignore[no-untyped-def]
+    torch.relu_(a)
+    return a + b
+
+
+def _sum(net, a, b):  # type: ignore[no-untyped-def]
+    kept = a
+    a += b
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("use", "path"),
+    [
+        (_method, "relu"),
+        (_function, "relu"),
+        (lambda net, a, b: net.relu(a) + a + b, "relu"),
+        (lambda net, a, b: nn.functional.relu(a, inplace=True) + a + b, "relu"),
+    ],
+)
+def test_a_tensor_that_is_changed_in_place_and_read_again_is_refused(use, path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(LowerError, match=rf"must not read a tensor after changing it in place.*\n  {path}: it changes"):
+        convert(InPlace(use))
+
+
+class Mode(nn.Module):
+    """A network that computes something else in training."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(-x) if self.training else torch.relu(x)
+
+
+@pytest.mark.parametrize("net", [InPlace(_sum), Mode()], ids=["in place by another name", "training mode"])
+def test_a_forward_that_its_trace_does_not_show_is_refused(net: nn.Module) -> None:
+    with pytest.raises(LowerError, match=r"must be what torch.fx sees of it, but gives other values"):
+        convert(net.train(), None, torch.zeros(2, 1, 5, 5))
+
+
+def test_an_example_of_another_shape_is_a_sentence() -> None:
+    with pytest.raises(LowerError, match=r"the network must take an input of shape 3x5x5, but torch says: "):
+        convert(InPlace(lambda net, a, b: a + b), None, torch.zeros(2, 3, 5, 5))
+
+
+def test_in_place_operations_whose_result_alone_is_read_are_what_they_say() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 1, 5, 5)
+    for use in (lambda net, a, b: net.relu(a) + b, lambda net, a, b: a.relu_().add_(b)):
+        net = InPlace(use)
+        recipe = {"default": dict.fromkeys(("weight", "activation", "elementwise", "output", "input"), 20)}
+        model = calibrate(convert(net, recipe, x), [x]).eval()
+        torch.testing.assert_close(model(x), net(x), atol=1e-3, rtol=0)

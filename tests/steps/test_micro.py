@@ -113,7 +113,7 @@ def test_training_that_was_interrupted_keeps_its_finished_runs(micro: Path, monk
         calls.append("float")
         whole(*arguments)  # type: ignore[arg-type]
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "train_float", counted)

@@ -1,0 +1,60 @@
+"""What a traced graph does not show: a tensor changed in place and read again, a forward that depends on its mode."""
+
+import copy
+import operator
+
+import torch
+from torch import Tensor, fx, nn
+
+from qfx.errors import LowerError
+from qfx.nn.trace import node_path
+
+_OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+
+
+def refuse_in_place(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+    """Raise LowerError where a tensor that was changed in place is read afterwards, and name every such place."""
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    lines = []
+    for node in graph.nodes:
+        changed = node.args[0] if node.args and _is_in_place(node, modules) else None
+        if isinstance(changed, fx.Node) and any(order[user] > order[node] for user in changed.users):
+            lines.append(
+                f"  {node_path(node)}: it changes in place a tensor that is read again: use the operation that is not "
+                "in place, and its result"
+            )
+    if lines:
+        raise LowerError("the model must not read a tensor after changing it in place, but does:\n" + "\n".join(lines))
+
+
+@torch.no_grad()
+def require_same(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> None:
+    """Raise LowerError if the trace of a model does not compute what the model does in evaluation.
+
+    Args:
+        example: gives the shape; the values are random.
+    """
+    x = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    original, training = copy.deepcopy(model).eval(), traced.training
+    try:
+        expected = original(x.clone())
+    except RuntimeError as error:
+        shape = "x".join(map(str, example.shape[1:]))
+        raise LowerError(f"the network must take an input of shape {shape}, but torch says: {error}") from error
+    found = traced.eval()(x.clone())
+    traced.train(training)
+    if isinstance(expected, Tensor) and not torch.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise LowerError(
+            f"the forward of {type(model).__name__} must be what torch.fx sees of it, but gives other values: it "
+            "changes a tensor in place that another name stands for, or branches on self.training: write it without"
+        )
+
+
+def _is_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        return getattr(modules.get(str(node.target)), "inplace", False) is True
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    underscored = name.endswith("_") and not name.endswith("__")
+    return underscored or node.target in _OPERATORS or node.kwargs.get("inplace") is True
