@@ -277,6 +277,8 @@ def test_faults_in_a_step_lose_nothing_and_the_next_run_carries_on(
     for fault in faults:
         if isinstance(fault, Full) and whole.written[step][fault.where] < 100:
             continue  # the step has nothing to write there
+        if isinstance(fault, Full) and step == "train" and fault.where != BUILD:
+            continue  # a kernel that makes it faster goes there; without it the same bits are computed (test_fused.py)
         start_over(step, copy, whole)
         entries = copy.entries()
         fault.strike(step, copy, whole)
