@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from qfx.design import Design, PhaseSection
-from qfx.errors import TrainError
+from qfx.errors import QfxError, TrainError
 from qfx.nn import calibrate, convert, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
 from qfx.train.data import Data
@@ -191,6 +191,8 @@ def _call(design: Design, key: str, reference: str) -> Any:
     made = design.object(reference, key)
     try:
         return made()
+    except QfxError as error:
+        raise TrainError(f"{key} {reference}: {error}") from error
     except Exception as error:
         raise TrainError(
             f"{key} {reference} must work when called without arguments, but {type(error).__name__}: {error}"
