@@ -5,10 +5,10 @@ means to compute it anew for every pixel; as operators of our own they stay whol
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 
-@torch.library.custom_op("qfx::powers_of_two", mutates_args=())
+@library.custom_op("qfx::powers_of_two", mutates_args=())
 def powers_of_two(exponent: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``2**exponent`` and ``2**-exponent`` exactly, in float32, for integers in -126..126.
 
@@ -23,7 +23,7 @@ def _(exponent: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(exponent, dtype=torch.float32), torch.empty_like(exponent, dtype=torch.float32)
 
 
-@torch.library.custom_op("qfx::keep", mutates_args=())
+@library.custom_op("qfx::keep", mutates_args=())
 def _keep(x: Tensor) -> Tensor:
     return x.clone()
 
