@@ -8,9 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from qfx.steps.facts import RESOURCES, board_of, budget_of, plan_facts
 from qfx.steps.training import GRAPH, VECTORS
 from qfx.tools import csim, yosys
 from qfx.tools._run import end_all as end_programs
+
+if TYPE_CHECKING:
+    from qfx_sim.design import Simulation
 
 PLAN = "plan.json"
 PROJECT = "project"
@@ -114,27 +117,31 @@ def _rtl_summary(figures: Mapping[str, Any]) -> str:
 
 # sim --------------------------------------------------------------------------------------------------------------
 
-_RUNS = ((False, 1), (True, 2), (True, 3))  # stalls at source and sink, seed of them and of the state at power-up
-_STALLED = 64  # vectors, at most, of a run with stalls
+
+@dataclass(frozen=True)
+class _Run:
+    """One simulation of the golden vectors."""
+
+    seed: int  # of the stalls, and of the state at power-up
+    stalls: bool = False  # at source and sink
+    frames: int | None = None  # vectors, at most
+    every_node: bool = False  # compared, not only the outputs
+
+
+_RUNS = (_Run(1), _Run(2, stalls=True, frames=64), _Run(3, stalls=True, frames=64), _Run(4, frames=4, every_node=True))
 
 
 def _sim(work: Work) -> dict[str, Any]:
-    """Send all golden vectors through the RTL without stalls, and some of them with stalls."""
-    from qfx_sim.design import simulate  # needs cocotb, which nothing else here does
-
+    """Send all golden vectors through the RTL without stalls, some with stalls, and a few with every node watched."""
     graph, vectors = load_graph(work.results), golden(work.results)
     figures: dict[str, Any] = {"runs": []}
-    ends: Sequence[int] = ()
-    for number, (stalls, seed) in enumerate(_RUNS):
-        told = {"stalls": f"random, seed {seed}" if stalls else "none", "seed": seed}
-        work.progress(number / len(_RUNS), f"stalls: {told['stalls']}")
-        place = work.folder / "run"
-        some = {name: codes[:_STALLED] for name, codes in vectors.items()} if stalls else vectors
-        found = simulate(
-            work.results["rtl"].folder / HDL, some[graph.input.name], some, stalls=stalls, seed=seed, work=place
-        )
-        shutil.rmtree(place, ignore_errors=True)
-        ends = ends if number else found.ends  # of the run without stalls
+    ends: list[Sequence[int]] = []
+    for number, run in enumerate(_RUNS):
+        told = {"stalls": f"random, seed {run.seed}" if run.stalls else "none", "seed": run.seed}
+        work.progress(number / len(_RUNS), "every node" if run.every_node else f"stalls: {told['stalls']}")
+        some = {name: codes[: run.frames] for name, codes in vectors.items()}
+        found = _simulate(work, run, some[graph.input.name], some)
+        ends.append(found.ends)
         facts = {key: value for key, value in found.to_json().items() if key != "difference"}
         if found.difference is not None:
             mismatch = found.to_json()["difference"]
@@ -146,7 +153,7 @@ def _sim(work: Work) -> dict[str, Any]:
             raise UnequalCodes(error.figures["mismatch"], {"runs": [*figures["runs"], error.figures]}) from None
     first = figures["runs"][0]
     planned = load_plan(work.results, graph)
-    predicted = _predicted(graph, planned, ends)
+    predicted = _predicted(graph, planned, ends[0])
     for key in ("interval", "latency"):
         if first[key] is not None and first[key] != predicted[key]:
             work.warn(f"{key} must be the planned {predicted[key]:,} cycles, but the RTL takes {first[key]:,}")
@@ -157,6 +164,16 @@ def _sim(work: Work) -> dict[str, Any]:
         "latency": first["latency"],
         "equal": True,
     }
+
+
+def _simulate(work: Work, run: _Run, codes: np.ndarray, expected: Mapping[str, np.ndarray]) -> Simulation:
+    from qfx_sim.design import simulate  # needs cocotb, which nothing else here does
+
+    place = work.folder / "run"
+    hdl = work.results["rtl"].folder / HDL
+    found = simulate(hdl, codes, expected, stalls=run.stalls, seed=run.seed, every_node=run.every_node, work=place)
+    shutil.rmtree(place, ignore_errors=True)
+    return found
 
 
 def _predicted(graph: Graph, planned: Plan, ends: Sequence[int]) -> dict[str, int]:
@@ -172,8 +189,8 @@ def _sim_summary(figures: Mapping[str, Any]) -> str:
     runs = figures["runs"]
     stalled, codes = sum(run["stalls"] != "none" for run in runs), sum(run["codes"] for run in runs)
     return (
-        f"RTL = interpreter on {runs[0]['frames']} images in {len(runs)} runs, {stalled} of them with stalls, "
-        f"{codes:,} codes; {figures['interval'] or 0:,} cycles a frame"
+        f"RTL = interpreter on {runs[0]['frames']} images in {len(runs)} runs, {stalled} of them with stalls, one at "
+        f"{max(run['nodes'] for run in runs)} nodes, {codes:,} codes; {figures['interval'] or 0:,} cycles a frame"
     )
 
 

@@ -83,21 +83,24 @@ def simulate(
     *,
     stalls: bool = False,
     seed: int = 1,
+    every_node: bool = False,
     work: Path | None = None,
 ) -> Simulation:
     """Send input ``codes`` (N, *shape) through the design in ``folder``, which `qfx.emit.rtl` wrote.
 
     Where ``expected`` gives other codes for an output than the design does, the frames up to the first wrong one run
     again with every node watched, and ``difference`` names the first node that differs from what ``expected`` holds.
-    ``stalls`` lets source and sinks stall at random. The files of the run are left in ``work`` if given. Raise
-    BenchFailure where words do not come at all or a port breaks the stream contract.
+    ``stalls`` lets source and sinks stall at random; ``every_node`` watches every node's stream in the first run too,
+    which takes longer. The files of the run are left in ``work`` if given. Raise BenchFailure where words do not come
+    at all or a port breaks the stream contract.
     """
     codes, place = np.asarray(codes, dtype=np.int64), (work or Path(tempfile.mkdtemp(prefix="qfx_design."))).resolve()
     facts = manifest.read(folder, "rtl")
-    first = _run(folder, facts, codes, list(facts["outputs"].values()), stalls, seed, place)
+    outputs = list(facts["outputs"].values())
+    watched = [*facts["nodes"].values(), *outputs]
+    first = _run(folder, facts, codes, watched if every_node else outputs, stalls, seed, place)
     difference = _first_difference(first, expected or {})
-    if difference is not None and expected is not None:
-        watched = [*facts["nodes"].values(), *facts["outputs"].values()]
+    if difference is not None and expected is not None and not every_node:
         some = codes[: difference.frame + 1]
         again = _run(folder, facts, some, watched, stalls, seed, place)
         difference = (
@@ -105,7 +108,8 @@ def simulate(
         )
     if work is None:
         shutil.rmtree(place, ignore_errors=True)
-    return Simulation({node: seen.codes for node, seen in first.items()}, _ends(first), difference)
+    ends = _ends({entry["node"]: first[entry["node"]] for entry in outputs})
+    return Simulation({node: seen.codes for node, seen in first.items()}, ends, difference)
 
 
 @dataclass(frozen=True)

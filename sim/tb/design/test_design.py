@@ -50,6 +50,21 @@ def test_stalls_change_no_code(design, seed):
     assert list(found.ends) != frame_ends(network(graph, made.nodes, made.depths), 5)  # it did stall
 
 
+def test_every_node_can_be_watched_where_the_output_is_right(design):
+    graph, made, folder = design
+    codes = frames(graph, 2)
+    golden = graph.evaluate_codes(codes, all_nodes=True)
+    found = simulate(folder, codes, golden, every_node=True)
+    assert found.difference is None and set(found.codes) > set(graph.outputs)
+    assert all(np.array_equal(seen, golden[node]) for node, seen in found.codes.items())
+    assert list(found.ends) == frame_ends(network(graph, made.nodes, made.depths), 2)
+    golden["norm"] = golden["norm"].copy()
+    golden["norm"].flat[-1] ^= 1
+    assert simulate(folder, codes, golden).difference is None  # the outputs alone do not show it
+    hidden = simulate(folder, codes, golden, every_node=True).difference
+    assert hidden is not None and hidden.node == "norm" and hidden.frame == 1
+
+
 @pytest.mark.parametrize(
     ("memory", "bit", "node"),
     [
