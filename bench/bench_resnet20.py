@@ -1,6 +1,7 @@
 """Accuracy of designs/resnet20 without training: the float checkpoint, and quantized after training by rows A and B.
 
-Initial formats come from 1,024 training images. Needs QFX_CIFAR10 and QFX_CHECKPOINTS (designs/resnet20/README.md).
+Formats and corrected statistics come from 1,024 training images. Needs QFX_CIFAR10 and QFX_CHECKPOINTS: see
+designs/resnet20/README.md.
 """
 
 from collections.abc import Mapping
@@ -42,7 +43,8 @@ def quantized(design: Design, model: nn.Module, recipe: Mapping[str, Any], data:
     It is computed in float32, and shown on some images to be what exact arithmetic gives.
     """
     given = {**recipe, "default": {"input": design.content.input.format, **recipe["default"]}}
-    fixed = qfx.calibrate(qfx.convert(model, given).eval(), data.train_x[:CALIBRATION].split(256))
+    batches = data.train_x[:CALIBRATION].split(256)
+    fixed = qfx.correct(qfx.calibrate(qfx.convert(model, given).eval(), batches), batches)
     with torch.no_grad():
         some = data.test_x[:SHOWN]
         if not torch.equal(qfx.exact(fixed)(some), fixed(some).double()):

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from qfx.nn import calibrate as calibrate
     from qfx.nn import check_optimizer as check_optimizer
     from qfx.nn import convert as convert
+    from qfx.nn import correct as correct
     from qfx.nn import exact as exact
     from qfx.nn import freeze_bn as freeze_bn
     from qfx.nn import freeze_formats as freeze_formats
@@ -18,6 +19,7 @@ _HOMES = {  # imported on first use, so that whatever needs no torch does not lo
     "calibrate": "qfx.nn",
     "check_optimizer": "qfx.nn",
     "convert": "qfx.nn",
+    "correct": "qfx.nn",
     "exact": "qfx.nn",
     "freeze_bn": "qfx.nn",
     "freeze_formats": "qfx.nn",

@@ -15,6 +15,7 @@ from qfx.nn.control import freeze_formats as freeze_formats
 from qfx.nn.control import moves as moves
 from qfx.nn.control import param_groups as param_groups
 from qfx.nn.convert import convert as convert
+from qfx.nn.correct import correct as correct
 from qfx.nn.deform import DeformConv2d as DeformConv2d
 from qfx.nn.deform import SquareDeformConv2d as SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d as AdaptiveAvgPool2d

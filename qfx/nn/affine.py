@@ -118,14 +118,18 @@ class BatchNorm2d(nn.Module):
 
     def constants(self) -> dict[str, Codes]:
         """Return ``scale`` and ``shift``, each (channels,), on grids of their own."""
-        with torch.no_grad():
-            mean, var = self._statistics(None)
-            scale = self._scale(var)
-            shift = self._shift(mean, self.scale_quant(scale))
+        scale, shift = self.real_constants()
         return {
             "scale": quantized_codes(self.scale_quant, scale, (0,)),
             "shift": quantized_codes(self.shift_quant, shift, (0,)),
         }
+
+    @torch.no_grad()
+    def real_constants(self) -> tuple[Tensor, Tensor]:
+        """Return scale and shift as the running statistics make them, before they are quantized."""
+        mean, var = self._statistics(None)
+        scale = self._scale(var)
+        return scale, self._shift(mean, self.scale_quant(scale))
 
     def _constants(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.scale_quant(self._scale(var))

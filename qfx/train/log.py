@@ -4,7 +4,6 @@ No times stand in it: the same training writes the same log.
 """
 
 import csv
-import importlib.util
 import io
 import json
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qfx.files import write_text
+from qfx.train import events
 
 CSV = "log.csv"
 JSONL = "log.jsonl"
@@ -27,22 +27,19 @@ class Log:
     def __init__(self, folder: Path, epochs: int) -> None:
         self.folder = folder
         self.rows = [row for row in _read(folder / JSONL) if row["epoch"] <= epochs]
-        self._board = _board(folder / TENSORBOARD, epochs + 1)
         self._write()
+        self._events = folder / TENSORBOARD / events.FILE if events.installed() else None
+        if self._events:
+            self._events.parent.mkdir(parents=True, exist_ok=True)
+            self._events.write_bytes(events.records(map(_scalars, self.rows), first=True))
 
     def add(self, row: Row) -> None:
         """Append the row of an epoch."""
         self.rows.append(row)
         self._write()
-        if self._board:
-            for name, value in _flat(row).items():
-                self._board.add_scalar(name, value, row["epoch"])
-            self._board.flush()
-
-    def close(self) -> None:
-        """Close TensorBoard's file."""
-        if self._board:
-            self._board.close()
+        if self._events:
+            with self._events.open("ab") as file:
+                file.write(events.records([_scalars(row)], first=False))
 
     def _write(self) -> None:
         write_text(self.folder / JSONL, "".join(json.dumps(row) + "\n" for row in self.rows))
@@ -60,13 +57,10 @@ def _flat(row: Row) -> dict[str, Any]:
     return {**figures, **{f"moves/{name}": moved for name, moved in row["moves"].items()}}
 
 
+def _scalars(row: Row) -> tuple[int, Mapping[str, float]]:
+    """A row as TensorBoard has it."""
+    return row["epoch"], _flat(row)
+
+
 def _read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
-
-
-def _board(folder: Path, first: int) -> Any:
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=first)

@@ -1,7 +1,7 @@
 """The training loop: one for the float network and for the fixed-point one."""
 
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def fit(
     state, record = State.start(model, settings, per_epoch), Record(folder, settings, data)
     record.resume(state, per_epoch)
     network, pace = synchronous(model.train()), Pace(state.step, steps)
-    with Interrupts(folder is not None) as interrupts, closing(record):
+    with Interrupts(folder is not None) as interrupts:
         while state.step < steps:
             order = torch.Generator()
             order.set_state(state.order)

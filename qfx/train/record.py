@@ -38,8 +38,3 @@ class Record:
         """Write the row of an epoch."""
         if self._log:
             self._log.add(row)
-
-    def close(self) -> None:
-        """Close the log's files."""
-        if self._log:
-            self._log.close()

@@ -14,7 +14,7 @@ from torch import nn
 
 from qfx.design import Design, PhaseSection
 from qfx.errors import QfxError, TrainError
-from qfx.nn import calibrate, convert, exact, moves, quantizers
+from qfx.nn import calibrate, convert, correct, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
 from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
@@ -110,9 +110,12 @@ def join(design: Design, data: Data, run: Run) -> None:
 
 
 def _calibrated(design: Design, data: Data, start: Path, width: int) -> nn.Module:
+    """The float network quantized after training: where training in fixed point starts."""
     model = fixed_model(design, load_weights(float_model(design), start), width)
     batches = data.train_x[:_CALIBRATION].split(256)
-    return calibrate(model.eval(), batches[rank() :: ranks()])
+    mine = batches[rank() :: ranks()]
+    with _threads(design):
+        return correct(calibrate(model.eval(), mine), mine)
 
 
 def trained_model(design: Design, folder: Path) -> nn.Module:

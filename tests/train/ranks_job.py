@@ -3,6 +3,7 @@
 Usage: ranks_job.py FOLDER RANK RANKS KIND
 """
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ def by_hand(shares: list[int]) -> dict[str, object]:
     """Calibrate and train with a loop of one's own on the images of some ranks."""
     model = qnn.calibrate(network().eval(), [images(rank)[0] for rank in shares])
     calibrated = formats(model)
+    corrected = qnn.correct(copy.deepcopy(model), [images(rank)[0] for rank in shares])
     for quantizer in qnn.quantizers(model).values():
         if quantizer.axis == 1:
             quantizer.start_at(quantizer.frac_now + 1.55, quantizer.signed)
@@ -51,6 +53,7 @@ def by_hand(shares: list[int]) -> dict[str, object]:
         "trained": formats(model),
         "refused": refusal(model),
         "mean": model.get_submodule("1").running_mean.tolist(),
+        "corrected": [p.tolist() for name, p in corrected.named_parameters() if name.endswith("bias")],
     }
 
 

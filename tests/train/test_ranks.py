@@ -50,12 +50,14 @@ def test_formats_calibrated_and_trained_on_two_ranks_are_those_of_one_that_sees_
     first, second = run(tmp_path / "two", 2, "hand")
     assert first["calibrated"] == second["calibrated"] == alone["calibrated"]
     assert first["trained"] == second["trained"] == alone["trained"] != alone["calibrated"]
+    assert first["corrected"] == second["corrected"] == [pytest.approx(each) for each in alone["corrected"]]
     assert first["mean"] == second["mean"] and first["mean"] == pytest.approx(alone["mean"], rel=1e-4)
 
 
 def test_without_what_the_ranks_share_their_formats_would_differ(alone: dict[str, Any], tmp_path: Path) -> None:
     first, second = run(tmp_path / "two", 2, "fault")
     assert first["calibrated"] != second["calibrated"] and first["trained"] != second["trained"]
+    assert first["corrected"] != second["corrected"]
     assert second["mean"] != pytest.approx(alone["mean"], rel=0.1)
     assert alone["refused"] == "" and re.fullmatch(
         r"quantizer '.*' must have one format on all ranks, not \S+ and, on rank 1, \S+: call "
