@@ -233,19 +233,10 @@ def _progress() -> Iterator[Callable[[str], engine.Progress]]:
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say which tools are here, in which version, and what to do about the others."""
-    from qfx.doctor import checks
+    from qfx import doctor
 
-    found = checks()
-    if as_json:
-        _out.print_json(json.dumps([check.to_json() for check in found]))
-    else:
-        table = Table("", "tool", "version", "used for", "remedy", box=box.SIMPLE_HEAD)
-        for check in found:
-            sign = "[green]ok[/]" if check.ok else "[red]missing[/]" if check.needed else "optional"
-            table.add_row(sign, check.name, check.version or "", check.used_for, "" if check.ok else check.remedy)
-        _out.print(table)
-    if not all(check.ok for check in found if check.needed):
-        raise typer.Exit(1)
+    if code := doctor.run(as_json):
+        raise typer.Exit(code)
 
 
 @app.command()
