@@ -18,21 +18,54 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _SHOWN = 60  # characters of a wrong value that an error repeats
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, in which 1e-3 is a number, as in YAML 1.2, and not text, as in YAML 1.1."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def load(path: Path, model: type[_Model], error: type[QfxError] = DesignError) -> _Model:
     """Return the content of ``path`` as a ``model``, or raise ``error``: <file>:<line>: <key> must ..., not ...
 
     Text is checked as JSON would be: a list fills a tuple, a name fills an enumeration, but no text becomes a number.
     """
-    node = _parse(path, error)
-    _refuse_duplicates(node, path, (), error)
-    data = _construct(node, path, error)
-    if not isinstance(data, dict):
-        raise error(f"{path}:1: the file must be a mapping of keys to values, not {_show(data)}")
+    node, data = _content(path, error)
     try:
         return model.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as invalid:
         found = _worst(invalid, node, data)
         raise error(f"{path}:{_line(node, found['loc'])}: {_sentence(found, model)}") from None
+
+
+def read(path: Path, error: type[QfxError] = DesignError) -> dict[str, Any]:
+    """Return the content of ``path``, a mapping that someone else checks."""
+    return _content(path, error)[1]
+
+
+def line_of(path: Path, key: str) -> int:
+    """Return the line of a key with dots in its path, such as ``layers.conv.*.weight``, or of what of it is there."""
+    root = node = _parse(path, DesignError)
+    parts: list[str] = []
+    while key and isinstance(node, yaml.MappingNode):
+        names = {str(name.value): value for name, value in node.value}
+        part = max((name for name in names if f"{key}.".startswith(f"{name}.")), key=len, default=None)
+        if part is None:
+            break
+        parts.append(part)
+        node, key = names[part], key[len(part) + 1 :]
+    return _line(root, parts)
+
+
+def _content(path: Path, error: type[QfxError]) -> tuple[yaml.Node, dict[str, Any]]:
+    node = _parse(path, error)
+    _refuse_duplicates(node, path, (), error)
+    data = _construct(node, path, error)
+    if not isinstance(data, dict):
+        raise error(f"{path}:1: the file must be a mapping of keys to values, not {_show(data)}")
+    return node, data
 
 
 def _worst(invalid: ValidationError, node: yaml.Node, data: object) -> dict[str, Any]:
@@ -57,7 +90,7 @@ def _parse(path: Path, error: type[QfxError]) -> yaml.Node:
     except (OSError, UnicodeDecodeError) as problem:
         raise error(f"{path} must be readable as UTF-8 text: {problem}") from None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
@@ -68,7 +101,7 @@ def _parse(path: Path, error: type[QfxError]) -> yaml.Node:
 
 
 def _construct(node: yaml.Node, path: Path, error: type[QfxError]) -> Any:
-    loader = yaml.SafeLoader("")
+    loader = _Loader("")
     try:
         return loader.construct_document(node)
     except yaml.YAMLError as problem:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qfx.errors import DesignError
 from qfx.fixed import Fixed
-from qfx.nn import calibrate, convert
+from qfx.nn import Recipe, calibrate, convert
 
 _BATCH = 2
 
@@ -59,6 +59,7 @@ def untrained(
         fixed.min_code, fixed.max_code + 1, (_BATCH, *shape), generator=torch.Generator().manual_seed(seed)
     )
     x = codes.float() * 2.0**-fixed.scalar_frac
+    Recipe(recipe)  # refuses what is none, before a default is added
     default = {"input": str(fixed), **(recipe.get("default") or {})}
     converted = convert(model.eval(), {**recipe, "default": default}, x)
     return calibrate(converted, [x]), x

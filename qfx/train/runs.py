@@ -12,10 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from qfx.design import Design, PhaseSection
+from qfx.design import FILE_NAME, Design, PhaseSection
 from qfx.errors import QfxError, TrainError
 from qfx.nn import calibrate, convert, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
+from qfx.nn.recipe import Recipe, placed
 from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
 from qfx.train.log import LOGS, TENSORBOARD
@@ -55,13 +56,16 @@ def fixed_model(design: Design, model: nn.Module, width: int) -> nn.Module:
     always: they name what is to stay as it is.
     """
     recipe = design.content.recipe
+    with placed(design.folder / FILE_NAME, "recipe"):
+        Recipe(recipe)
     default = dict(recipe.get("default") or {})
     if width != design.content.training.widths[0] or "weight" not in default:
         default["weight"] = _with_width(default.get("weight"), width)
     if width != design.content.training.widths[0] or "activation" not in default:
         default["activation"] = _with_width(default.get("activation"), width)
     default.setdefault("input", design.content.input.format)
-    return convert(model, {**recipe, "default": default}, example(design))
+    with placed(design.folder / FILE_NAME, "recipe"):
+        return convert(model, {**recipe, "default": default}, example(design))
 
 
 def example(design: Design, batch: int = 2) -> torch.Tensor:

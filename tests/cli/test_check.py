@@ -104,11 +104,34 @@ def test_a_network_that_is_not_there_is_refused_in_a_sentence(network: str, said
     assert said in str(caught.value)
 
 
-def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "recipe.yaml").write_text("default: {wight: 4}\n")
-    arguments = ["check", f"{ME}:Small", "--input", "2x4x4", "--recipe", str(tmp_path / "recipe.yaml")]
-    assert cli.run(arguments) == 1
-    assert "recipe key 'default.wight' must be one of" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("default: {wight: 4}\n", ":1: recipe key 'default.wight' must be one of input, weight, "),
+        ("default:\n  weight: 4\n  activation: {width: four}\n", ":3: recipe key 'default.activation.width' must be "),
+        ("defaults: {}\n", ":1: recipe key 'defaults' must be one of default, layers"),
+        ("default:\n- 4\n", ":1: recipe key 'default' must be a mapping, not [4]"),
+        (
+            "default:\n  weight: {frac: few}\n",
+            ":2: recipe key 'default.weight.frac' must be learn or an integer",
+        ),
+        ("layers:\n  conv:\n    weight: 99\n", ":3: "),
+        ("layers:\n  co.*.nv:\n    weight: {width: 4}\n", ":2: recipe pattern 'layers.co.*.nv' must match a layer of"),
+        (
+            "layers:\n  co*:\n    weight: 4\n    constant: 4\n",
+            ":4: recipe key 'layers.co*.constant' must match a",
+        ),
+        ("", ":1: the file must be a mapping of keys to values, but is empty"),
+        ("default: {weight: 4, weight: 5}\n", ":1: default.weight must stand once, not twice"),
+    ],
+)
+def test_a_wrong_recipe_file_is_refused_with_line_and_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    assert cli.run(["check", f"{ME}:Small", "--input", "2x4x4", "--recipe", str(file)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {file}{said}")
 
 
 def test_the_command_prints_tables_or_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,7 +110,7 @@ def test_the_recipes_last_match_wins() -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"defaults": {}}, r"recipe key 'recipe.defaults' must be one of default, layers"),
+        ({"defaults": {}}, r"recipe key 'defaults' must be one of default, layers"),
         ({"default": {"wieght": 4}}, r"recipe key 'default.wieght' must be one of input, weight, constant"),
         ({"layers": {"stem": {"weight": {"widht": 4}}}}, r"'layers.stem.weight.widht' must be one of width, frac"),
         (
