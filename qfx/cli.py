@@ -178,8 +178,8 @@ def _run_step(name: str, design: str, out: Path | None, force: bool) -> engine.R
     from qfx import steps
 
     work = steps.open_build(design, out)
-    for stale in work.stale(name):
-        _warn(f"the result of {stale} is out of date and is taken up as it is: `{work.command(stale)}` renews it")
+    for stale, why in work.stale(name).items():
+        _warn(f"the result of {stale} is {why}; it is taken up as it is: `{work.command(stale)}` renews it")
     with _progress() as show:
         result = work.run(name, show(name), force)
     _print_result(work, result)
