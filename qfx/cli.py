@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -166,7 +167,7 @@ def build(design: DesignArgument, out: OutOption = None, force: ForceOption = Fa
             steps.run_all(work, force, show, lambda result: _print_result(work, result))
         except MismatchError as error:
             raise MismatchError(f"{error}; see {_report_page(work)}") from error
-    _out.print(f"report: {_report_page(work)}")
+    _out.print(f"report: {_report_page(work)}", markup=False)
 
 
 def _report_page(work: engine.Build) -> Path:
@@ -185,9 +186,9 @@ def _run_step(name: str, design: str, out: Path | None, force: bool) -> engine.R
     _print_result(work, result)
     names = list(work.steps)
     if name != names[-1]:
-        _out.print(f"next: {work.command(names[names.index(name) + 1])}")
+        _out.print(f"next: {work.command(names[names.index(name) + 1])}", markup=False)
     else:
-        _out.print(f"report: {_report_page(work)}")
+        _out.print(f"report: {_report_page(work)}", markup=False)
     return result
 
 
@@ -240,13 +241,22 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits and underscores.")]) -> None:
+def new(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A name, or a path in a folder that is there. The design is called like its last part: small letters, "
+            "digits and underscores.",
+        ),
+    ],
+) -> None:
     """Make a small design folder that works, to start from."""
     from qfx.design import create
 
-    folder = create(Path(name))
+    create(folder)
     _out.print(f"new    {folder} with design.yaml, model.py and README.md", markup=False)
-    _out.print(f"next: qfx build {name}")
+    _out.print(f"next: {shlex.join(['qfx', 'build', str(folder)])}", markup=False)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import errno
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -189,6 +190,16 @@ def test_new_makes_a_design_and_names_the_next_command(stand: Stand, capsys: pyt
     assert cli.run(["new", "mine"]) == 0
     assert lines(capsys.readouterr().out)[-1] == "next: qfx build mine"
     assert steps.open_build("mine").design.name == "mine"
+
+
+def test_new_takes_a_path_and_its_next_command_works(
+    stand: Stand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my designs").mkdir()
+    assert cli.run(["new", "my designs/mine"]) == 0
+    said = lines(capsys.readouterr().out)[-1]
+    assert said == "next: qfx build 'my designs/mine'"
+    assert cli.run(shlex.split(said.removeprefix("next: qfx "))) == 0
 
 
 def test_version_and_help_need_no_torch() -> None:

@@ -81,6 +81,7 @@ def test_a_minimal_design_loads(tmp_path: Path) -> None:
         (GOOD + "training: {clip: 0}\n", 6, "training.clip must be greater than 0, not 0"),
         (GOOD + "training: {checkpoint: 0}\n", 6, "training.checkpoint must be greater than 0, not 0"),
         (GOOD + "training:\n  widths: [4, 99]\n", 7, "training.widths.1 must be less than or equal to 16, not 99"),
+        (GOOD + "training:\n  widths: [4, 4]\n", 7, "training.widths must be different widths, not [4, 4]"),
         (GOOD + "accuracy: {minimum: 120}\n", 6, "accuracy.minimum must be less than or equal to 100, not 120"),
         (GOOD + "board: pynq\n", 6, "board must stand once, not twice"),
         ("name: [", 1, "the file must be YAML"),
@@ -145,11 +146,20 @@ def test_a_new_design_loads_and_bears_its_name(tmp_path: Path) -> None:
     assert "NAME" not in "".join(path.read_text() for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", ["Mine", "3d", "a-b"])
+@pytest.mark.parametrize("name", ["Mine", "3d", "a-b", ".."])
 def test_a_new_design_needs_a_legal_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(DesignError, match="the name of a design must start with a small letter"):
         create(tmp_path / name)
-    assert not (tmp_path / name).exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_design_is_made_in_a_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert Design.load(create(Path("../up"))).name == "up" and (tmp_path / "up" / "model.py").is_file()
+    with pytest.raises(DesignError, match="^b must be a folder, in which c is made, but is none: make it$"):
+        create(Path("b/c"))
+    assert not Path("b").exists()
 
 
 def test_a_new_design_never_overwrites(tmp_path: Path) -> None:
