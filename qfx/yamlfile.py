@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from qfx.errors import DesignError, QfxError
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 _SHOWN = 60  # characters of a wrong value that an error repeats
 
 
@@ -61,7 +62,7 @@ def line_of(path: Path, key: str) -> int:
 
 def _content(path: Path, error: type[QfxError]) -> tuple[yaml.Node, dict[str, Any]]:
     node = _parse(path, error)
-    _refuse_duplicates(node, path, (), error)
+    _take_keys(node, path, (), error)
     data = _construct(node, path, error)
     if not isinstance(data, dict):
         raise error(f"{path}:1: the file must be a mapping of keys to values, not {_show(data)}")
@@ -113,20 +114,26 @@ def _construct(node: yaml.Node, path: Path, error: type[QfxError]) -> Any:
         loader.dispose()
 
 
-def _refuse_duplicates(node: yaml.Node, path: Path, where: Sequence[str], error: type[QfxError]) -> None:
-    """Refuse a key that stands twice in one mapping, of which YAML would keep the last."""
+def _take_keys(node: yaml.Node, path: Path, where: Sequence[str], error: type[QfxError]) -> None:
+    """Take each key as the text that stands there (0, 1.10, on), and refuse one that stands twice in its mapping."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _refuse_duplicates(item, path, (*where, str(index)), error)
+            _take_keys(item, path, (*where, str(index)), error)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()
     for key, value in node.value:
-        name = str(key.value)
-        if name in seen:
-            raise error(f"{path}:{key.start_mark.line + 1}: {_dotted((*where, name))} must stand once, not twice")
-        seen.add(name)
-        _refuse_duplicates(value, path, (*where, name), error)
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise error(
+                f"{path}:{line}: {_dotted(where) or 'the file'} must have keys of text, not a list or a mapping"
+            )
+        if key.value in seen:
+            raise error(f"{path}:{line}: {_dotted((*where, key.value))} must stand once, not twice")
+        seen.add(key.value)
+        if key.tag != _MERGE:
+            key.tag = "tag:yaml.org,2002:str"
+        _take_keys(value, path, (*where, key.value), error)
 
 
 def _line(node: yaml.Node, location: Sequence[int | str]) -> int:
@@ -157,7 +164,7 @@ def _sentence(found: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{name} must be one of the known keys ({', '.join(known)}), not {str(location[-1])!r}{hint}"
     for start in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(start)
-    condition = re.sub(r"^\w+ should", "must", message)
+    condition = re.sub(r"^\w+ should", "must", message).partition(" after validation")[0]
     condition = (
         condition.replace("an object", "a mapping")
         .replace("a valid integer", "an integer")

@@ -19,7 +19,7 @@ from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe, placed
 from qfx.nn.sharing import share, tie
-from qfx.nn.spelling import as_modules, instead, is_sum
+from qfx.nn.spelling import as_modules, is_sum, remedy
 from qfx.nn.trace import call_name, is_layer, node_path, scope, trace
 
 
@@ -378,7 +378,7 @@ class _Conversion:
             name = call_name(node)
             if node.op == "call_module":
                 name = type(self.module.get_submodule(str(node.target))).__name__
-            lines.append(f"  {node_path(node)} ({name}): {reason or f'use {instead(name)} instead'}")
+            lines.append(f"  {node_path(node)} ({name}): {reason or remedy(name)}")
         if lines:
             number = "1 layer or call" if len(lines) == 1 else f"{len(lines)} layers or calls"
             raise LowerError(
