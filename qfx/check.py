@@ -18,7 +18,7 @@ from qfx.boards import Board
 from qfx.errors import DesignError, FormatError, LowerError, PlanError
 from qfx.fixed import Fixed
 from qfx.graph import Graph
-from qfx.plan import plan
+from qfx.plan import NoFitError, plan
 from qfx.steps.facts import RESOURCES, graph_facts, plan_facts
 
 
@@ -74,6 +74,9 @@ def check(
             planned = plan_facts(made, onto)
             if cycles is not None and made.interval > cycles:
                 problems.append(f"a frame must take at most {cycles:,} cycles, but takes {made.interval:,}")
+        except NoFitError as error:
+            planned = plan_facts(error.plan, onto)
+            problems.append(str(error))
         except PlanError as error:
             problems += _sentences(str(error))
     facts = None if graph is None else graph_facts(graph)

@@ -45,6 +45,13 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Run it though its re
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+_NETWORK = "Such as pkg.mod:Net or path/model.py:Net: a module, or what makes one when called without arguments."
+_FORMAT = "Format of an input code: u8.0 is unsigned, 8 bits, 0 of them fractional; s8.7 is signed, 7 fractional."
+_RECIPE = (
+    "YAML file of formats (default: 8 bits), such as `default: {weight: 4, activation: u4.2}`; see docs/training.md."
+)
+
+
 def main() -> None:
     """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -261,11 +268,11 @@ def new(
 
 @app.command()
 def check(
-    network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="Such as pkg.mod:Net or path/model.py:Net.")],
-    input_shape: Annotated[str, typer.Option("--input", help="Channels, height, width, such as 3x32x32.")],
+    network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help=_NETWORK)],
+    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width, or features: 3x32x32, 64.")],
     board: Annotated[str, typer.Option(help="A board's name, or its YAML file.")] = "ultra96v2",
-    input_format: Annotated[str, typer.Option("--format", help="The format of an input code.")] = "u8.0",
-    recipe: Annotated[Path | None, typer.Option(help="A YAML file with the recipe.")] = None,
+    input_format: Annotated[str, typer.Option("--format", help=_FORMAT)] = "u8.0",
+    recipe: Annotated[Path | None, typer.Option(help=_RECIPE)] = None,
     cycles: Annotated[int | None, typer.Option(help="The most cycles a frame may take.")] = None,
     clock: Annotated[float | None, typer.Option(help="The clock in MHz (default: the board's).")] = None,
     as_json: JsonOption = False,

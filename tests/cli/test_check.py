@@ -1,6 +1,7 @@
 """check: what blocks a network, all of it at once, and the facts of one that nothing blocks."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_network_that_is_too_slow_is_blocked_with_node_and_cycles() -> None:
     assert not found.ok and found.graph and "must take at most 2 cycles a frame" in found.problems[0]
 
 
-def test_a_network_that_does_not_fit_names_the_resource(tmp_path: Path) -> None:
+def test_a_network_that_does_not_fit_names_the_resource(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from qfx import resources
 
     text = (resources.path("boards") / "ultra96v2.yaml").read_text(encoding="utf-8")
@@ -78,7 +79,14 @@ def test_a_network_that_does_not_fit_names_the_resource(tmp_path: Path) -> None:
     assert small != text.replace("ultra96v2", "tiny")
     (tmp_path / "tiny.yaml").write_text(small, encoding="utf-8")
     found = check(f"{ME}:Small", "2x4x4", str(tmp_path / "tiny.yaml"))
-    assert not found.ok and "lut" in found.problems[0].lower()
+    assert not found.ok and found.plan and found.graph
+    assert re.search(
+        r"must fit tiny, but needs [\d,]+ of 7 LUT \(node '\w+': [\d,]+\).*fewer channels", found.problems[0]
+    )
+    assert "target" not in found.problems[0]
+    assert cli.run(["check", f"{ME}:Small", "--input", "2x4x4", "--board", str(tmp_path / "tiny.yaml")]) == 1
+    said = capsys.readouterr().out
+    assert "share" in said and " 7 " in said and "cycles a frame:" in said and said.count("blocked: ") == 1
 
 
 def test_an_input_of_the_wrong_shape_is_said_in_a_sentence() -> None:
@@ -141,3 +149,10 @@ def test_the_command_prints_tables_or_json(capsys: pytest.CaptureFixture[str]) -
     assert cli.run(["check", f"{ME}:Blocked", "--input", "2x4x4", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False and len(found["problems"]) == 3
+
+
+def test_the_help_says_what_formats_and_recipes_look_like(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["check", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for part in ("u8.0 is unsigned, 8 bits, 0 of them fractional; s8.7", "`default: {weight: 4,", "without arguments"):
+        assert part in said
