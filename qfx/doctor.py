@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qfx.errors import ToolError
-from qfx.tools import gxx
+from qfx.tools import _cache, gxx
 
 _APT = "on Debian or Ubuntu: apt install"
 _PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
@@ -109,7 +109,8 @@ def checks() -> list[Check]:
     """Look for everything that a build uses; every package is imported, in a process of its own."""
     faults = import_faults([module for _, _, module, _ in PACKAGES])
     pinned = _pinned()
-    return [_python(), *(_package(*row, faults[row[2]], pinned) for row in PACKAGES), *_programs()]
+    packages = [_package(*row, faults[row[2]], pinned) for row in PACKAGES]
+    return [_python(), *packages, *_programs(), _tool_cache()]
 
 
 def versions() -> dict[str, str]:
@@ -185,6 +186,15 @@ def _programs() -> list[Check]:
         Check("vitis-run", "what the step hls writes", shutil.which("vitis-run"), "install AMD Vitis", needed=False),
         Check("vivado", "what the step rtl writes", shutil.which("vivado"), "install AMD Vivado", needed=False),
     ]
+
+
+def _tool_cache() -> Check:
+    fault = ""
+    try:
+        _cache.writable()
+    except (ToolError, OSError) as error:
+        fault = str(error)
+    return Check("tool cache", "csim, simulation, synth", str(_cache.root()), "", fault=fault)
 
 
 def _libpython() -> str | None:

@@ -88,6 +88,14 @@ def test_another_version_than_the_tested_one_is_a_remark(monkeypatch: pytest.Mon
     assert found["numpy"].remark == "qfx is tested with 1.0" and found["numpy"].ok and not found["rich"].remark
 
 
+def test_a_tool_cache_that_cannot_be_written_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "import_faults", lambda modules: dict.fromkeys(modules, ""))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/proc")
+    found = {check.name: check for check in doctor.checks()}["tool cache"]
+    assert found.state == "broken" and found.fault.endswith("set XDG_CACHE_HOME to a folder that is")
+
+
 def test_the_table_has_fault_remedy_and_remark_below_the_line() -> None:
     found = [Check("a", "all", "1", "get a", remark="old"), Check("bc", "few", "2", "get b", fault="E: no")]
     assert doctor.table(found) == "ok      a   1  all\n        old\nbroken  bc  2  few\n        E: no\n        get b\n"
