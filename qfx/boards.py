@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from qfx import resources, yamlfile
 from qfx.errors import DesignError
 
 _Count = Annotated[int, Field(ge=0)]
 _Some = Annotated[int, Field(gt=0)]
+
+
+_PART = "be a part as Vivado names it, with package and speed, such as xczu3eg-sbva484-1-i"
+
+
+def _like(pattern: str, condition: str) -> AfterValidator:
+    """Text of that pattern; what is refused must ``condition``."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"must {condition}")
+        return text
+
+    return AfterValidator(check)
 
 
 class Proof(StrEnum):
@@ -50,10 +65,12 @@ class MemoryPort(_Section):
 class Board(_Section):
     """One board as data; its file says where each number comes from."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    name: Annotated[
+        str, _like(r"[a-z][a-z0-9_]*", "start with a small letter and have small letters, digits and underscores only")
+    ]
     title: str
-    part: Annotated[str, Field(pattern=r"^xc[a-z0-9]+-[a-z0-9]+-[123][a-z]?-[a-z]$|^xc7[a-z0-9]+-[123]$")]
-    family: Annotated[str, Field(pattern=r"^(xcup|xcu|xc7)$")]  # yosys' name for the device family
+    part: Annotated[str, _like(r"xc[a-z0-9]+-[a-z0-9]+-[123][a-z]?-[a-z]|xc7[a-z0-9]+-[123]", _PART)]
+    family: Literal["xcup", "xcu", "xc7"]  # yosys' name for the device family
     budget: Budget
     clocks_mhz: Annotated[tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(min_length=1)]
     memory_ports: tuple[MemoryPort, ...]

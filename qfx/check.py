@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from qfx import yamlfile
 from qfx.boards import Board
 from qfx.errors import DesignError, FormatError, LowerError, PlanError
 from qfx.fixed import Fixed
 from qfx.graph import Graph
-from qfx.plan import plan
+from qfx.plan import NoFitError, plan
 from qfx.steps.facts import RESOURCES, graph_facts, plan_facts
 
 
@@ -66,7 +66,7 @@ def check(
     start = time.monotonic()
     shape, fixed, onto = _shape(input_shape), _format(input_format), Board.load(board)
     problems: list[str] = []
-    graph = _lowered(network, shape, fixed, _recipe(recipe), problems)
+    graph = _lowered(network, shape, fixed, recipe, problems)
     planned: dict[str, Any] | None = None
     if graph is not None:
         try:
@@ -74,6 +74,9 @@ def check(
             planned = plan_facts(made, onto)
             if cycles is not None and made.interval > cycles:
                 problems.append(f"a frame must take at most {cycles:,} cycles, but takes {made.interval:,}")
+        except NoFitError as error:
+            planned = plan_facts(error.plan, onto)
+            problems.append(str(error))
         except PlanError as error:
             problems += _sentences(str(error))
     facts = None if graph is None else graph_facts(graph)
@@ -82,15 +85,17 @@ def check(
 
 
 def _lowered(
-    network: str, shape: tuple[int, ...], fixed: Fixed, recipe: Mapping[str, Any], problems: list[str]
+    network: str, shape: tuple[int, ...], fixed: Fixed, recipe: Path | None, problems: list[str]
 ) -> Graph | None:
     """Return the network's graph, or None and add what is in its way."""
     from qfx.graph.lower import lower
+    from qfx.nn.recipe import placed
     from qfx.train.probe import find_network, untrained
 
     model = find_network(network)
     try:
-        converted, example = untrained(model, shape, fixed, recipe)
+        with placed(recipe):
+            converted, example = untrained(model, shape, fixed, yamlfile.read(recipe) if recipe else {})
         return lower(converted, example, name=type(model).__name__)
     except LowerError as error:
         problems += _sentences(str(error))
@@ -116,18 +121,6 @@ def _format(text: str) -> Fixed:
         return Fixed.parse(text)
     except FormatError as error:
         raise DesignError(f"--format must be width.frac such as u8.0: {error}") from error
-
-
-def _recipe(path: Path | None) -> Mapping[str, Any]:
-    if path is None:
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise DesignError(f"--recipe must be a readable YAML file, but {path}: {error}") from error
-    if not isinstance(content, Mapping):
-        raise DesignError(f"--recipe must hold a mapping, not {content!r}")
-    return content
 
 
 def table(found: Found, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -42,6 +43,13 @@ OutOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Run it though its result is up to date.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+_NETWORK = "Such as pkg.mod:Net or path/model.py:Net: a module, or what makes one when called without arguments."
+_FORMAT = "Format of an input code: u8.0 is unsigned, 8 bits, 0 of them fractional; s8.7 is signed, 7 fractional."
+_RECIPE = (
+    "YAML file of formats (default: 8 bits), such as `default: {weight: 4, activation: u4.2}`; see docs/training.md."
+)
 
 
 def main() -> None:
@@ -166,7 +174,7 @@ def build(design: DesignArgument, out: OutOption = None, force: ForceOption = Fa
             steps.run_all(work, force, show, lambda result: _print_result(work, result))
         except MismatchError as error:
             raise MismatchError(f"{error}; see {_report_page(work)}") from error
-    _out.print(f"report: {_report_page(work)}")
+    _out.print(f"report: {_report_page(work)}", markup=False)
 
 
 def _report_page(work: engine.Build) -> Path:
@@ -178,16 +186,16 @@ def _run_step(name: str, design: str, out: Path | None, force: bool) -> engine.R
     from qfx import steps
 
     work = steps.open_build(design, out)
-    for stale in work.stale(name):
-        _warn(f"the result of {stale} is out of date and is taken up as it is: `{work.command(stale)}` renews it")
+    for stale, why in work.stale(name).items():
+        _warn(f"the result of {stale} is {why}; it is taken up as it is: `{work.command(stale)}` renews it")
     with _progress() as show:
         result = work.run(name, show(name), force)
     _print_result(work, result)
     names = list(work.steps)
     if name != names[-1]:
-        _out.print(f"next: {work.command(names[names.index(name) + 1])}")
+        _out.print(f"next: {work.command(names[names.index(name) + 1])}", markup=False)
     else:
-        _out.print(f"report: {_report_page(work)}")
+        _out.print(f"report: {_report_page(work)}", markup=False)
     return result
 
 
@@ -233,38 +241,38 @@ def _progress() -> Iterator[Callable[[str], engine.Progress]]:
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say which tools are here, in which version, and what to do about the others."""
-    from qfx.doctor import checks
+    from qfx import doctor
 
-    found = checks()
-    if as_json:
-        _out.print_json(json.dumps([check.to_json() for check in found]))
-    else:
-        table = Table("", "tool", "version", "used for", "remedy", box=box.SIMPLE_HEAD)
-        for check in found:
-            sign = "[green]ok[/]" if check.ok else "[red]missing[/]" if check.needed else "optional"
-            table.add_row(sign, check.name, check.version or "", check.used_for, "" if check.ok else check.remedy)
-        _out.print(table)
-    if not all(check.ok for check in found if check.needed):
-        raise typer.Exit(1)
+    if code := doctor.run(as_json):
+        raise typer.Exit(code)
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits and underscores.")]) -> None:
+def new(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A name, or a path in a folder that is there. The design is called like its last part: small letters, "
+            "digits and underscores.",
+        ),
+    ],
+) -> None:
     """Make a small design folder that works, to start from."""
     from qfx.design import create
 
-    folder = create(Path(name))
+    create(folder)
     _out.print(f"new    {folder} with design.yaml, model.py and README.md", markup=False)
-    _out.print(f"next: qfx build {name}")
+    _out.print(f"next: {shlex.join(['qfx', 'build', str(folder)])}", markup=False)
 
 
 @app.command()
 def check(
-    network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="Such as pkg.mod:Net or path/model.py:Net.")],
-    input_shape: Annotated[str, typer.Option("--input", help="Channels, height, width, such as 3x32x32.")],
+    network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help=_NETWORK)],
+    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width, or features: 3x32x32, 64.")],
     board: Annotated[str, typer.Option(help="A board's name, or its YAML file.")] = "ultra96v2",
-    input_format: Annotated[str, typer.Option("--format", help="The format of an input code.")] = "u8.0",
-    recipe: Annotated[Path | None, typer.Option(help="A YAML file with the recipe.")] = None,
+    input_format: Annotated[str, typer.Option("--format", help=_FORMAT)] = "u8.0",
+    recipe: Annotated[Path | None, typer.Option(help=_RECIPE)] = None,
     cycles: Annotated[int | None, typer.Option(help="The most cycles a frame may take.")] = None,
     clock: Annotated[float | None, typer.Option(help="The clock in MHz (default: the board's).")] = None,
     as_json: JsonOption = False,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from qfx import resources, yamlfile
-from qfx.errors import DesignError, FormatError
+from qfx.errors import DesignError, FormatError, QfxError
 from qfx.files import atomic_folder
 from qfx.fixed import Fixed
 
@@ -143,6 +143,13 @@ class TrainingSection(_Section):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
+    @field_validator("widths")
+    @classmethod
+    def _differ(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(widths)) < len(widths):
+            raise ValueError("must be different widths")
+        return widths
+
     @field_validator("accumulate")
     @classmethod
     def _within(cls, parts: int, info: ValidationInfo) -> int:
@@ -242,6 +249,24 @@ class Design:
             raise DesignError(f"{self.folder / FILE_NAME}: {key} must name something in {file}, not {name!r}")
         return getattr(module, name)
 
+    def call(self, reference: str, key: str) -> Any:
+        """Return what the class or function that ``model.py:data`` names makes without arguments.
+
+        Raises:
+            DesignError: it raises something or ends Python; the file and the line are named.
+        """
+        made = self.object(reference, key)
+        path = self.folder / reference.split(":")[0]
+        try:
+            return made()
+        except QfxError as error:
+            raise DesignError(f"{path}{_line_in(error, path)}: {key} {reference}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise DesignError(
+                f"{path}{_line_in(error, path)}: {key} {reference} must work when called without arguments, but "
+                f"{_said(error)}"
+            ) from error
+
     def _module(self, path: Path, key: str) -> ModuleType:
         if path in self._modules:
             return self._modules[path]
@@ -254,12 +279,10 @@ class Design:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             line = _line_in(error, path)
-            raise DesignError(
-                f"{path}{line}: the design's Python must load, but {type(error).__name__}: {error}"
-            ) from error
+            raise DesignError(f"{path}{line}: the design's Python must load, but {_said(error)}") from error
         self._modules[path] = module
         return module
 
@@ -280,7 +303,12 @@ def _find(where: Path | str) -> Path:
     )
 
 
-def _line_in(error: Exception, path: Path) -> str:
+def _said(error: BaseException) -> str:
+    """An exception in a line: its type, and its message where it has one."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _line_in(error: BaseException, path: Path) -> str:
     """``:<line>`` of the last place in ``path`` that an exception passed."""
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
     trace = error.__traceback__
@@ -295,12 +323,15 @@ def create(folder: Path) -> Path:
     """Make a small design that works in ``folder``, named like it, and return the folder.
 
     Raises:
-        DesignError: the name is not one that a design may have, or something is there already.
+        DesignError: the last part of the path is no name that a design may have, the folder that it is to lie in is
+            missing, or something is there already.
     """
     try:
         _name(folder.name)
     except ValueError as error:
         raise DesignError(f"the name of a design {error}, not {folder.name!r}") from None
+    if not folder.parent.is_dir():
+        raise DesignError(f"{folder.parent} must be a folder, in which {folder.name} is made, but is none: make it")
     if folder.exists():
         raise DesignError(f"{folder} must not exist yet, but it does: choose another name")
     try:

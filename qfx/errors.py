@@ -37,5 +37,13 @@ class TrainError(QfxError):
     """Data, weights or settings make training or calibration impossible."""
 
 
+class RecipeError(TrainError):
+    """A recipe has an unknown key or an impossible value; ``key`` is the key's path, with dots."""
+
+    def __init__(self, sentence: str, key: str = "") -> None:
+        super().__init__(sentence)
+        self.key = key
+
+
 class MismatchError(QfxError):
     """Two engines computed different integers."""

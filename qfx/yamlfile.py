@@ -15,7 +15,17 @@ from pydantic import BaseModel, ValidationError
 from qfx.errors import DesignError, QfxError
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_MERGE = "tag:yaml.org,2002:merge"  # of the key <<
 _SHOWN = 60  # characters of a wrong value that an error repeats
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, in which 1e-3 is a number, as in YAML 1.2, and not text, as in YAML 1.1."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def load(path: Path, model: type[_Model], error: type[QfxError] = DesignError) -> _Model:
@@ -23,16 +33,40 @@ def load(path: Path, model: type[_Model], error: type[QfxError] = DesignError) -
 
     Text is checked as JSON would be: a list fills a tuple, a name fills an enumeration, but no text becomes a number.
     """
-    node = _parse(path, error)
-    _refuse_duplicates(node, path, (), error)
-    data = _construct(node, path, error)
-    if not isinstance(data, dict):
-        raise error(f"{path}:1: the file must be a mapping of keys to values, not {_show(data)}")
+    node, data = _content(path, error)
     try:
         return model.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as invalid:
         found = _worst(invalid, node, data)
         raise error(f"{path}:{_line(node, found['loc'])}: {_sentence(found, model)}") from None
+
+
+def read(path: Path, error: type[QfxError] = DesignError) -> dict[str, Any]:
+    """Return the content of ``path``, a mapping that someone else checks."""
+    return _content(path, error)[1]
+
+
+def line_of(path: Path, key: str) -> int:
+    """Return the line of a key with dots in its path, such as ``layers.conv.*.weight``, or of what of it is there."""
+    root = node = _parse(path, DesignError)
+    parts: list[str] = []
+    while key and isinstance(node, yaml.MappingNode):
+        names = {str(name.value): value for name, value in node.value}
+        part = max((name for name in names if f"{key}.".startswith(f"{name}.")), key=len, default=None)
+        if part is None:
+            break
+        parts.append(part)
+        node, key = names[part], key[len(part) + 1 :]
+    return _line(root, parts)
+
+
+def _content(path: Path, error: type[QfxError]) -> tuple[yaml.Node, dict[str, Any]]:
+    node = _parse(path, error)
+    _take_keys(node, path, (), error)
+    data = _construct(node, path, error)
+    if not isinstance(data, dict):
+        raise error(f"{path}:1: the file must be a mapping of keys to values, not {_show(data)}")
+    return node, data
 
 
 def _worst(invalid: ValidationError, node: yaml.Node, data: object) -> dict[str, Any]:
@@ -57,7 +91,7 @@ def _parse(path: Path, error: type[QfxError]) -> yaml.Node:
     except (OSError, UnicodeDecodeError) as problem:
         raise error(f"{path} must be readable as UTF-8 text: {problem}") from None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
@@ -68,7 +102,7 @@ def _parse(path: Path, error: type[QfxError]) -> yaml.Node:
 
 
 def _construct(node: yaml.Node, path: Path, error: type[QfxError]) -> Any:
-    loader = yaml.SafeLoader("")
+    loader = _Loader("")
     try:
         return loader.construct_document(node)
     except yaml.YAMLError as problem:
@@ -80,20 +114,26 @@ def _construct(node: yaml.Node, path: Path, error: type[QfxError]) -> Any:
         loader.dispose()
 
 
-def _refuse_duplicates(node: yaml.Node, path: Path, where: Sequence[str], error: type[QfxError]) -> None:
-    """Refuse a key that stands twice in one mapping, of which YAML would keep the last."""
+def _take_keys(node: yaml.Node, path: Path, where: Sequence[str], error: type[QfxError]) -> None:
+    """Take each key as the text that stands there (0, 1.10, on), and refuse one that stands twice in its mapping."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _refuse_duplicates(item, path, (*where, str(index)), error)
+            _take_keys(item, path, (*where, str(index)), error)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()
     for key, value in node.value:
-        name = str(key.value)
-        if name in seen:
-            raise error(f"{path}:{key.start_mark.line + 1}: {_dotted((*where, name))} must stand once, not twice")
-        seen.add(name)
-        _refuse_duplicates(value, path, (*where, name), error)
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise error(
+                f"{path}:{line}: {_dotted(where) or 'the file'} must have keys of text, not a list or a mapping"
+            )
+        if key.value in seen:
+            raise error(f"{path}:{line}: {_dotted((*where, key.value))} must stand once, not twice")
+        seen.add(key.value)
+        if key.tag != _MERGE:
+            key.tag = "tag:yaml.org,2002:str"
+        _take_keys(value, path, (*where, key.value), error)
 
 
 def _line(node: yaml.Node, location: Sequence[int | str]) -> int:
@@ -124,7 +164,7 @@ def _sentence(found: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{name} must be one of the known keys ({', '.join(known)}), not {str(location[-1])!r}{hint}"
     for start in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(start)
-    condition = re.sub(r"^\w+ should", "must", message)
+    condition = re.sub(r"^\w+ should", "must", message).partition(" after validation")[0]
     condition = (
         condition.replace("an object", "a mapping")
         .replace("a valid integer", "an integer")

@@ -31,7 +31,16 @@ def test_every_shipped_board_loads(name):
         ("lut:", "luts:", "budget.luts must be one of the known keys (lut, ff, bram36, uram, dsp), not 'luts'"),
         ("dsp: 360", "dsp: -1", "budget.dsp must be greater than or equal to 0, not -1"),
         ("[250.0, 200.0]", "[200, 250]", "clocks_mhz must be different clocks, the fastest first, not [200, 250]"),
-        ("-1-i #", " #", "part must match pattern '^xc"),
+        ("-1-i #", " #", "part must be a part as Vivado names it, with package and speed, such as xczu3eg-sbva484-1-i"),
+        ("family: xcup", "family: ice40", "family must be 'xcup', 'xcu' or 'xc7', not 'ice40'"),
+        (
+            "name: u",
+            "name: U",
+            "name must start with a small letter and have small letters, digits and underscores only",
+        ),
+        ("[250.0, 200.0]", "[]", "clocks_mhz must have at least 1 item, not []"),
+        ("[250.0, 200.0]", "[1001]", "clocks_mhz.0 must be less than or equal to 1000, not 1001"),
+        ("[250.0, 200.0]", "fast", "clocks_mhz must be a list, not 'fast'"),
         ("simulation only", "works", "proved must be 'simulation only', 'vendor synthesis' or 'on the board', not"),
     ],
 )

@@ -63,7 +63,7 @@ def test_the_wheel_holds_nothing_else(wheel):
 
 def test_the_wheel_declares_the_command_and_the_hls4ml_plug_in(installed):
     entries = next(installed.glob("qfx-*.dist-info")).joinpath("entry_points.txt").read_text()
-    assert "[console_scripts]\nqfx = qfx.cli:main" in entries
+    assert "[console_scripts]\nqfx = qfx.__main__:main" in entries
     assert "[hls4ml.backends]\nqfx = qfx_hls4ml.plugin:register" in entries
 
 

@@ -74,6 +74,25 @@ def test_a_mistake_is_named_with_line_key_and_value(tmp_path, old, new, complain
     assert str(caught.value).startswith(f"{path}{complaint}")
 
 
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "+.1e-2", "1.e-3", "0.001", "1.0e-3"])
+def test_a_number_may_be_written_with_an_exponent(tmp_path, text):
+    path = write(tmp_path, GOOD.replace("long-name: 2", f"long-name: {text}"))
+    assert yamlfile.load(path, Outer).parts["p"].short == 0.001
+
+
+@pytest.mark.parametrize("text", ["'1e-3'", '"1e-3"', "e-3", "1e-3x", "1e"])
+def test_text_never_becomes_a_number(tmp_path, text):
+    path = write(tmp_path, GOOD.replace("long-name: 2", f"long-name: {text}"))
+    with pytest.raises(DesignError, match=r":7: parts\.p\.long-name must be a number, not '"):
+        yamlfile.load(path, Outer)
+
+
+def test_the_line_of_a_key_is_found_though_names_hold_dots(tmp_path):
+    path = write(tmp_path, "layers:\n  a: {b: 1}\n  a.b.*:\n    weight: 4\n    c.d: 5\n")
+    keys = ("layers", "layers.a.b", "layers.a.b.*", "layers.a.b.*.weight", "layers.a.b.*.c.d", "layers.a.b.*.no", "no")
+    assert [yamlfile.line_of(path, key) for key in keys] == [1, 2, 3, 4, 5, 3, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -17,9 +17,9 @@ from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Fl
 from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, pair, quad
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
-from qfx.nn.recipe import Recipe
+from qfx.nn.recipe import Recipe, placed
 from qfx.nn.sharing import share, tie
-from qfx.nn.spelling import as_modules, instead, is_sum
+from qfx.nn.spelling import as_modules, is_sum, remedy
 from qfx.nn.trace import call_name, is_layer, node_path, scope, trace
 
 
@@ -37,14 +37,15 @@ def convert(
 
     Raises:
         LowerError: layers or calls that cannot be fixed-point: all of them, each with what to use instead.
-        TrainError: an impossible recipe.
+        RecipeError: an impossible recipe; of a file, the line is named.
     """
     training = model.training
     traced = trace(copy.deepcopy(model))
     if example is not None:
         require_same(model, traced, example)
-    conversion = _Conversion(traced, Recipe(recipe), None if example is None else example.dim())
-    converted = conversion.run()
+    with placed(recipe if isinstance(recipe, Path) else None):
+        conversion = _Conversion(traced, Recipe(recipe), None if example is None else example.dim())
+        converted = conversion.run()
     if example is not None:
         with floating(converted), torch.no_grad():
             converted.eval()(example)
@@ -377,7 +378,7 @@ class _Conversion:
             name = call_name(node)
             if node.op == "call_module":
                 name = type(self.module.get_submodule(str(node.target))).__name__
-            lines.append(f"  {node_path(node)} ({name}): {reason or f'use {instead(name)} instead'}")
+            lines.append(f"  {node_path(node)} ({name}): {reason or remedy(name)}")
         if lines:
             number = "1 layer or call" if len(lines) == 1 else f"{len(lines)} layers or calls"
             raise LowerError(

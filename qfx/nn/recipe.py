@@ -1,17 +1,17 @@
 """The recipe: which format each quantization point of each layer gets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from qfx.errors import QfxError, TrainError
+from qfx.errors import QfxError, RecipeError, TrainError
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.nn.quantizer import ACTIVATION, CONSTANT, ELEMENTWISE, WEIGHT, Digits, Spec
+from qfx.yamlfile import line_of, read
 
 POINTS: dict[str, Spec] = {
     "input": Spec(),
@@ -37,13 +37,14 @@ class Recipe:
             before it.
 
     Raises:
-        TrainError: an unknown key or an impossible value, with the key's path.
+        RecipeError: an unknown key or an impossible value, with the key's path.
     """
 
     def __init__(self, source: Mapping[str, Any] | Path | None = None) -> None:
-        content = yaml.safe_load(source.read_text()) if isinstance(source, Path) else source
-        content = _mapping(content or {}, "recipe")
-        _known(content, ("default", "layers"), "recipe")
+        content = read(source, TrainError) if isinstance(source, Path) else source or {}
+        if not isinstance(content, Mapping):
+            raise TrainError(f"a recipe must be a mapping, not {content!r}")
+        _known(content, ("default", "layers"), "")
         self._default = _layer(_mapping(content.get("default") or {}, "default"), "default")
         layers = _mapping(content.get("layers") or {}, "layers")
         self._layers = {
@@ -72,16 +73,15 @@ class Recipe:
         for pattern, point in sorted(self._unused):
             if not point:
                 near = get_close_matches(pattern, self._asked, 1, cutoff=0.0)
-                raise TrainError(
+                raise RecipeError(
                     f"recipe pattern 'layers.{pattern}' must match a layer of the model, but matches none; the nearest "
-                    f"is '{near[0]}'"
+                    f"is '{near[0]}'",
+                    f"layers.{pattern}",
                 )
             if (pattern, "") not in self._unused:
                 path = next(path for path in self._asked if fnmatchcase(path, pattern))
-                raise TrainError(
-                    f"recipe key 'layers.{pattern}.{point}' must match a layer that has this point; '{path}' has "
-                    f"{', '.join(self._asked[path])}"
-                )
+                has = ", ".join(self._asked[path])
+                raise _wrong(f"layers.{pattern}.{point}", f"must match a layer that has this point; '{path}' has {has}")
 
     def _find(self, path: str, point: str) -> Spec | bool | None:
         found = self._default.get(point)
@@ -96,9 +96,25 @@ class Recipe:
         return found
 
 
+@contextmanager
+def placed(path: Path | None, under: str = "") -> Iterator[None]:
+    """Name file and line where a recipe that stands in the file ``path``, below a key, is refused in the block."""
+    try:
+        yield
+    except RecipeError as error:
+        if path is None:
+            raise
+        line = line_of(path, f"{under}.{error.key}".lstrip("."))
+        raise RecipeError(f"{path}:{line}: {error}", error.key) from None
+
+
+def _wrong(where: str, condition: str) -> RecipeError:
+    return RecipeError(f"recipe key '{where}' {condition}", where)
+
+
 def _layer(points: Mapping[str, Any], where: str) -> dict[str, Spec | bool]:
     if "bias" in points:
-        raise TrainError(f"recipe key '{where}.bias' must be left out: a bias follows its input and weight formats")
+        raise _wrong(f"{where}.bias", "must be left out: a bias follows its input and weight formats")
     _known(points, (*POINTS, "fold"), where)
     return {
         point: _boolean(given, f"{where}.fold") if point == "fold" else _spec(given, point, f"{where}.{point}")
@@ -115,10 +131,10 @@ def _spec(given: Any, point: str, where: str) -> Spec:
         if isinstance(given, int) and not isinstance(given, bool):
             return replace(base, width=given)
         return replace(base, **_fields(_mapping(given, where), point, where))
-    except TrainError as error:
-        raise error if "recipe" in str(error) else TrainError(f"{error}, in recipe key '{where}'") from None
+    except RecipeError:
+        raise
     except QfxError as error:
-        raise TrainError(f"{error}, in recipe key '{where}'") from None
+        raise RecipeError(f"{error}, in recipe key '{where}'", where) from None
 
 
 def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
@@ -130,7 +146,7 @@ def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
             case "width":
                 fields["width"] = _integer(value, place)
             case "frac":
-                fields["frac"] = None if value == "learn" else _integer(value, place)
+                fields["frac"] = None if value == "learn" else _integer(value, place, "learn or an integer")
             case "signed":
                 fields["signed"] = _boolean(value, place)
             case "rounding":
@@ -140,9 +156,7 @@ def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
             case "granularity":
                 fields["per_channel"] = _choice(value, ["tensor", "channel"], place) == "channel"
                 if fields["per_channel"] and point not in _VECTORS:
-                    raise TrainError(
-                        f"recipe key '{place}' must be 'tensor', not 'channel', except for weights and constants"
-                    )
+                    raise _wrong(place, "must be 'tensor', not 'channel', except for weights and constants")
             case "digits":
                 fields["digits"] = _digits(value, point, place)
             case "learn_width":
@@ -154,39 +168,39 @@ def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
 
 def _digits(value: Any, point: str, where: str) -> Digits:
     if point not in _VECTORS:
-        raise TrainError(f"recipe key '{where}' must stand at one of {', '.join(_VECTORS)}, not at {point}")
+        raise _wrong(where, f"must stand at one of {', '.join(_VECTORS)}, not at {point}")
     given = _mapping(value, where)
     _known(given, ("k", "signed"), where)
     if "k" not in given or _integer(given["k"], f"{where}.k") < 1:
-        raise TrainError(f"recipe key '{where}.k' must be at least 1, not {given.get('k')}")
+        raise _wrong(f"{where}.k", f"must be at least 1, not {given.get('k')}")
     return Digits(given["k"], _boolean(given.get("signed", False), f"{where}.signed"))
 
 
 def _known(given: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
     for key in given:
         if key not in keys:
-            raise TrainError(f"recipe key '{where}.{key}' must be one of {', '.join(keys)}")
+            raise _wrong(f"{where}.{key}".lstrip("."), f"must be one of {', '.join(keys)}")
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise TrainError(f"recipe key '{where}' must be a mapping, not {value!r}")
+        raise _wrong(where, f"must be a mapping, not {value!r}")
     return value
 
 
-def _integer(value: Any, where: str) -> int:
+def _integer(value: Any, where: str, kind: str = "an integer") -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TrainError(f"recipe key '{where}' must be an integer, not {value!r}")
+        raise _wrong(where, f"must be {kind}, not {value!r}")
     return value
 
 
 def _boolean(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
-        raise TrainError(f"recipe key '{where}' must be true or false, not {value!r}")
+        raise _wrong(where, f"must be true or false, not {value!r}")
     return value
 
 
 def _choice(value: Any, choices: list[str], where: str) -> str:
     if value not in choices:
-        raise TrainError(f"recipe key '{where}' must be one of {', '.join(choices)}, not {value!r}")
+        raise _wrong(where, f"must be one of {', '.join(choices)}, not {value!r}")
     return str(value)

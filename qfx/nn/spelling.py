@@ -19,10 +19,6 @@ _INSTEAD = {
     "linear": "the module nn.Linear",
     "dropout": "the module nn.Dropout",
     "matmul": "the module nn.Linear",
-    "Softmax": "nothing: apply it to the network's result",
-    "softmax": "nothing: apply it to the network's result",
-    "LogSoftmax": "nothing: apply it to the network's result",
-    "log_softmax": "nothing: apply it to the network's result",
     "ConvTranspose2d": "nn.Conv2d",
     "pad": "zeros of the sides of an image, right before a convolution or a pool",
     "squeeze": "torch.flatten(x, 1)",
@@ -41,14 +37,21 @@ _INSTEAD = {
     "mean": "x.mean((2, 3)) over all of an image, or keepdim=True over one axis of it",
 }
 _ACTIVATIONS = ("gelu silu sigmoid tanh leakyrelu leaky_relu prelu elu mish hardswish hardsigmoid softplus").split()
+_SOFTMAX = ("softmax", "logsoftmax", "log_softmax")
 _LAYERS = (
     "Conv1d, Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, +, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten"
 )
 
 
-def instead(name: str) -> str:
-    """Return what to use instead of a layer or call of that name."""
-    return "nn.ReLU or nn.ReLU6" if name.lower() in _ACTIVATIONS else _INSTEAD.get(name, f"one of {_LAYERS}")
+def remedy(name: str) -> str:
+    """Return what to do about a layer or call of that name, such as what to use instead."""
+    if name.lower() in _SOFTMAX:
+        return (
+            "it has no fixed-point form; at the end leave it out: the argmax of the logits is the same, and "
+            "nn.functional.cross_entropy trains on logits"
+        )
+    other = "nn.ReLU or nn.ReLU6" if name.lower() in _ACTIVATIONS else _INSTEAD.get(name, f"one of {_LAYERS}")
+    return f"use {other} instead"
 
 
 def is_sum(node: fx.Node) -> bool:

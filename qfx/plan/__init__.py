@@ -1,6 +1,7 @@
 """Plans: how a graph is built on a board, its resources, and its exact cycles."""
 
 from qfx.plan.data import NodePlan as NodePlan
+from qfx.plan.data import NoFitError as NoFitError
 from qfx.plan.data import Plan as Plan
 from qfx.plan.data import Resources as Resources
 from qfx.plan.data import unroll as unroll

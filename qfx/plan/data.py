@@ -132,6 +132,14 @@ class Plan:
         return plan
 
 
+class NoFitError(PlanError):
+    """A plan needs more than the board has; ``plan`` is that plan."""
+
+    def __init__(self, sentence: str, plan: Plan) -> None:
+        super().__init__(sentence)
+        self.plan = plan
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

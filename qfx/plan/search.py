@@ -11,7 +11,7 @@ from qfx.graph import Graph, Node, fingerprint
 from qfx.graph.ops import Affine, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, SumPool
 from qfx.plan import parts
 from qfx.plan.cost import estimate
-from qfx.plan.data import NodePlan, Plan, Resources, unroll
+from qfx.plan.data import NodePlan, NoFitError, Plan, Resources, unroll
 from qfx.plan.dataflow import Part, ends_segment, network, owner, readers, stream_words
 from qfx.plan.depths import size_fifos
 from qfx.plan.pacing import paced_fifos
@@ -61,7 +61,7 @@ def plan(
         graph.name, fingerprint(graph), board.name, board.part, clock_mhz or board.clock_mhz, nodes, depths,
         rate.interval, rate.latency, others, budget,
     )  # fmt: skip
-    _require_fit(made)
+    _require_fit(made, target_cycles)
     return made
 
 
@@ -135,7 +135,7 @@ class _Search:
                 least = min(choice.cycles for choice in self.choices[source.name])
                 raise PlanError(
                     f"node {source.name!r} must take at most {target} cycles a frame, but takes {least} even fully "
-                    f"unrolled: raise target_cycles"
+                    f"unrolled: allow more cycles a frame"
                 )
             legal = [choice for choice in fast if self._joins(source, choice, lanes)]
             if not legal:
@@ -210,7 +210,9 @@ class _Search:
         return replace(made, cycles=cycles, resources=_sum(estimate(piece) for piece in pieces))
 
     def _price(self, cost: Resources) -> float:
-        return sum(weight * getattr(cost, name) / getattr(self.budget, name) for name, weight in _WEIGHT.items())
+        return sum(
+            weight * getattr(cost, name) / max(1, getattr(self.budget, name)) for name, weight in _WEIGHT.items()
+        )
 
 
 def _arithmetics(graph: Graph, node: Node) -> tuple[str, ...]:
@@ -260,15 +262,23 @@ def _sum(resources: Iterator[Resources] | Sequence[Resources]) -> Resources:
     return sum(resources, Resources())
 
 
-def _require_fit(made: Plan) -> None:
-    """Raise PlanError where the estimate exceeds the board."""
-    used = made.resources
+def _require_fit(made: Plan, target_cycles: int | None) -> None:
+    """Raise NoFitError where the estimate exceeds the board."""
+    exceeded = []
     for field in fields(Resources):
-        need, have = getattr(used, field.name), getattr(made.budget, field.name)
+        need, have = getattr(made.resources, field.name), getattr(made.budget, field.name)
         if need > have:
             worst = max(made.nodes, key=lambda name: getattr(made.nodes[name].resources, field.name))
             part = getattr(made.nodes[worst].resources, field.name)
-            raise PlanError(
-                f"the graph {made.graph!r} must fit {have} {field.name.upper()} of {made.board}, but needs {need} at "
-                f"{made.interval} cycles a frame; node {worst!r} needs {part} of them: raise target_cycles or shrink it"
-            )
+            exceeded.append(f"{need:,} of {have:,} {field.name.upper()} (node {worst!r}: {part:,})")
+    if not exceeded:
+        return
+    if target_cycles is None:
+        found, remedy = "in the smallest folding found, of", "use smaller widths, fewer channels or a larger board"
+    else:
+        found, remedy = "at", "allow more cycles a frame, or use smaller widths or fewer channels"
+    raise NoFitError(
+        f"the graph {made.graph!r} must fit {made.board}, but needs {', '.join(exceeded)} {found} {made.interval:,} "
+        f"cycles a frame: {remedy}",
+        made,
+    )

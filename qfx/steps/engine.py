@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +62,7 @@ class Work:
     progress: Progress
     kept: Path  # parts of this step's work that outlive an interrupt
     sources: str  # hash of the sources that the step depends on
+    arguments: str  # of every command for this build: the design, and --out where it was given
     stale: frozenset[str] = frozenset()  # which of the results were made from something older than what lies there now
     warnings: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
@@ -105,6 +107,8 @@ class Build:
     def __init__(self, design: Design, steps: tuple[Step, ...], folder: Path | None = None) -> None:
         self.design = design
         self.folder = folder or design.build_folder
+        out = ["--out", str(folder)] if folder else []
+        self._arguments = shlex.join([design.argument, *out])
         self.steps = {step.name: step for step in steps}
 
     def run(self, name: str, progress: Progress = silent, force: bool = False) -> Result:
@@ -127,7 +131,7 @@ class Build:
         return result
 
     def find(self, name: str) -> Result | None:
-        """Return what an earlier run left, current or not; None where that is missing or damaged."""
+        """Return what an earlier run left, current or not; None where that is missing or its record is damaged."""
         try:
             record = json.loads((self.folder / name / RECORD).read_text("utf-8"))
             if record.pop("version") != _RECORD_VERSION:
@@ -150,15 +154,17 @@ class Build:
         return found.key == self._key(step, self._present(step)) and self._is_whole(found)
 
     def command(self, name: str) -> str:
-        """The command that runs a step."""
-        return f"qfx {name} {self.design.argument}"
+        """The command that runs a step, as a shell takes it."""
+        return f"qfx {name} {self._arguments}"
 
     def _gather(self, step: Step) -> dict[str, Result]:
         """Return the earlier results, or say which command makes the first one that is missing."""
         for name in self._ancestors(step):
             found = self.find(name)
             if found is None or found.failure:
-                state = "is missing or damaged" if found is None else "holds unequal integers"
+                there = (self.folder / name).exists()
+                damaged = f"is damaged: its {RECORD} cannot be read" if there else "is missing"
+                state = damaged if found is None else "holds unequal integers"
                 raise DesignError(
                     f"qfx {step.name} needs the result of {name}, but {self.folder / name} {state}: "
                     f"run `{self.command(name)}`, or `{self.command('build')}` for everything"
@@ -179,9 +185,14 @@ class Build:
             waiting += self.steps[name].needs
         return [name for name in self.steps if name in wanted]
 
-    def stale(self, name: str) -> list[str]:
-        """The earlier results that a step would take up though they are out of date."""
-        return [need for need in self._ancestors(self.steps[name]) if not self.is_current(need)]
+    def stale(self, name: str) -> dict[str, str]:
+        """The earlier results that a step would take up though they should be made again, and why."""
+        found = {need: self.find(need) for need in self._ancestors(self.steps[name])}
+        return {
+            need: "out of date" if self._is_whole(result) else "not as it was made: its files were changed since"
+            for need, result in found.items()
+            if result is not None and not result.failure and not self.is_current(need)
+        }
 
     def _key(self, step: Step, results: Mapping[str, Result]) -> str:
         """Return the hash of everything that the step reads."""
@@ -208,7 +219,9 @@ class Build:
         with explained, atomic_folder(place, RECORD) as aside, full_disk_named(aside):
             kept = self.folder / ".kept" / step.name
             stale = frozenset(used for used in step.uses if used in results and not self._is_fresh(used))
-            work = Work(self.design, aside, results, progress, kept, sources_digest(step.sources), stale)
+            work = Work(
+                self.design, aside, results, progress, kept, sources_digest(step.sources), self._arguments, stale
+            )
             failure, figures = None, {}
             with _logs_kept(aside, self.folder / "logs" / step.name):
                 try:
@@ -236,9 +249,14 @@ class Build:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep a second qfx out of the folder meanwhile."""
-        with _explained("lock", self.command("build")):
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise DesignError(
+                f"the build folder {self.folder} must be writable, but: {error.strerror}: mend it, or build elsewhere "
+                "with --out"
+            ) from error
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ def _report(work: Work) -> dict[str, Any]:
     content = work.design.content
     design = {
         "name": content.name,
-        "argument": work.design.argument,
+        "arguments": work.arguments,
         "board": content.board,
         "target": content.target.model_dump(),
         "accuracy": content.accuracy.model_dump(),

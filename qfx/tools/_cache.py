@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -10,7 +11,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from qfx.files import atomic_folder, recover
+from qfx.errors import ToolError
+from qfx.files import FULL, atomic_folder, recover
 
 _KEEP = 400  # folders of one kind; the ones used longest ago go first
 
@@ -30,15 +32,37 @@ def digest(parts: Iterable[str | bytes]) -> str:
     return total.hexdigest()[:32]
 
 
+def writable(kind: str = "") -> Path:
+    """Return the folder of one kind of results; make it where it is missing.
+
+    Raises:
+        ToolError: it cannot be written.
+    """
+    place = root() / kind
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise ToolError(
+            f"the tool cache {place} must be writable, but: {error.strerror}: set XDG_CACHE_HOME to a folder that is"
+        ) from error
+    return place
+
+
 def folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """Return the folder of ``key``; where it is not there yet, let ``make`` fill an empty one first.
 
     A failing ``make`` leaves nothing. Of two processes that want the same key, one makes it and the other waits.
+
+    Raises:
+        ToolError: it is not there, and the cache cannot be written.
     """
     place = root() / kind / key
     if not place.is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with (place.parent / f".{key}.lock").open("w") as lock:
+        with (writable(kind) / f".{key}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 recover(place)

@@ -125,7 +125,8 @@ def synth_together(
         if not (_cache.root() / "yosys_parts" / key).is_dir()
     }
     if missing:
-        place = log or _cache.root() / "logs" / "together.yosys.log"
+        _cache.writable("yosys_parts")  # before it takes minutes
+        place = log or _cache.writable("logs") / "together.yosys.log"
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="yosys.", dir=place.parent) as work:
             made = _synthesise_together(Path(work), missing, library, family, place, timeout)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qfx.errors import DesignError
 from qfx.fixed import Fixed
-from qfx.nn import calibrate, convert
+from qfx.nn import Recipe, calibrate, convert
 
 _BATCH = 2
 
@@ -28,7 +28,7 @@ def find_network(reference: str) -> nn.Module:
         raise DesignError(f"a network must be named as pkg.mod:Net or path/model.py:Net, not {reference!r}")
     try:
         module = _from_file(Path(place)) if place.endswith(".py") else _from_path(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DesignError(f"{place} must be importable, but {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         known = sorted(key for key, value in vars(module).items() if _makes_module(value, module.__name__))
@@ -38,7 +38,7 @@ def find_network(reference: str) -> nn.Module:
         with torch.random.fork_rng():  # the same weights, and so the same answer, each time
             torch.manual_seed(0)
             model = found if isinstance(found, nn.Module) else found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DesignError(
             f"{reference} must make a network when called without arguments, but {type(error).__name__}: {error}"
         ) from error
@@ -59,6 +59,7 @@ def untrained(
         fixed.min_code, fixed.max_code + 1, (_BATCH, *shape), generator=torch.Generator().manual_seed(seed)
     )
     x = codes.float() * 2.0**-fixed.scalar_frac
+    Recipe(recipe)  # refuses what is none, before a default is added
     default = {"input": str(fixed), **(recipe.get("default") or {})}
     converted = convert(model.eval(), {**recipe, "default": default}, x)
     return calibrate(converted, [x]), x

@@ -12,10 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from qfx.design import Design, PhaseSection
-from qfx.errors import QfxError, TrainError
+from qfx.design import FILE_NAME, Design, PhaseSection
+from qfx.errors import TrainError
 from qfx.nn import calibrate, convert, correct, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
+from qfx.nn.recipe import Recipe, placed
 from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
 from qfx.train.log import LOGS, TENSORBOARD
@@ -32,9 +33,12 @@ Progress = Callable[[float, str], None]
 
 def load_data(design: Design) -> Data:
     """Return the design's data, checked."""
-    data = _call(design, "data", design.content.data)
+    data = design.call(design.content.data, "data")
     if not isinstance(data, Data):
-        raise TrainError(f"data {design.content.data} must return a qfx.train.Data, not {type(data).__name__}")
+        raise TrainError(
+            f"{design.folder / FILE_NAME}: data {design.content.data} must return a qfx.train.Data, not "
+            f"{type(data).__name__}"
+        )
     data.check_shape(design.content.input.shape)
     return data
 
@@ -42,9 +46,12 @@ def load_data(design: Design) -> Data:
 def float_model(design: Design) -> nn.Module:
     """Return the design's float network, freshly initialised from its seed."""
     torch.manual_seed(design.content.training.seed)
-    model = _call(design, "model", design.content.model)
+    model = design.call(design.content.model, "model")
     if not isinstance(model, nn.Module):
-        raise TrainError(f"model {design.content.model} must make a torch.nn.Module, not {type(model).__name__}")
+        raise TrainError(
+            f"{design.folder / FILE_NAME}: model {design.content.model} must make a torch.nn.Module, not "
+            f"{type(model).__name__}"
+        )
     return model
 
 
@@ -55,13 +62,16 @@ def fixed_model(design: Design, model: nn.Module, width: int) -> nn.Module:
     always: they name what is to stay as it is.
     """
     recipe = design.content.recipe
+    with placed(design.folder / FILE_NAME, "recipe"):
+        Recipe(recipe)
     default = dict(recipe.get("default") or {})
     if width != design.content.training.widths[0] or "weight" not in default:
         default["weight"] = _with_width(default.get("weight"), width)
     if width != design.content.training.widths[0] or "activation" not in default:
         default["activation"] = _with_width(default.get("activation"), width)
     default.setdefault("input", design.content.input.format)
-    return convert(model, {**recipe, "default": default}, example(design))
+    with placed(design.folder / FILE_NAME, "recipe"):
+        return convert(model, {**recipe, "default": default}, example(design))
 
 
 def example(design: Design, batch: int = 2) -> torch.Tensor:
@@ -188,15 +198,3 @@ def _augment(design: Design) -> Any:
 
 def _with_width(spec: Any, width: int) -> Any:
     return {**spec, "width": width} if isinstance(spec, Mapping) else width
-
-
-def _call(design: Design, key: str, reference: str) -> Any:
-    made = design.object(reference, key)
-    try:
-        return made()
-    except QfxError as error:
-        raise TrainError(f"{key} {reference}: {error}") from error
-    except Exception as error:
-        raise TrainError(
-            f"{key} {reference} must work when called without arguments, but {type(error).__name__}: {error}"
-        ) from error

@@ -1,6 +1,7 @@
 """check: what blocks a network, all of it at once, and the facts of one that nothing blocks."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_network_that_is_too_slow_is_blocked_with_node_and_cycles() -> None:
     assert not found.ok and found.graph and "must take at most 2 cycles a frame" in found.problems[0]
 
 
-def test_a_network_that_does_not_fit_names_the_resource(tmp_path: Path) -> None:
+def test_a_network_that_does_not_fit_names_the_resource(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from qfx import resources
 
     text = (resources.path("boards") / "ultra96v2.yaml").read_text(encoding="utf-8")
@@ -78,7 +79,14 @@ def test_a_network_that_does_not_fit_names_the_resource(tmp_path: Path) -> None:
     assert small != text.replace("ultra96v2", "tiny")
     (tmp_path / "tiny.yaml").write_text(small, encoding="utf-8")
     found = check(f"{ME}:Small", "2x4x4", str(tmp_path / "tiny.yaml"))
-    assert not found.ok and "lut" in found.problems[0].lower()
+    assert not found.ok and found.plan and found.graph
+    assert re.search(
+        r"must fit tiny, but needs [\d,]+ of 7 LUT \(node '\w+': [\d,]+\).*fewer channels", found.problems[0]
+    )
+    assert "target" not in found.problems[0]
+    assert cli.run(["check", f"{ME}:Small", "--input", "2x4x4", "--board", str(tmp_path / "tiny.yaml")]) == 1
+    said = capsys.readouterr().out
+    assert "share" in said and " 7 " in said and "cycles a frame:" in said and said.count("blocked: ") == 1
 
 
 def test_an_input_of_the_wrong_shape_is_said_in_a_sentence() -> None:
@@ -104,11 +112,34 @@ def test_a_network_that_is_not_there_is_refused_in_a_sentence(network: str, said
     assert said in str(caught.value)
 
 
-def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "recipe.yaml").write_text("default: {wight: 4}\n")
-    arguments = ["check", f"{ME}:Small", "--input", "2x4x4", "--recipe", str(tmp_path / "recipe.yaml")]
-    assert cli.run(arguments) == 1
-    assert "recipe key 'default.wight' must be one of" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("default: {wight: 4}\n", ":1: recipe key 'default.wight' must be one of input, weight, "),
+        ("default:\n  weight: 4\n  activation: {width: four}\n", ":3: recipe key 'default.activation.width' must be "),
+        ("defaults: {}\n", ":1: recipe key 'defaults' must be one of default, layers"),
+        ("default:\n- 4\n", ":1: recipe key 'default' must be a mapping, not [4]"),
+        (
+            "default:\n  weight: {frac: few}\n",
+            ":2: recipe key 'default.weight.frac' must be learn or an integer",
+        ),
+        ("layers:\n  conv:\n    weight: 99\n", ":3: "),
+        ("layers:\n  co.*.nv:\n    weight: {width: 4}\n", ":2: recipe pattern 'layers.co.*.nv' must match a layer of"),
+        (
+            "layers:\n  co*:\n    weight: 4\n    constant: 4\n",
+            ":4: recipe key 'layers.co*.constant' must match a",
+        ),
+        ("", ":1: the file must be a mapping of keys to values, but is empty"),
+        ("default: {weight: 4, weight: 5}\n", ":1: default.weight must stand once, not twice"),
+    ],
+)
+def test_a_wrong_recipe_file_is_refused_with_line_and_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    assert cli.run(["check", f"{ME}:Small", "--input", "2x4x4", "--recipe", str(file)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {file}{said}")
 
 
 def test_the_command_prints_tables_or_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,3 +149,10 @@ def test_the_command_prints_tables_or_json(capsys: pytest.CaptureFixture[str]) -
     assert cli.run(["check", f"{ME}:Blocked", "--input", "2x4x4", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False and len(found["problems"]) == 3
+
+
+def test_the_help_says_what_formats_and_recipes_look_like(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["check", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for part in ("u8.0 is unsigned, 8 bits, 0 of them fractional; s8.7", "`default: {weight: 4,", "without arguments"):
+        assert part in said

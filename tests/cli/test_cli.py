@@ -1,8 +1,8 @@
 """The command line: lines, exit codes, sentences; the steps behind it are cheap stand-ins."""
 
 import errno
-import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -81,8 +81,33 @@ def test_results_go_where_out_says(stand: Stand, tmp_path: Path) -> None:
 def test_a_missing_result_names_the_command_to_run(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["hls", "micro"]) == 1
     assert lines(capsys.readouterr().err)[-1] == (
-        "error: qfx hls needs the result of train, but micro/build/train is missing or damaged: "
+        "error: qfx hls needs the result of train, but micro/build/train is missing: "
         "run `qfx train micro`, or `qfx build micro` for everything"
+    )
+
+
+def test_nothing_is_out_of_date_before_it_was_made(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(["hls", "micro"])
+    cli.run(["train", "micro"])
+    cli.run(["hls", "micro"])
+    assert "out of date" not in capsys.readouterr().err
+
+
+def test_proposed_commands_can_be_pasted(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    stand.folder.rename(stand.folder.with_name("my design"))
+    assert cli.run(["train", "my design", "--out", "out put"]) == 0
+    assert lines(capsys.readouterr().out)[-1] == "next: qfx lower 'my design' --out 'out put'"
+    assert cli.run(["hls", "my design", "--out", "out put"]) == 1
+    assert lines(capsys.readouterr().err)[-1].endswith(
+        "run `qfx lower 'my design' --out 'out put'`, or `qfx build 'my design' --out 'out put'` for everything"
+    )
+
+
+def test_a_build_folder_that_cannot_be_made_is_said(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "micro", "--out", "/proc/here"]) == 1
+    assert lines(capsys.readouterr().err)[-1] == (
+        "error: the build folder /proc/here must be writable, but: No such file or directory: mend it, or build "
+        "elsewhere with --out"
     )
 
 
@@ -130,9 +155,9 @@ def test_a_step_on_stale_results_warns(stand: Stand, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert cli.run(["hls", "micro"]) == 0
     assert (
-        "the result of train is out of date and is taken up as it is: `qfx train micro` renews it"
-        in capsys.readouterr().err
-    )
+        "the result of train is not as it was made: its files were changed since; it is taken up as it is: "
+        "`qfx train micro` renews it"
+    ) in lines(capsys.readouterr().err)[0]
 
 
 @pytest.mark.parametrize(
@@ -167,16 +192,14 @@ def test_new_makes_a_design_and_names_the_next_command(stand: Stand, capsys: pyt
     assert steps.open_build("mine").design.name == "mine"
 
 
-def test_doctor_lists_tools_and_fails_where_one_is_missing(
-    stand: Stand, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_new_takes_a_path_and_its_next_command_works(
+    stand: Stand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["doctor", "--json"]) == 0
-    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
-    assert all(found[name]["version"] for name in ("torch", "hls4ml", "g++", "verilator", "cocotb", "yosys"))
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert cli.run(["doctor", "--json"]) == 1
-    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
-    assert not found["g++"]["ok"] and "apt install g++" in found["g++"]["remedy"]
+    (tmp_path / "my designs").mkdir()
+    assert cli.run(["new", "my designs/mine"]) == 0
+    said = lines(capsys.readouterr().out)[-1]
+    assert said == "next: qfx build 'my designs/mine'"
+    assert cli.run(shlex.split(said.removeprefix("next: qfx "))) == 0
 
 
 def test_version_and_help_need_no_torch() -> None:

@@ -110,7 +110,7 @@ def test_the_recipes_last_match_wins() -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"defaults": {}}, r"recipe key 'recipe.defaults' must be one of default, layers"),
+        ({"defaults": {}}, r"recipe key 'defaults' must be one of default, layers"),
         ({"default": {"wieght": 4}}, r"recipe key 'default.wieght' must be one of input, weight, constant"),
         ({"layers": {"stem": {"weight": {"widht": 4}}}}, r"'layers.stem.weight.widht' must be one of width, frac"),
         (
@@ -200,7 +200,8 @@ def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
         "mul (mul): use nn.BatchNorm2d or qfx.nn.Normalize instead",
         "cat (cat): use + (addition) instead",
         "reshape (reshape): use torch.flatten(x, 1) instead",
-        "softmax (softmax): use nothing: apply it to the network's result instead",
+        "softmax (softmax): it has no fixed-point form; at the end leave it out: the argmax of the logits is the same, "
+        "and nn.functional.cross_entropy trains on logits",
     ):
         assert f"\n  {line}" in text, text
 

@@ -11,7 +11,7 @@ from qfx.errors import PlanError
 from qfx.fixed import Fixed
 from qfx.graph import Graph, GraphBuilder
 from qfx.graph.ops import Conv2d, Dense, Input, Requantize
-from qfx.plan import Plan, network, plan
+from qfx.plan import NoFitError, Plan, network, plan
 from qfx.plan.depths import own_cycles
 from qfx.plan.search import lane_choices
 from tests.conformance.random_graphs import random_graphs
@@ -92,10 +92,22 @@ def test_an_unreachable_target_is_refused_with_the_node(board):
 
 
 def test_a_graph_that_does_not_fit_names_node_and_resource(board):
-    with pytest.raises(
-        PlanError, match=r"must fit 300 LUT of ultra96v2, but needs \d+ at .*; node '.*' needs \d+ of them"
-    ):
+    with pytest.raises(PlanError, match=r"must fit ultra96v2, but needs [\d,]+ of 300 LUT \(node '.*': [\d,]+\).*"):
         plan(chain(), small(board, lut=300), 2304)
+
+
+def test_a_graph_far_too_large_says_by_how_much_and_what_to_do(board):
+    with pytest.raises(NoFitError) as caught:
+        plan(everything(), small(board, lut=30))
+    text = str(caught.value)
+    assert "target" not in text and "in the smallest folding found, of" in text
+    assert text.endswith("use smaller widths, fewer channels or a larger board")
+    made = caught.value.plan
+    assert f"but needs {made.resources.lut:,} of 30 LUT (node '" in text and made.interval > 0
+
+
+def test_a_board_without_dsps_is_planned_without_them(board):
+    assert plan(chain(), small(board, dsp=0), 2304).resources.dsp == 0
 
 
 def test_a_target_below_one_is_refused(board):

@@ -4,7 +4,7 @@ from typing import Any
 
 DESIGN: dict[str, Any] = {
     "name": "small",
-    "argument": "designs/small",
+    "arguments": "designs/small",
     "board": "ultra96v2",
     "target": {"cycles": 1024, "clock_mhz": None},
     "accuracy": {"minimum": 98.3, "below_float": 1.0},

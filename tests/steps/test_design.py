@@ -1,5 +1,6 @@
 """design.yaml: what is refused, in which words, and where results go."""
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -81,6 +82,25 @@ def test_a_minimal_design_loads(tmp_path: Path) -> None:
         (GOOD + "training: {clip: 0}\n", 6, "training.clip must be greater than 0, not 0"),
         (GOOD + "training: {checkpoint: 0}\n", 6, "training.checkpoint must be greater than 0, not 0"),
         (GOOD + "training:\n  widths: [4, 99]\n", 7, "training.widths.1 must be less than or equal to 16, not 99"),
+        (GOOD.replace("[8, 8, 1]", "[]"), 4, "input.shape must have at least 1 item, not []"),
+        (GOOD.replace("[8, 8, 1]", "[1, 2, 3, 4]"), 4, "input.shape must have at most 3 items, not [1, 2, 3, 4]"),
+        (GOOD.replace("[8, 8, 1]", "8"), 4, "input.shape must be a list, not 8"),
+        (GOOD.replace("{format: u5.0, shape: [8, 8, 1]}", "u8.0"), 4, "input must be a mapping, not 'u8.0'"),
+        (GOOD + "training:\n  widths: []\n", 7, "training.widths must have at least 1 item, not []"),
+        (GOOD + "training:\n  widths: [0]\n", 7, "training.widths.0 must be greater than or equal to 1, not 0"),
+        (GOOD + "training:\n  seed: 4294967296\n", 7, "training.seed must be less than 4294967296, not 4294967296"),
+        (GOOD + "training:\n  ema: high\n", 7, "training.ema must be a number, not 'high'"),
+        (GOOD + "training:\n  clip: .nan\n", 7, "training.clip must be greater than 0, not nan"),
+        (
+            GOOD + "training:\n  float: {checkpoint: ''}\n",
+            7,
+            "training.float.checkpoint must have at least 1 character, not ''",
+        ),
+        (GOOD + "recipe: [4]\n", 6, "recipe must be a mapping, not [4]"),
+        (GOOD + "0: 1\n", 6, "0 must be one of the known keys (name, model, "),
+        (GOOD + "2026-01-01: 1\n", 6, "2026-01-01 must be one of the known keys (name, model, "),
+        (GOOD + "recipe: {[a]: 4}\n", 6, "recipe must have keys of text, not a list or a mapping"),
+        (GOOD + "training:\n  widths: [4, 4]\n", 7, "training.widths must be different widths, not [4, 4]"),
         (GOOD + "accuracy: {minimum: 120}\n", 6, "accuracy.minimum must be less than or equal to 100, not 120"),
         (GOOD + "board: pynq\n", 6, "board must stand once, not twice"),
         ("name: [", 1, "the file must be YAML"),
@@ -92,6 +112,17 @@ def test_a_wrong_design_is_refused_with_line_key_and_value(tmp_path: Path, text:
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'design.yaml'}:{line}: "), message
     assert said in message
+    assert not re.search("Value error|after validation|Assertion|pattern", message)
+
+
+def test_a_module_path_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    design = Design.load(write(tmp_path, GOOD + "recipe:\n  layers: {0: {weight: 4}, 1.10: {weight: 4}}\n"))
+    assert list(design.content.recipe["layers"]) == ["0", "1.10"]
+
+
+def test_a_learning_rate_may_be_written_with_an_exponent(tmp_path: Path) -> None:
+    design = Design.load(write(tmp_path, GOOD + "training:\n  fixed: {epochs: 3, lr: 1e-3}\n"))
+    assert design.content.training.fixed.lr == 0.001
 
 
 def test_a_folder_without_design_says_what_a_design_is(tmp_path: Path) -> None:
@@ -145,11 +176,20 @@ def test_a_new_design_loads_and_bears_its_name(tmp_path: Path) -> None:
     assert "NAME" not in "".join(path.read_text() for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("name", ["Mine", "3d", "a-b"])
+@pytest.mark.parametrize("name", ["Mine", "3d", "a-b", ".."])
 def test_a_new_design_needs_a_legal_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(DesignError, match="the name of a design must start with a small letter"):
         create(tmp_path / name)
-    assert not (tmp_path / name).exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_design_is_made_in_a_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert Design.load(create(Path("../up"))).name == "up" and (tmp_path / "up" / "model.py").is_file()
+    with pytest.raises(DesignError, match="^b must be a folder, in which c is made, but is none: make it$"):
+        create(Path("b/c"))
+    assert not Path("b").exists()
 
 
 def test_a_new_design_never_overwrites(tmp_path: Path) -> None:

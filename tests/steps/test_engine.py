@@ -164,7 +164,20 @@ def test_a_missing_result_names_the_first_command_to_run(bench: Bench) -> None:
         bench.build().run("third")
     place = bench.design.folder / "build" / "first"
     assert str(caught.value) == (
-        f"qfx third needs the result of first, but {place} is missing or damaged: "
+        f"qfx third needs the result of first, but {place} is missing: "
+        "run `qfx first designs/tiny`, or `qfx build designs/tiny` for everything"
+    )
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": 0}', None])
+def test_a_damaged_record_is_said_and_not_called_missing(bench: Bench, content: str | None) -> None:
+    bench.run_all()
+    place = bench.design.folder / "build" / "first"
+    (place / "result.json").write_text(content) if content is not None else (place / "result.json").unlink()
+    with pytest.raises(DesignError) as caught:
+        bench.build().run("third")
+    assert str(caught.value) == (
+        f"qfx third needs the result of first, but {place} is damaged: its result.json cannot be read: "
         "run `qfx first designs/tiny`, or `qfx build designs/tiny` for everything"
     )
 
@@ -266,8 +279,17 @@ def test_a_used_result_that_changes_runs_the_step_again_and_may_be_missing(bench
 
 def test_a_step_alone_on_stale_results_says_which(bench: Bench) -> None:
     bench.run_all()
+    assert bench.build().stale("third") == {}
     bench.settings["first"] = 9
-    assert bench.build().stale("third") == ["first", "second"]
+    assert bench.build().stale("third") == {"first": "out of date", "second": "out of date"}
+    (bench.design.folder / "build" / "second" / "out.txt").write_text("edited")
+    assert bench.build().stale("third")["second"] == "not as it was made: its files were changed since"
+
+
+def test_a_result_that_was_never_made_is_not_stale(bench: Bench) -> None:
+    assert bench.build().stale("third") == {}
+    bench.build().run("first")
+    assert bench.build().stale("third") == {}
 
 
 def test_a_warning_is_recorded(bench: Bench) -> None:

@@ -161,7 +161,7 @@ def test_another_width_trains_again(micro: Path) -> None:
 
 def test_an_unknown_recipe_key_is_refused_with_its_path(micro: Path) -> None:
     change(micro, "default: {weight: 3", "default: {wieght: 3")
-    with pytest.raises(TrainError, match=r"recipe key 'default.wieght' must be one of input, weight"):
+    with pytest.raises(TrainError, match=r"design.yaml:8: recipe key 'default.wieght' must be one of input, weight"):
         open_micro(micro).run("train")
 
 

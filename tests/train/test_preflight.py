@@ -44,6 +44,42 @@ def changed(folder: Path, file: str, old: str, new: str) -> Path:
         ),
         ("model.py", ".float()", ".byte()", r"train data of model.py:data must be float32, not uint8: use .float\(\)"),
         ("model.py", "torch.relu(", "torch.erf(", r"erf .*instead"),
+        (
+            "model.py",
+            "def data() -> Data:\n",
+            "def data() -> Data:\n    raise SystemExit('no data here')\n",
+            r"/model.py:\d+: data model.py:data must work when called without arguments, but SystemExit: no data here$",
+        ),
+        (
+            "model.py",
+            "def data() -> Data:\n",
+            "def data() -> Data:\n    import sys; sys.exit()\n",
+            r"/model.py:\d+: data model.py:data must work when called without arguments, but SystemExit$",
+        ),
+        (
+            "model.py",
+            "def data() -> Data:\n",
+            "def data() -> Data:\n    return open('/nowhere')\n",
+            r"/model.py:\d+: data model.py:data must .*, but FileNotFoundError: .*/nowhere'$",
+        ),
+        (
+            "model.py",
+            "def data() -> Data:\n",
+            "def data() -> Data:\n    return {}\n",
+            r"/design.yaml: data model.py:data must return a qfx.train.Data, not dict$",
+        ),
+        (
+            "model.py",
+            "def data() -> Data:\n",
+            "raise SystemExit\ndef data() -> Data:\n",
+            r"/model.py:\d+: the design's Python must load, but SystemExit$",
+        ),
+        (
+            "model.py",
+            "super().__init__()",
+            "super().__init__(); self.scale = 1 / 0",
+            r"/model.py:\d+: model model.py:Net must work .*, but ZeroDivisionError: division by zero$",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(tmp_path, file, old, new, said) -> None:
