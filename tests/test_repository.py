@@ -34,18 +34,19 @@ def name(path: Path) -> str:
 
 # Imports ----------------------------------------------------------------------------------------------------------
 
-BASE = {"errors", "files", "resources", "yamlfile"}
+BASE = {"arguments", "errors", "files", "resources", "yamlfile"}
 MAY_IMPORT = {  # part of qfx -> the parts that it may know; fixed -> graph -> plan -> emit -> steps -> bundle -> cli
+    "arguments": {"errors"},
     "errors": set(),
     "files": {"errors"},
     "resources": {"errors"},
     "yamlfile": {"errors"},
     "boards": BASE,
-    "fixed": {"errors"},
+    "fixed": {"arguments", "errors"},
     "graph": {*BASE, "fixed"},
     "plan": {*BASE, "fixed", "graph", "boards"},
     "emit": {*BASE, "fixed", "graph", "plan", "boards"},
-    "tools": BASE,
+    "tools": {*BASE, "fixed"},
     "nn": {*BASE, "fixed"},
     "design": {*BASE, "fixed"},
     "train": {*BASE, "fixed", "nn", "design"},

@@ -10,12 +10,13 @@ from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
-from qfx.nn.calibrate import floating, name_quantizers
+from qfx.nn.calibrate import floating, name_quantizers, quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, pair, quad
 from qfx.nn.in_place import refuse_in_place, require_same
+from qfx.nn.inputs import require_input, require_model
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe
 from qfx.nn.sharing import share, tie
@@ -39,6 +40,7 @@ def convert(
         LowerError: layers or calls that cannot be fixed-point: all of them, each with what to use instead.
         TrainError: an impossible recipe.
     """
+    _require_arguments(model, example)
     training = model.training
     traced = trace(copy.deepcopy(model))
     if example is not None:
@@ -49,6 +51,14 @@ def convert(
         with floating(converted), torch.no_grad():
             converted.eval()(example)
     return converted.train(training)  # type: ignore[return-value]
+
+
+def _require_arguments(model: nn.Module, example: Tensor | None) -> None:
+    require_model(model, LowerError)
+    if isinstance(model, fx.GraphModule) and quantizers(model):
+        raise LowerError("model must be a float network, not one that qfx.convert made: convert the network before it")
+    if example is not None:
+        require_input("example", example, LowerError)
 
 
 class _Conversion:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
+from qfx.nn.inputs import taken
 from qfx.nn.trace import node_path
 
 _OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
@@ -36,11 +37,8 @@ def require_same(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> N
     """
     x = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
     original, training = copy.deepcopy(model).eval(), traced.training
-    try:
+    with taken(x, LowerError):
         expected = original(x.clone())
-    except RuntimeError as error:
-        shape = "x".join(map(str, example.shape[1:]))
-        raise LowerError(f"the network must take an input of shape {shape}, but torch says: {error}") from error
     found = traced.eval()(x.clone())
     traced.train(training)
     if isinstance(expected, Tensor) and not torch.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True):

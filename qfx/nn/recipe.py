@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from qfx.arguments import require_kind
 from qfx.errors import QfxError, TrainError
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.nn.quantizer import ACTIVATION, CONSTANT, ELEMENTWISE, WEIGHT, Digits, Spec
@@ -41,8 +42,8 @@ class Recipe:
     """
 
     def __init__(self, source: Mapping[str, Any] | Path | None = None) -> None:
-        content = yaml.safe_load(source.read_text()) if isinstance(source, Path) else source
-        content = _mapping(content or {}, "recipe")
+        require_kind(TrainError, "recipe", source, (Mapping, Path, type(None)), "a mapping, or the Path of a YAML file")
+        content = _mapping((_read(source) if isinstance(source, Path) else source) or {}, "recipe")
         _known(content, ("default", "layers"), "recipe")
         self._default = _layer(_mapping(content.get("default") or {}, "default"), "default")
         layers = _mapping(content.get("layers") or {}, "layers")
@@ -94,6 +95,13 @@ class Recipe:
                     self._unused.discard((pattern, point))
                     found = points[point]
         return found
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise TrainError(f"recipe {path} must be a readable YAML file, but: {error}") from error
 
 
 def _layer(points: Mapping[str, Any], where: str) -> dict[str, Spec | bool]:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qfx.errors import PlanError
+from qfx.arguments import require_kind
+from qfx.errors import PlanError, QfxError
 from qfx.files import write_text
 from qfx.graph import Graph, fingerprint
 
@@ -130,6 +131,11 @@ class Plan:
         if graph is not None:
             plan.check(graph)
         return plan
+
+
+def require_plan(made: Plan, error: type[QfxError]) -> None:
+    """Raise ``error`` unless ``made`` is a Plan."""
+    require_kind(error, "plan", made, Plan, "a Plan, such as qfx.plan.plan(graph, board) gives")
 
 
 def _read(path: Path) -> dict[str, Any]:

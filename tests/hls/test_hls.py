@@ -167,7 +167,7 @@ def test_csim_says_what_is_wrong_with_its_project(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match="must be a folder that qfx.emit.hls wrote"):
         csim.run(tmp_path, codes_for(graph))
     folder = hls(graph, None, tmp_path / "hls")
-    with pytest.raises(ToolError, match=r"must be integers of shape \(N, 4, 4, 2\), not int64 \(6, 4, 4\)"):
+    with pytest.raises(ToolError, match=r"input codes must have shape \(N, 4, 4, 2\), N at least 1, not \(6, 4, 4\)"):
         csim.run(folder, codes_for(graph)[..., 0])
     (folder / "firmware" / "weights" / "w2.txt").unlink()
     with pytest.raises(
