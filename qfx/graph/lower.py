@@ -212,6 +212,11 @@ def _hardtanh(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
 def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     a = low.quantize(f"{name}.a", layer.a_quant, inputs[0])
     b = low.quantize(f"{name}.b", layer.b_quant, inputs[-1])  # x + x has one input node
+    if low.is_permuted(a) or low.is_permuted(b):
+        if low.flattened.get(a) != low.flattened.get(b):
+            raise LowerError(
+                f"the operands of '{name}' must be flattened from images of one shape: add before the Flatten"
+            )
     return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), a, b))
 
 
