@@ -13,7 +13,7 @@ from qfx.files import atomic_folder
 from qfx.graph import Graph, require_graph
 
 
-def vectors(graph: Graph, codes: np.ndarray, folder: Path) -> Path:
+def vectors(graph: Graph, codes: np.ndarray, folder: Path | str) -> Path:
     """Write what the interpreter computes from input ``codes`` of shape (N, *input shape) and return the folder.
 
     ``vectors.npz`` holds one int64 array (N, *shape) for each node, by name. ``text/<node>.txt`` is for benches: one

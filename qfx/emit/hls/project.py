@@ -28,7 +28,7 @@ MAX_CONSUMERS = 7  # hls4ml copies a stream at most so many times
 def hls(
     graph: Graph,
     plan: Plan | None,
-    folder: Path,
+    folder: Path | str,
     io_type: IoType = "io_stream",
     part: str | None = None,
 ) -> Path:

@@ -23,7 +23,7 @@ from qfx.plan.dataflow import Network, Part, Stream, network
 KIND = "rtl"
 
 
-def rtl(graph: Graph, plan: Plan, folder: Path, tdata: int = 64) -> Path:
+def rtl(graph: Graph, plan: Plan, folder: Path | str, tdata: int = 64) -> Path:
     """Write the design as RTL into ``folder`` and return it.
 
     The folder holds ``<name>.sv`` (the core of streams), the .mem files of its ROMs beside it, a copy of each module
