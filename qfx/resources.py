@@ -12,11 +12,6 @@ _DATA = _PACKAGE / "_data"
 NAMES = ("boards", "designs", "hls", "rtl", "sim/bench")
 
 
-def constraints() -> Path:
-    """Return the file of the versions that qfx is tested with."""
-    return (_DATA if _DATA.is_dir() else _PACKAGE.parent) / "constraints.txt"
-
-
 def path(name: str) -> Path:
     """Return the folder ``name``: "boards", "designs", "hls", "rtl" or "sim/bench" (the folder that holds qfx_sim)."""
     if name not in NAMES:

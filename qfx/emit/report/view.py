@@ -89,8 +89,8 @@ def tiles(design: Mapping[str, Any], records: Records) -> list[dict[str, str]]:
 
 
 def tool(name: str, here: str | None, tested: str) -> dict[str, str]:
-    """One line of the list of tools; a version may have a build behind it, such as +cpu."""
-    kind = "good" if here and here.partition("+")[0] == tested else "open"
+    """One line of the list of tools; a version may have a build behind it, such as +cpu, and ``tested`` be unknown."""
+    kind = "good" if here and here.partition("+")[0] == (tested or here) else "open"
     return {"name": name, "here": here or "missing", "tested": tested, "kind": kind}
 
 
