@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from qfx import resources, yamlfile
+from qfx.arguments import as_path
 from qfx.errors import DesignError
 
 _Count = Annotated[int, Field(ge=0)]
@@ -96,7 +97,7 @@ class Board(_Section):
         Raises:
             DesignError: there is none, or its file is not as it must be (file, line and key are named).
         """
-        path = Path(name)
+        path = as_path(DesignError, "board", name)
         if path.suffix not in (".yaml", ".yml"):
             path = resources.path("boards") / f"{name}.yaml"
             if str(name) not in names():

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from qfx import resources, yamlfile
+from qfx.arguments import as_path
 from qfx.errors import DesignError, FormatError, QfxError
 from qfx.files import atomic_folder
 from qfx.fixed import Fixed
@@ -288,7 +289,7 @@ class Design:
 
 
 def _find(where: Path | str) -> Path:
-    folder = Path(where)
+    folder = as_path(DesignError, "design", where)
     if folder.is_file() and folder.name == FILE_NAME:
         return folder.parent
     if (folder / FILE_NAME).is_file():

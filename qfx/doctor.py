@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from qfx.errors import ToolError
-from qfx.tools import _cache, gxx
+from qfx.tools import _cache, git, gxx
 
+DECISIVE = ("torch", "hls4ml", "cocotb", "verilator", "yosys")
+"""What decides about results: the report compares its versions with those that qfx is tested with."""
+
+_ROOT = Path(__file__).resolve().parents[1]  # of a clone
 _APT = "on Debian or Ubuntu: apt install"
-_PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
+_PINS = _ROOT / "constraints.txt"
 _SECONDS = 60.0  # for all imports together; a quiet machine needs 5
 
 PACKAGES = (  # name, the package that pip knows, the module in it, what it is used for
@@ -186,6 +190,18 @@ def _programs() -> list[Check]:
         Check("vitis-run", "what the step hls writes", shutil.which("vitis-run"), "install AMD Vitis", needed=False),
         Check("vivado", "what the step rtl writes", shutil.which("vivado"), "install AMD Vivado", needed=False),
     ]
+
+
+def own_version() -> str:
+    """The version of qfx, and of a clone its commit."""
+    commit = git.commit(_ROOT)
+    return metadata.version("qfx") + (f", commit {commit}" if commit else "")
+
+
+def tested() -> dict[str, str]:
+    """The versions that qfx is tested with of what is in DECISIVE; '' where it does not run from a checkout."""
+    pinned = _pinned()
+    return {name: pinned.get(distribution, "") for name, distribution, _, _ in PACKAGES if name in DECISIVE}
 
 
 def _tool_cache() -> Check:

@@ -22,11 +22,11 @@ class PlanError(QfxError):
 
 
 class EmitError(QfxError):
-    """Generated files do not say what the graph says."""
+    """Files cannot be generated, or do not say what the graph says."""
 
 
 class ToolError(QfxError):
-    """An outside program is missing, failed or ran out of time."""
+    """An outside program is missing, failed, ran out of time, or was given what it cannot take."""
 
 
 class DesignError(QfxError):

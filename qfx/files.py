@@ -41,8 +41,16 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def make_folder(path: Path, error: type[QfxError] = QfxError) -> None:
+    """Make a folder and those above it; raise ``error`` where that is impossible, unless the disk is full."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as reason:
+        raise _unwritable(path, reason, error) from reason
+
+
 @contextmanager
-def atomic_folder(path: Path, mark: str = "") -> Iterator[Path]:
+def atomic_folder(path: Path, mark: str = "", error: type[QfxError] = QfxError) -> Iterator[Path]:
     """Yield an empty folder beside ``path`` that takes its place when the block ends without an error.
 
     On an error or an interrupt the new folder is removed and whatever was at ``path`` stays as it was. A folder
@@ -54,12 +62,15 @@ def atomic_folder(path: Path, mark: str = "") -> Iterator[Path]:
             Without a mark whatever is there is replaced.
 
     Raises:
-        QfxError: what is at ``path`` is not ours to replace.
+        QfxError: (or the ``error`` given) what is at ``path`` is not ours to replace, or nothing can be written there.
     """
     if mark:
-        _require_ours(path, mark)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        _require_ours(path, mark, error)
+    make_folder(path.parent, error)
+    try:
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    except OSError as reason:
+        raise _unwritable(path, reason, error) from reason
     try:
         aside.chmod(0o777 & ~_umask())
         yield aside
@@ -72,12 +83,19 @@ def atomic_folder(path: Path, mark: str = "") -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
-def _require_ours(path: Path, mark: str) -> None:
+def _unwritable(path: Path, reason: OSError, error: type[QfxError]) -> Exception:
+    """What to raise where ``path`` cannot be made: ``error``, or on a full disk the reason itself, which steps know."""
+    if reason.errno in FULL:
+        return reason
+    return error(f"{path} must be a place that can be written to, but: {reason.strerror}: choose another place")
+
+
+def _require_ours(path: Path, mark: str, error: type[QfxError]) -> None:
     if path.is_dir() and ((path / mark).is_file() or not any(path.iterdir())):
         return
     if path.exists() or path.is_symlink():
         kind = "a folder with other files" if path.is_dir() else "a file"
-        raise QfxError(
+        raise error(
             f"{path} must be new, empty, or a folder of this kind that qfx wrote, since it is replaced as a whole, but "
             f"it is {kind}: choose another place"
         )

@@ -4,6 +4,7 @@ from qfx.fixed.codes import decode as decode
 from qfx.fixed.codes import encode as encode
 from qfx.fixed.codes import overflow_codes as overflow_codes
 from qfx.fixed.codes import requantize as requantize
+from qfx.fixed.codes import require_codes as require_codes
 from qfx.fixed.format import MAX_FRAC as MAX_FRAC
 from qfx.fixed.format import MAX_WIDTH as MAX_WIDTH
 from qfx.fixed.format import Fixed as Fixed

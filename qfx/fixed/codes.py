@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from qfx.errors import FormatError
+from qfx.arguments import require_kind
+from qfx.errors import FormatError, QfxError
 from qfx.fixed.format import Fixed, Overflow, Rounding
 
 _BEYOND = np.int64(1 << 62)  # stands for "out of every range": no format is that wide
@@ -83,6 +84,19 @@ def overflow_codes(codes: np.ndarray, fixed: Fixed, overflow: Overflow) -> np.nd
             span = np.int64(1 << fixed.width)
             low_bits = codes & (span - 1)
             return np.where(low_bits > high, low_bits - span, low_bits)
+
+
+def require_codes(error: type[QfxError], name: str, codes: np.ndarray, shape: tuple[int, ...], fixed: Fixed) -> None:
+    """Raise ``error`` unless ``codes`` are codes of ``fixed``, of at least one frame: (N, *shape)."""
+    require_kind(error, name, codes, np.ndarray, "a numpy array of integers")
+    if codes.dtype.kind not in "iu":
+        raise error(f"{name} must be integers, not {codes.dtype}: Graph.encode makes them from real values")
+    if codes.shape[1:] != shape or codes.ndim != len(shape) + 1 or not len(codes):
+        raise error(f"{name} must have shape (N, {', '.join(map(str, shape))}), N at least 1, not {codes.shape}")
+    if codes.min() < fixed.min_code or codes.max() > fixed.max_code:
+        raise error(
+            f"{name} must lie in {fixed.min_code}..{fixed.max_code} ({fixed}), not {codes.min()}..{codes.max()}"
+        )
 
 
 def _frac_axis(fixed: Fixed, shape: tuple[int, ...]) -> np.ndarray:

@@ -97,7 +97,7 @@ class Fixed:
     @classmethod
     def parse(cls, text: str) -> "Fixed":
         """Read the printed form: ``s8.3``, ``u5.0``, ``s8.-2`` or ``s8.[3,4]``."""
-        match = re.fullmatch(r"([su])(\d+)\.(-?\d+|\[-?\d+(?:,-?\d+)*\])", text.strip())
+        match = isinstance(text, str) and re.fullmatch(r"([su])(\d+)\.(-?\d+|\[-?\d+(?:,-?\d+)*\])", text.strip())
         if not match:
             raise FormatError(f"a format must look like 's8.3' or 'u5.0' (width.frac), not {text!r}")
         sign, width, frac = match.groups()

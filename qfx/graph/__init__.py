@@ -3,6 +3,7 @@
 from qfx.graph.graph import Graph as Graph
 from qfx.graph.graph import GraphBuilder as GraphBuilder
 from qfx.graph.graph import Node as Node
+from qfx.graph.graph import require_graph as require_graph
 from qfx.graph.passes import run_passes as run_passes
 from qfx.graph.store import fingerprint as fingerprint
 from qfx.graph.store import load as load

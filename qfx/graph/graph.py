@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from qfx.arguments import require_kind
 from qfx.errors import GraphError, QfxError
-from qfx.fixed import Fixed, Overflow, Rounding, decode, encode
+from qfx.fixed import Fixed, Overflow, Rounding, decode, encode, require_codes
 from qfx.graph.ops import Input, Op
 from qfx.graph.tensor import Constant, Operand, TensorType
 
@@ -84,7 +85,7 @@ class Graph:
         values = {name: decode(codes[name], self.by_name[name].type.fixed) for name in self.outputs}
         if layout == "NCHW":
             values = {name: v.transpose(0, 3, 1, 2) if v.ndim == 4 else v for name, v in values.items()}
-            if np.ndim(x) == 3:
+            if x.ndim == 3:
                 values = {name: v[:, :, 0] if v.ndim == 4 else v for name, v in values.items()}
         return values[self.outputs[0]] if len(values) == 1 else values
 
@@ -92,7 +93,9 @@ class Graph:
         """Return the input's int64 codes (N, *input shape) for real values, encoded with RND and SAT."""
         if layout not in ("NHWC", "NCHW"):
             raise GraphError(f"layout must be 'NHWC' or 'NCHW', not {layout!r}")
-        x = np.asarray(x)
+        require_kind(GraphError, "the input's values", x, np.ndarray, "a numpy array (x.numpy() of a tensor x)")
+        if x.dtype.kind not in "biuf":
+            raise GraphError(f"the input's values must be real numbers, not {x.dtype}")
         if layout == "NCHW" and x.ndim == 3 and self.input.type.shape[:-2] == (1,):
             x = x[:, :, None]
         if layout == "NCHW" and x.ndim == 4:
@@ -109,8 +112,7 @@ class Graph:
         Returns:
             int64 arrays of shape (N, *the node's shape).
         """
-        codes = np.asarray(codes)
-        self._check_codes(codes)
+        require_codes(GraphError, "input codes", codes, self.input.type.shape, self.input.type.fixed)
         known: dict[str, np.ndarray] = {self.input.name: codes.astype(np.int64)}
         last_use = {name: node.name for node in self.nodes for name in node.inputs}
         for node in self.nodes:
@@ -123,26 +125,20 @@ class Graph:
                         known.pop(name, None)
         return known if all_nodes else {name: known[name] for name in self.outputs}
 
-    def _check_shape(self, x: np.ndarray, layout: Layout = "NHWC") -> None:
+    def _check_shape(self, x: np.ndarray, layout: Layout) -> None:
         shape = self.input.type.shape
-        if x.shape[1:] != shape or x.ndim != len(shape) + 1:
+        if x.shape[1:] != shape or x.ndim != len(shape) + 1 or not len(x):
             asked = (shape[2], *shape[:2]) if layout == "NCHW" and len(shape) == 3 else shape
             given = (x.shape[0], x.shape[3], *x.shape[1:3]) if layout == "NCHW" and x.ndim == 4 else x.shape
             raise GraphError(
                 f"the input {self.input.name!r} must have shape (N, {', '.join(map(str, asked))}) in {layout}, "
-                f"not {given}"
+                f"N at least 1, not {given}"
             )
 
-    def _check_codes(self, codes: np.ndarray) -> None:
-        self._check_shape(codes)
-        if codes.dtype.kind not in "iu":
-            raise GraphError(f"input codes must be integers, not {codes.dtype}; evaluate() takes real values")
-        fixed: Fixed = self.input.type.fixed
-        if codes.size and (codes.min() < fixed.min_code or codes.max() > fixed.max_code):
-            raise GraphError(
-                f"input codes must lie in {fixed.min_code}..{fixed.max_code} ({fixed}), "
-                f"not {codes.min()}..{codes.max()}"
-            )
+
+def require_graph(graph: Graph, error: type[QfxError] = GraphError) -> None:
+    """Raise ``error`` unless ``graph`` is one."""
+    require_kind(error, "graph", graph, Graph, "a Graph, such as qfx.lower(model, example) gives")
 
 
 class GraphBuilder:

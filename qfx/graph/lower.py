@@ -8,12 +8,14 @@ import numpy as np
 from torch import Tensor, fx, nn
 
 import qfx.nn as qnn
+from qfx.arguments import require_kind
 from qfx.errors import LowerError, QfxError
 from qfx.fixed import Fixed, Overflow, Rounding, fixed_for_range, simplest_frac
 from qfx.graph.graph import Graph, GraphBuilder
 from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Requantize, SumPool
 from qfx.graph.passes import run_passes
 from qfx.nn.constants import Codes
+from qfx.nn.inputs import require_input, require_model
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.trace import call_name, node_path, trace
 
@@ -31,6 +33,9 @@ def lower(model: nn.Module, example: Tensor, name: str | None = None) -> Graph:
     Raises:
         LowerError: all the places that no graph operation stands for, each with its module path and what to use.
     """
+    require_model(model, LowerError)
+    require_input("example", example, LowerError)
+    require_kind(LowerError, "name", name, (str, type(None)), "a text")
     traced = trace(model).graph
     lowering = _Lowering(GraphBuilder(name or type(model).__name__), dict(model.named_modules()), tuple(example.shape))
     values: dict[fx.Node, str] = {}
@@ -207,6 +212,11 @@ def _hardtanh(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
 def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     a = low.quantize(f"{name}.a", layer.a_quant, inputs[0])
     b = low.quantize(f"{name}.b", layer.b_quant, inputs[-1])  # x + x has one input node
+    if low.is_permuted(a) or low.is_permuted(b):
+        if low.flattened.get(a) != low.flattened.get(b):
+            raise LowerError(
+                f"the operands of '{name}' must be flattened from images of one shape: add before the Flatten"
+            )
     return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), a, b))
 
 

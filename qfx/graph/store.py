@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from qfx.arguments import as_path
 from qfx.errors import GraphError, QfxError
-from qfx.files import write_bytes, write_text
+from qfx.files import make_folder, write_bytes, write_text
 from qfx.fixed import Fixed
 from qfx.graph.graph import Graph, Node
 from qfx.graph.ops import OPS, Op
@@ -65,7 +66,8 @@ def save(graph: Graph, folder: Path) -> Path:
     """
     verify(graph)
     tensors = save_tensors({name: _narrowed(constant.codes) for name, constant in sorted(graph.constants.items())})
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = as_path(GraphError, "folder", folder)
+    make_folder(folder, GraphError)
     write_bytes(folder / TENSORS_NAME, tensors)
     content = {"format": "qfx-graph", "version": VERSION, **_graph_to_json(graph), "tensors_sha256": _sha256(tensors)}
     path = folder / JSON_NAME
@@ -79,6 +81,7 @@ def load(path: Path) -> Graph:
     Raises:
         GraphError: a file is missing, truncated, edited, from a newer version of qfx, or breaks a rule of SPEC.md.
     """
+    path = as_path(GraphError, "the place of a graph", path)
     path = path / JSON_NAME if path.is_dir() else path
     content = _read_json(path)
     tensors = path.with_name(TENSORS_NAME)

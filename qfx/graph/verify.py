@@ -7,7 +7,7 @@ import numpy as np
 from qfx.errors import GraphError, QfxError
 from qfx.fixed import Fixed
 from qfx.graph.bounds import static_ranges
-from qfx.graph.graph import Graph, Node
+from qfx.graph.graph import Graph, Node, require_graph
 from qfx.graph.ops import DeformConv2d, Input, Requantize
 
 NAME = re.compile(r"(?!__metadata__$)[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -15,6 +15,7 @@ NAME = re.compile(r"(?!__metadata__$)[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 def verify(graph: Graph) -> None:
     """Raise GraphError, with the rule's number and the node's name, if the graph breaks a rule of SPEC.md."""
+    require_graph(graph)
     _check_names(graph)
     _check_order(graph)
     _check_outputs(graph)

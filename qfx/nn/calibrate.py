@@ -7,8 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from qfx.arguments import require_kind, require_number
 from qfx.errors import TrainError
 from qfx.nn.affine import BatchNorm2d
+from qfx.nn.inputs import require_converted, require_input, taken
 from qfx.nn.observe import Observer
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ranks import gather
@@ -65,18 +67,26 @@ def calibrate(
         TrainError: there is no batch, a value is not finite, a quantizer saw nothing, or a format that the recipe fixes
             cannot hold any of the values that it saw.
     """
+    require_number(TrainError, "percentile", percentile)
     if method not in ("error", "max", "percentile") or not 0 < percentile <= 100:
         raise TrainError(
             "calibration must use the method error, max or percentile (above 0, at most 100), not "
             f"{method}, {percentile}"
         )
+    require_converted(model)
+    if isinstance(batches, Tensor):
+        raise TrainError("batches must be a list of inputs, not one tensor: write [x], or x.split(64)")
+    require_kind(TrainError, "batches", batches, Iterable, "an iterable of inputs, such as [x]")
     part = percentile / 100 if method == "percentile" else 1.0
     name_quantizers(model)
     pending = list(quantizers(model).values())
     with floating(model), torch.no_grad(), _kept_statistics(model):
         count = 0
         for batch in batches:
-            model(batch if isinstance(batch, Tensor) else batch[0])
+            x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+            require_input("each batch, or its first element,", x)
+            with taken(x):
+                model(x)
             count += 1
         if not any(gather(count)):
             raise TrainError("calibration must have at least one batch, but there was none")

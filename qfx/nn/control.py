@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from qfx.arguments import require_kind, require_number
 from qfx.errors import TrainError
 from qfx.nn.affine import BatchNorm2d
 from qfx.nn.calibrate import quantizers
+from qfx.nn.inputs import require_model
 from qfx.nn.learned_width import round_width
 
 
@@ -20,6 +22,9 @@ def param_groups(
     Binary points and widths have no weight decay and a learning rate of their own: ``frac_lr``, by default 10 times
     ``lr`` and at most 0.02 (bits a step, under Adam).
     """
+    require_model(model)
+    for name, value in (("lr", lr), ("weight_decay", weight_decay), ("frac_lr", 0.0 if frac_lr is None else frac_lr)):
+        require_number(TrainError, name, value)
     formats = [parameter for quantizer in quantizers(model).values() for parameter in quantizer.parameters()]
     known = {id(parameter) for parameter in formats}
     others = [parameter for parameter in model.parameters() if id(parameter) not in known and parameter.requires_grad]
@@ -36,6 +41,8 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     Raises:
         TrainError: with the number of such parameters, and what to do.
     """
+    require_kind(TrainError, "optimizer", optimizer, torch.optim.Optimizer, "an optimizer of torch")
+    require_model(model)
     known = {id(parameter) for parameter in model.parameters()}
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if strange := sum(id(parameter) not in known for parameter in held):
@@ -61,6 +68,7 @@ def scale_format_gradients(model: nn.Module, parts: int) -> None:
 
 def freeze_bn(model: nn.Module, frozen: bool = True) -> None:
     """Let BatchNorm use its running statistics, in training too, and learn them no further."""
+    require_model(model)
     for module in model.modules():
         if isinstance(module, BatchNorm2d):
             module.frozen = frozen
@@ -69,6 +77,7 @@ def freeze_bn(model: nn.Module, frozen: bool = True) -> None:
 @torch.no_grad()
 def freeze_formats(model: nn.Module, frozen: bool = True) -> None:
     """Stop learning binary points and widths: they stay at the integers they stand for now."""
+    require_model(model)
     for quantizer in quantizers(model).values():
         learned = [(quantizer.frac, quantizer.frac_now)] if quantizer.learned else []
         learned += [(quantizer.bits, round_width(quantizer.bits))] if quantizer.bits is not None else []

@@ -10,15 +10,18 @@ from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
-from qfx.nn.calibrate import floating, name_quantizers
+from qfx.nn.calibrate import floating, name_quantizers, quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, pair, quad
 from qfx.nn.in_place import refuse_in_place, require_same
+from qfx.nn.inputs import require_input, require_model
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe, placed
+from qfx.nn.shapes import Shape, flattened_from, misread, shape_of, uneven
 from qfx.nn.sharing import share, tie
+from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, is_sum, remedy
 from qfx.nn.trace import call_name, is_layer, node_path, scope, trace
 
@@ -39,12 +42,13 @@ def convert(
         LowerError: layers or calls that cannot be fixed-point: all of them, each with what to use instead.
         RecipeError: an impossible recipe; of a file, the line is named.
     """
+    _require_arguments(model, example)
     training = model.training
     traced = trace(copy.deepcopy(model))
-    if example is not None:
+    if example is not None and _takes_one_input(traced):
         require_same(model, traced, example)
     with placed(recipe if isinstance(recipe, Path) else None):
-        conversion = _Conversion(traced, Recipe(recipe), None if example is None else example.dim())
+        conversion = _Conversion(traced, Recipe(recipe))
         converted = conversion.run()
     if example is not None:
         with floating(converted), torch.no_grad():
@@ -52,11 +56,23 @@ def convert(
     return converted.train(training)  # type: ignore[return-value]
 
 
+def _require_arguments(model: nn.Module, example: Tensor | None) -> None:
+    require_model(model, LowerError)
+    if isinstance(model, fx.GraphModule) and quantizers(model):
+        raise LowerError("model must be a float network, not one that qfx.convert made: convert the network before it")
+    if example is not None:
+        require_input("example", example, LowerError)
+
+
+def _takes_one_input(traced: fx.GraphModule) -> bool:
+    return sum(node.op == "placeholder" for node in traced.graph.nodes) == 1
+
+
 class _Conversion:
     """One run of convert: the module being rewritten, and what was found wrong with it."""
 
-    def __init__(self, module: fx.GraphModule, recipe: Recipe, rank: int | None) -> None:
-        self.module, self.graph, self.recipe, self.input_rank = module, module.graph, recipe, rank
+    def __init__(self, module: fx.GraphModule, recipe: Recipe) -> None:
+        self.module, self.graph, self.recipe = module, module.graph, recipe
         self.problems: dict[fx.Node, str] = {}
         self.quantizers: dict[tuple[fx.Node, str], Quantizer] = {}
         self.left: dict[fx.Node, Quantizer] = {}  # the quantizer that a layer's result has just left
@@ -112,8 +128,9 @@ class _Conversion:
 
     def _rank(self, node: fx.Node) -> int | None:
         """How many axes a tensor has, as far as the layers and the example tell."""
-        if node.op == "placeholder":
-            return self.input_rank
+        shape = shape_of(node)
+        if shape is not None:
+            return len(shape) + 1
         layer = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, Linear | Flatten):
             return 2
@@ -125,15 +142,28 @@ class _Conversion:
     # Quantization points ------------------------------------------------------------------------------------------
 
     def _input(self, node: fx.Node) -> None:
+        if node.prev.op != "root":
+            self.problems[node] = "it must be the only input: concatenate the inputs before the network"
+            return
+        shape = shape_of(node)
+        if shape is not None and len(shape) not in (1, 2, 3):
+            self.problems[node] = f"it must be (N, C, H, W), (N, C, L) or (N, features), not of {len(shape) + 1} axes"
         path = self._free("input")
         users = list(node.users)
         new = self._insert(path, Quantizer(self.recipe.spec(path, "input"), axis=1), node, node)
+        new.meta = node.meta
         for user in users:
             user.replace_input_with(node, new)
         self.declared.add(new)
 
     def _output(self, node: fx.Node) -> None:
         def quantize(result: fx.Node) -> fx.Node:
+            if flattened_from(self.module, result):
+                self.problems.setdefault(
+                    result,
+                    "it must not be the network's result, since the order of a flattened image is (height, width, "
+                    "channel) here: give the image itself, or put a Linear behind",
+                )
             path = self._free("output")
             return self._insert(path, Quantizer(self.recipe.spec(path, "output"), axis=1), result, result)
 
@@ -177,12 +207,17 @@ class _Conversion:
         tied = again and next(layer.parameters(), None) is not None
         self.called.add(path)
         if is_layer(layer):
+            if isinstance(layer, PadShortcut) and self._has_products(node.args[0]):
+                self.problems[node] = (
+                    "it must read a tensor with one binary point, not the exact result of a convolution: put a "
+                    "BatchNorm2d between them"
+                )
             return
         converter = _MODULES.get(type(layer))
         if converter is None:
             return
         place = self._free(path) if again else path
-        new = converter(self, node, layer, place)
+        new = misread(layer, shape_of(node.args[0])) or converter(self, node, layer, place)
         if tied and not isinstance(new, str):
             new = self._tied(new, path, place) or new
         if isinstance(new, str):
@@ -191,6 +226,17 @@ class _Conversion:
             self.module.add_submodule(place, new)
             node.target = place
             self._leave(node, new)
+
+    def _has_products(self, node: Any) -> bool:
+        """Whether a tensor is the exact result of a convolution, each channel with a binary point of its own."""
+        while isinstance(node, fx.Node) and node.op == "call_module":
+            layer = self.module.get_submodule(str(node.target))
+            if isinstance(layer, Conv2d | DeformConv2d):
+                return layer.weight_quant.spec.per_channel
+            if not isinstance(layer, ReLU | nn.Dropout):
+                return False
+            node = node.args[0]
+        return False
 
     def _tied(self, new: nn.Module | None, path: str, place: str) -> str | None:
         """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
@@ -242,6 +288,8 @@ class _Conversion:
     def batch_norm(self, node: fx.Node, layer: nn.BatchNorm2d | nn.BatchNorm1d, path: str) -> nn.Module | str | None:
         if layer.running_mean is None:
             return "it must track running statistics (track_running_stats=True)"
+        if flattened_from(self.module, node.args[0]):
+            return "it must not read a flattened image: put a BatchNorm2d before the Flatten"
         if not self.recipe.fold(path):
             constant, output = self.recipe.spec(path, "constant"), self.recipe.spec(path, "elementwise")
             return BatchNorm2d.from_float(layer, constant, output)
@@ -257,7 +305,9 @@ class _Conversion:
         self.graph.erase_node(node)
         return None
 
-    def normalize(self, node: fx.Node, layer: Normalize, path: str) -> nn.Module:
+    def normalize(self, node: fx.Node, layer: Normalize, path: str) -> nn.Module | str:
+        if flattened_from(self.module, node.args[0]):
+            return "it must not read a flattened image: put it before the Flatten"
         constant, output = self.recipe.spec(path, "constant"), self.recipe.spec(path, "elementwise")
         return Affine(layer.scale, layer.shift, constant_spec=constant, output_spec=output)
 
@@ -316,7 +366,9 @@ class _Conversion:
         self._enter(node, new, path, "elementwise", "input_quant")
         return new
 
-    def adaptive_pool(self, node: fx.Node, layer: nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool1d, path: str) -> nn.Module:
+    def adaptive_pool(
+        self, node: fx.Node, layer: nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool1d, path: str
+    ) -> nn.Module | str:
         spec, constant = self.recipe.spec(path, "elementwise"), self.recipe.spec(path, "constant")
         given: Any = layer.output_size
         size = (
@@ -325,6 +377,8 @@ class _Conversion:
             else (None, given[0] if isinstance(given, tuple) else given)
         )
         new = AdaptiveAvgPool2d(size, constant_spec=constant, input_spec=spec, output_spec=spec)
+        if reason := uneven(new.output_size, shape_of(node.args[0])):
+            return reason
         self._enter(node, new, path, "elementwise", "input_quant")
         return new
 
@@ -345,7 +399,9 @@ class _Conversion:
             self.module.add_submodule(where, layer)
             with self.graph.inserting_before(node):
                 last = self.graph.call_module(where, (last,))
-            last.meta = node.meta
+            last.meta = dict(node.meta)
+            if layer is not layers[-1]:
+                last.meta.pop("shape", None)
             self._layer(last, layer)
         node.replace_all_uses_with(last)
         self.graph.erase_node(node)
@@ -356,6 +412,10 @@ class _Conversion:
         spec = self.recipe.spec(path, "elementwise")
         layer = Add(operand_spec=spec, output_spec=spec)
         new = self._replace(node, path, layer, a, b)
+        if (one := shape_of(a)) is not None and (other := shape_of(b)) is not None and one != other:
+            self.problems[new] = f"its operands must have one shape, not {_sizes(one)} and {_sizes(other)}"
+        elif flattened_from(self.module, a) != flattened_from(self.module, b):
+            self.problems[new] = "its operands must be flattened from images of one shape: add before the Flatten"
         self._enter(new, layer, path, "elementwise", "a_quant", 0)
         self._enter(new, layer, path, "elementwise", "b_quant", 1)
         operands = {"a_quant": layer.a_quant, "b_quant": layer.b_quant}
@@ -370,7 +430,7 @@ class _Conversion:
         lines = []
         for node in self.graph.nodes:
             reason = self.problems.get(node)
-            if node.op in ("placeholder", "output"):
+            if reason is None and node.op in ("placeholder", "output"):
                 continue
             known = node.op == "call_module" and is_layer(self.module.get_submodule(str(node.target)))
             if reason is None and known:
@@ -385,6 +445,10 @@ class _Conversion:
                 f"the model must consist of layers that qfx knows, but {number} cannot be converted:\n"
                 + "\n".join(lines)
             )
+
+
+def _sizes(shape: Shape) -> str:
+    return "x".join(map(str, shape))
 
 
 def _window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:

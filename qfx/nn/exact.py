@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qfx.errors import TrainError
 from qfx.nn.calibrate import name_quantizers
+from qfx.nn.inputs import require_converted, require_input, taken
 from qfx.nn.trace import FIXED_LAYERS
 
 
@@ -19,12 +21,21 @@ def exact(model: nn.Module) -> Callable[..., Any]:
     float or integer dtype, and results are float64. The model is left as it was.
 
     Raises:
-        TrainError: (the function) a bound leaves int64, or a quantizer was never calibrated.
+        TrainError: the model is not converted; (the function) an input is no tensor, is empty, has values that are not
+            finite or a shape that the network does not take, a bound leaves int64, or a quantizer was never calibrated.
     """
+    require_converted(model)
 
     def evaluate(*inputs: Tensor) -> Any:
+        if not inputs:
+            raise TrainError("the exact network must be given an input, but was given none")
+        for x in inputs:
+            require_input("the input", x)
+            if not x.isfinite().all():
+                raise TrainError("the input must be finite, but NaN or infinity is among its values")
         name_quantizers(model)
-        with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False), _exactly(model):
+        device = inputs[0].device.type
+        with taken(inputs[0]), torch.no_grad(), torch.autocast(device, enabled=False), _exactly(model):
             return model(*(x.to(torch.float64) for x in inputs))
 
     return evaluate

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
+from qfx.nn.inputs import taken
+from qfx.nn.shapes import Recorder
 from qfx.nn.trace import node_path
 
 _OPERATORS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
@@ -31,17 +33,16 @@ def refuse_in_place(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
 def require_same(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> None:
     """Raise LowerError if the trace of a model does not compute what the model does in evaluation.
 
+    The nodes of the trace know their shapes then.
+
     Args:
         example: gives the shape; the values are random.
     """
     x = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
     original, training = copy.deepcopy(model).eval(), traced.training
-    try:
+    with taken(x, LowerError):
         expected = original(x.clone())
-    except RuntimeError as error:
-        shape = "x".join(map(str, example.shape[1:]))
-        raise LowerError(f"the network must take an input of shape {shape}, but torch says: {error}") from error
-    found = traced.eval()(x.clone())
+    found = Recorder(traced.eval()).run(x.clone())
     traced.train(training)
     if isinstance(expected, Tensor) and not torch.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
         raise LowerError(

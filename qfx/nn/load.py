@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qfx.arguments import require_kind
 from qfx.errors import TrainError
 from qfx.nn.calibrate import name_quantizers, quantizers
+from qfx.nn.inputs import require_model
 
 _SHOWN = 3
 _OF_FORMATS = ("frac", "initial", "_extra_state")  # what each quantizer saves
@@ -46,12 +48,18 @@ def load(model: nn.Module, state: Mapping[str, Any]) -> LoadReport:
     Raises:
         TrainError: the checkpoint is of another network, or of another recipe.
     """
+    require_model(model)
+    require_kind(
+        TrainError, "state", state, Mapping, "a state_dict (torch.load(path, weights_only=True), model.state_dict())"
+    )
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise TrainError(
                 f"the checkpoint must hold tensors by name, not {type(value).__name__} at {name!r}: "
                 "pass the part of it that is the model's state_dict"
             )
+        if not value.isfinite().all():
+            raise TrainError(f"the checkpoint must hold finite numbers, but NaN or infinity is among those at {name!r}")
     own = model.state_dict()
     report = _compared(own, state)
     refused = report.wrong_shape or _refused(report.missing, own, state) or _refused(report.unexpected, state, own)

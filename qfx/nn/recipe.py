@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from qfx.arguments import require_kind
 from qfx.errors import QfxError, RecipeError, TrainError
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.nn.quantizer import ACTIVATION, CONSTANT, ELEMENTWISE, WEIGHT, Digits, Spec
@@ -41,6 +42,7 @@ class Recipe:
     """
 
     def __init__(self, source: Mapping[str, Any] | Path | None = None) -> None:
+        require_kind(TrainError, "recipe", source, (Mapping, Path, type(None)), "a mapping, or the Path of a YAML file")
         content = read(source, TrainError) if isinstance(source, Path) else source or {}
         if not isinstance(content, Mapping):
             raise TrainError(f"a recipe must be a mapping, not {content!r}")

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qfx.errors import PlanError
+from qfx.arguments import require_kind
+from qfx.errors import PlanError, QfxError
 from qfx.files import write_text
 from qfx.graph import Graph, fingerprint
 
@@ -138,6 +139,11 @@ class NoFitError(PlanError):
     def __init__(self, sentence: str, plan: Plan) -> None:
         super().__init__(sentence)
         self.plan = plan
+
+
+def require_plan(made: Plan, error: type[QfxError]) -> None:
+    """Raise ``error`` unless ``made`` is a Plan."""
+    require_kind(error, "plan", made, Plan, "a Plan, such as qfx.plan.plan(graph, board) gives")
 
 
 def _read(path: Path) -> dict[str, Any]:

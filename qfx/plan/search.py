@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
+from qfx.arguments import require_kind, require_number
 from qfx.boards import Board
 from qfx.errors import PlanError
-from qfx.graph import Graph, Node, fingerprint
+from qfx.graph import Graph, Node, fingerprint, require_graph
 from qfx.graph.ops import Affine, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, SumPool
 from qfx.plan import parts
 from qfx.plan.cost import estimate
@@ -45,10 +46,7 @@ def plan(
     Raises:
         PlanError: the target cannot be met, or what meets it does not fit; the node and the resource are named.
     """
-    if clock_mhz is not None and not 0 < clock_mhz <= 2000:
-        raise PlanError(f"clock_mhz must lie above 0 and at 2000 at most, not {clock_mhz}")
-    if target_cycles is not None and target_cycles < 1:
-        raise PlanError(f"target_cycles must be at least 1, not {target_cycles}")
+    _require_arguments(graph, board, target_cycles, clock_mhz)
     budget = Resources(board.budget.lut, board.budget.ff, 2 * board.budget.bram36, board.budget.dsp)
     search = _Search(graph, budget)
     nodes = search.best() if target_cycles is None else search.within(target_cycles)
@@ -63,6 +61,19 @@ def plan(
     )  # fmt: skip
     _require_fit(made, target_cycles)
     return made
+
+
+def _require_arguments(graph: Graph, board: Board, target_cycles: int | None, clock_mhz: float | None) -> None:
+    require_graph(graph, PlanError)
+    require_kind(PlanError, "board", board, Board, 'a Board, such as Board.load("ultra96v2")')
+    if clock_mhz is not None:
+        require_number(PlanError, "clock_mhz", clock_mhz)
+        if not 0 < clock_mhz <= 2000:
+            raise PlanError(f"clock_mhz must lie above 0 and at 2000 at most, not {clock_mhz}")
+    if target_cycles is not None:
+        require_kind(PlanError, "target_cycles", target_cycles, int, "a whole number of cycles")
+        if target_cycles < 1:
+            raise PlanError(f"target_cycles must be at least 1, not {target_cycles}")
 
 
 def lane_choices(channels: int, divisors_only: bool = False) -> tuple[int, ...]:

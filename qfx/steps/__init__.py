@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from qfx.arguments import as_path
 from qfx.design import Design
-from qfx.errors import MismatchError
+from qfx.errors import DesignError, MismatchError
 from qfx.steps.engine import Build, Progress, Result, Step, silent
 from qfx.steps.hardware import HLS, PLAN_STEP, RTL, SIM, SYNTH
 from qfx.steps.reporting import REPORT
@@ -128,4 +129,5 @@ def run_all(
 
 def open_build(design: Design | Path | str, out: Path | None = None) -> Build:
     """Return the build of a design in its folder, or in ``out``."""
-    return Build(design if isinstance(design, Design) else Design.load(design), STEPS, out)
+    folder = None if out is None else as_path(DesignError, "out", out)
+    return Build(design if isinstance(design, Design) else Design.load(design), STEPS, folder)

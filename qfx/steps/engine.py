@@ -118,6 +118,8 @@ class Build:
             DesignError: an earlier result that it needs is missing; the sentence names the command to run.
             MismatchError: engines computed different integers; the result is kept for the report.
         """
+        if name not in self.steps:
+            raise DesignError(f"step must be one of {', '.join(self.steps)}, not {name!r}")
         step = self.steps[name]
         with self._locked():
             results = self._gather(step)

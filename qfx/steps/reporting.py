@@ -20,7 +20,9 @@ def _report(work: Work) -> dict[str, Any]:
         "target": content.target.model_dump(),
         "accuracy": content.accuracy.model_dump(),
         "made": time.strftime("%Y-%m-%d %H:%M"),
+        "qfx": doctor.own_version(),
         "versions": doctor.versions(),
+        "tested": doctor.tested(),
     }
     records = {
         name: {

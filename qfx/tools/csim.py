@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from qfx.arguments import as_path
 from qfx.errors import ToolError
+from qfx.files import make_folder
+from qfx.fixed import Fixed, require_codes
 from qfx.tools import _cache, gxx
 from qfx.tools._run import run as run_program
 
@@ -59,17 +62,13 @@ def run(project: Path, codes: np.ndarray, logs: Path | None = None, timeout: flo
     Raises:
         ToolError: the project does not compile, or the program fails, or takes longer than ``timeout`` seconds.
     """
-    project = Path(project).resolve()
+    project = as_path(ToolError, "project", project).resolve()
     known = facts(project)
-    codes = np.asarray(codes)
-    shape = tuple(known["input"]["shape"])
-    if codes.dtype.kind not in "iu" or codes.shape[1:] != shape or codes.ndim != len(shape) + 1:
-        raise ToolError(
-            f"csim codes must be integers of shape (N, {', '.join(map(str, shape))}), not {codes.dtype} {codes.shape}"
-        )
-    program = build(project, logs)
-    place = (logs or project.parent).resolve()
-    place.mkdir(parents=True, exist_ok=True)
+    expected = Fixed.parse(known["input"]["format"])
+    require_codes(ToolError, "input codes", codes, tuple(known["input"]["shape"]), expected)
+    place = project.parent if logs is None else as_path(ToolError, "logs", logs).resolve()
+    make_folder(place, ToolError)
+    program = build(project, place)
     with tempfile.TemporaryDirectory(prefix="csim.", dir=place) as name:
         source, result = Path(name) / "input.bin", Path(name) / "output.bin"
         codes.astype(np.int64).tofile(source)

@@ -64,22 +64,25 @@ def test_every_node_s_codes_can_be_had_and_are_those_of_the_outputs(rng: np.rand
     np.testing.assert_array_equal(every["y"], 2 * codes)
 
 
-@pytest.mark.parametrize("images", [0, 1])
-def test_a_batch_may_be_empty(images: int) -> None:
+def test_a_batch_of_none_is_refused_since_nothing_would_pass_for_equal() -> None:
     build = GraphBuilder("g")
     x = build.add("x", Input((2, 2, 1), Fixed(4, 1)))
     pooled = build.add("p", MaxPool((2, 2), (1, 1), (1, 0, 0, 0)), x)
     graph = build.build(build.add("f", Flatten(), pooled))
-    assert graph.evaluate_codes(np.zeros((images, 2, 2, 1), dtype=int))["f"].shape == (images, 2)
+    assert graph.evaluate_codes(np.zeros((1, 2, 2, 1), dtype=int))["f"].shape == (1, 2)
+    with pytest.raises(
+        GraphError, match=r"input codes must have shape \(N, 2, 2, 1\), N at least 1, not \(0, 2, 2, 1\)"
+    ):
+        graph.evaluate_codes(np.zeros((0, 2, 2, 1), dtype=int))
 
 
 @pytest.mark.parametrize(
     ("shape", "layout", "message"),
     [
-        ((3, 4, 2, 3), "NHWC", "the input 'x' must have shape (N, 2, 3, 4) in NHWC, not (3, 4, 2, 3)"),
-        ((3, 2, 3, 4), "NCHW", "the input 'x' must have shape (N, 4, 2, 3) in NCHW, not (3, 2, 3, 4)"),
-        ((2, 3, 4), "NHWC", "the input 'x' must have shape (N, 2, 3, 4) in NHWC, not (2, 3, 4)"),
-        ((2, 3, 4), "NCHW", "the input 'x' must have shape (N, 4, 2, 3) in NCHW, not (2, 3, 4)"),
+        ((3, 4, 2, 3), "NHWC", "the input 'x' must have shape (N, 2, 3, 4) in NHWC, N at least 1, not (3, 4, 2, 3)"),
+        ((3, 2, 3, 4), "NCHW", "the input 'x' must have shape (N, 4, 2, 3) in NCHW, N at least 1, not (3, 2, 3, 4)"),
+        ((2, 3, 4), "NHWC", "the input 'x' must have shape (N, 2, 3, 4) in NHWC, N at least 1, not (2, 3, 4)"),
+        ((2, 3, 4), "NCHW", "the input 'x' must have shape (N, 4, 2, 3) in NCHW, N at least 1, not (2, 3, 4)"),
         ((2, 3, 4), "CHW", "layout must be 'NHWC' or 'NCHW', not 'CHW'"),
     ],
 )
@@ -91,13 +94,13 @@ def test_a_wrong_shape_is_refused_in_the_caller_s_layout(shape: tuple[int, ...],
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
-        (np.zeros((1, 2, 3, 4)), "input codes must be integers, not float64; evaluate() takes real values"),
+        (np.zeros((1, 2, 3, 4)), "input codes must be integers, not float64: Graph.encode makes them from real values"),
         (np.full((1, 2, 3, 4), 32), "input codes must lie in -32..31 (s6.2), not 32..32"),
         (
             np.full((1, 2, 3, 4), 2**63, dtype=np.uint64),
             "input codes must lie in -32..31 (s6.2), not 922337",
         ),
-        (np.zeros((1, 2, 3), dtype=int), "the input 'x' must have shape (N, 2, 3, 4) in NHWC, not (1, 2, 3)"),
+        (np.zeros((1, 2, 3), dtype=int), "input codes must have shape (N, 2, 3, 4), N at least 1, not (1, 2, 3)"),
     ],
 )
 def test_codes_that_are_none_of_the_input_s_are_refused(codes: np.ndarray, message: str) -> None:

@@ -248,3 +248,22 @@ def test_a_flattened_image_as_output_is_refused() -> None:
     qnn.calibrate(model, [x])
     with pytest.raises(LowerError, match="output '2' must not be a flattened image"):
         lower(model.eval(), x)
+
+
+def test_a_sum_of_flattened_images_of_two_shapes_is_refused() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.input, self.add, self.fc = qnn.Quantizer(qnn.Spec(), axis=1), qnn.Add(), qnn.Linear(32, 2)
+            self.rows, self.columns = qnn.MaxPool2d((2, 1)), qnn.MaxPool2d((1, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.input(x)
+            return self.fc(self.add(self.rows(x).flatten(1), self.columns(x).flatten(1)))
+
+    model, x = Sum(), torch.rand(2, 4, 4, 4)
+    qnn.calibrate(model, [x])
+    with pytest.raises(
+        LowerError, match="the operands of 'add' must be flattened from images of one shape: add before"
+    ):
+        lower(model.eval(), x)

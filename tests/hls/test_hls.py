@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qfx.boards import Board
 from qfx.emit import hls
 from qfx.emit.hls import project as emitter
 from qfx.errors import EmitError, ToolError
 from qfx.fixed import Fixed
 from qfx.graph import Graph, GraphBuilder
 from qfx.graph.ops import Clamp, Conv2d, Dense, Flatten, Input, Requantize
+from qfx.plan import Plan, plan, unroll
 from qfx.tools import csim
 from tests.hls.graphs import Author, codes_for, convolution_graph, element_graph, requantize_graph, small_graph
 
@@ -37,7 +39,7 @@ def test_every_node_computes_the_codes_of_the_interpreter(name: str, io_type: st
 def test_a_layer_that_shares_its_multipliers_computes_the_same(tmp_path: Path) -> None:
     """A reuse factor above one takes hls4ml's resource kernels, which keep their weights in another order."""
     graph = sharing_graph()
-    folder = hls(graph, FakePlan(graph), tmp_path / "hls")  # type: ignore[arg-type]
+    folder = hls(graph, plan_that_shares(graph), tmp_path / "hls")
     text = (folder / "firmware" / "parameters.h").read_text()
     assert "nnet::DenseResource" in text and "reuse_factor = 18" in text
     assert differing(graph, csim.run(folder, codes_for(graph)), codes_for(graph)) == []
@@ -167,7 +169,7 @@ def test_csim_says_what_is_wrong_with_its_project(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match="must be a folder that qfx.emit.hls wrote"):
         csim.run(tmp_path, codes_for(graph))
     folder = hls(graph, None, tmp_path / "hls")
-    with pytest.raises(ToolError, match=r"must be integers of shape \(N, 4, 4, 2\), not int64 \(6, 4, 4\)"):
+    with pytest.raises(ToolError, match=r"input codes must have shape \(N, 4, 4, 2\), N at least 1, not \(6, 4, 4\)"):
         csim.run(folder, codes_for(graph)[..., 0])
     (folder / "firmware" / "weights" / "w2.txt").unlink()
     with pytest.raises(
@@ -186,21 +188,11 @@ def differing(graph: Graph, found: dict[str, np.ndarray], codes: np.ndarray) -> 
     return [name for name in wanted if not np.array_equal(wanted[name], found[name])]
 
 
-class FakePlan:
-    """A plan that unrolls nothing, or all for one node: what the emitter reads of a plan."""
-
-    clock_mhz = 200.0
-    part = "xczu3eg-sbva484-1-i"
-
-    def __init__(self, graph: Graph) -> None:
-        names = [node.name for node in graph.nodes]
-        axes = {"row": 1, "col": 1, "co": 1, "ci": 1, "ky": 1, "kx": 1}
-        self.nodes = {
-            name: type("NodePlan", (), {"unroll": {**axes, "co": 3 if name == "conv" else 1}}) for name in names
-        }
-
-    def check(self, graph: Graph) -> None:
-        """Belong to every graph."""
+def plan_that_shares(graph: Graph) -> Plan:
+    """A plan that unrolls nothing but the filters of one node, whatever the rate is."""
+    made = plan(graph, Board.load("ultra96v2"))
+    nodes = {name: replace(node, unroll=unroll(co=3 if name == "conv" else 1)) for name, node in made.nodes.items()}
+    return replace(made, nodes=nodes)
 
 
 def sharing_graph() -> Graph:

@@ -218,21 +218,71 @@ def test_a_forward_that_branches_on_data_is_refused() -> None:
         convert(nn.Sequential(nn.ReLU(), nn.Sequential(Branches())))
 
 
-def test_shapes_are_checked_on_the_example() -> None:
-    class Uneven(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return F.adaptive_avg_pool2d(x, 3)
+def test_what_the_shapes_of_an_example_forbid_is_listed_with_all_else() -> None:
+    class Misshapen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.norm, self.act = nn.Linear(8, 8), nn.BatchNorm1d(128), nn.Sigmoid()
 
-    class Broadcast(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x + F.adaptive_avg_pool2d(x, 1)
+            x = self.act(self.wide(x)) + F.adaptive_avg_pool2d(x, 1)
+            even = F.adaptive_avg_pool2d(x, (3, 4))
+            a, b = x.flatten(1), F.avg_pool2d(torch.cat((x, x), 1), (2, 1)).flatten(1)
+            return a + b, self.norm(a), even
 
-    x = torch.zeros(1, 2, 8, 8)
-    message = r"the input at 'adaptive_avg_pool2d' must divide evenly into 3 windows, not be 8 wide"
+    with pytest.raises(LowerError) as caught:
+        convert(Misshapen(), None, torch.rand(2, 2, 8, 8))
+    assert str(caught.value).splitlines()[1:] == [
+        "  wide (Linear): it must read a tensor of axes (N, features), not one of 4 axes: put a Flatten before it, or "
+        "use a Conv2d of 1x1",
+        "  act (Sigmoid): use nn.ReLU or nn.ReLU6 instead",
+        "  add (Add): its operands must have one shape, not 2x8x8 and 2x1x1",
+        "  adaptive_avg_pool2d_1 (AdaptiveAvgPool2d): its input must divide evenly into 3 windows, not be 8 wide: use "
+        "AvgPool2d instead",
+        "  cat (cat): use + (addition) instead",
+        "  add_1 (Add): its operands must be flattened from images of one shape: add before the Flatten",
+        "  norm (BatchNorm1d): it must not read a flattened image: put a BatchNorm2d before the Flatten",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "message"),
+    [
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.ReLU()),
+            (1, 4, 4),
+            r"2 \(ReLU\): it must not be the network's result, since the order of a flattened image is \(height, "
+            r"width, channel\) here: give the image itself, or put a Linear behind",
+        ),
+        (nn.Conv1d(2, 2, 1), (4,), r"\(Conv1d\): it must read a tensor of axes \(N, C, L\), not one of 2 axes"),
+        (nn.MaxPool2d(2), (4, 4), r"\(MaxPool2d\): it must read a tensor of axes \(N, C, H, W\), not one of 3 axes"),
+        (
+            nn.ReLU(),
+            (1, 2, 4, 4),
+            r"input \(input\): it must be \(N, C, H, W\), \(N, C, L\) or \(N, features\), not of 5 axes",
+        ),
+    ],
+)
+def test_a_shape_that_no_operation_takes_is_refused(net: nn.Module, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(LowerError, match=message):
-        convert(Uneven(), None, x)
-    with pytest.raises(LowerError, match=r"the operands at 'add' must have one shape, not \[1, 2, 8, 8\]"):
-        convert(Broadcast(), None, x)
+        convert(nn.Sequential(net), None, torch.rand(2, *shape))
+
+
+def test_shapes_that_the_graph_takes_are_converted() -> None:
+    pooled = nn.Sequential(nn.Conv2d(1, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4))
+    convert(pooled, None, torch.rand(2, 1, 4, 4))  # one pixel has one order
+    convert(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), None, torch.rand(2, 1, 4, 4))
+    convert(nn.Sequential(nn.Flatten()), None, torch.rand(2, 4))
+    convert(nn.Sequential(nn.AdaptiveAvgPool1d(2)), None, torch.rand(2, 3, 8))
+
+
+def test_a_second_input_is_refused() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            return F.relu(x)
+
+    with pytest.raises(LowerError, match=r"mask \(mask\): it must be the only input: concatenate the inputs before"):
+        convert(Two(), None, torch.rand(1, 2))
 
 
 def test_other_spellings_of_flatten_and_mean_are_known(rng) -> None:

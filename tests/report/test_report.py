@@ -2,12 +2,16 @@
 
 import copy
 import re
+import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qfx import doctor
 from qfx.emit.report import report
+from qfx.tools import git
 from tests.report.records import DESIGN, record, records
 
 
@@ -59,11 +63,46 @@ def test_every_picture_is_there_once_and_its_ids_are_its_own(page: str) -> None:
         "the slowest that still makes 244,141 frames a second (the target) 140.6 MHz",
         "LUT 3,890 4,200 70,560 5.5 %",
         "RTL, Verilator interpreter equal 360 5 400,000 random, seed 1",
-        "torch 2.13.0",
+        "qfx 0.1.0, commit 1234abc",
+        "torch 2.13.0+cpu 2.13.0",
+        "hls4ml 1.2.0 1.3.0",
+        "cocotb 2.1.0 2.1.0",
+        "verilator 5.48.0 5.48.0",
+        "yosys missing 0.70",
+        "python 3.11.7",
     ],
 )
 def test_the_page_holds_the_figures(page: str, said: str) -> None:
     assert said in text_of(page)
+
+
+def test_a_version_that_qfx_is_not_tested_with_stands_out(page: str) -> None:
+    shown = re.findall(r'<td>(\w+)</td><td class="state (\w+)">[\w.+]+</td><td>[\d.]+</td>', page)
+    assert shown == [
+        ("torch", "good"),
+        ("hls4ml", "open"),
+        ("cocotb", "good"),
+        ("verilator", "good"),
+        ("yosys", "open"),
+    ]
+
+
+def test_the_versions_of_this_clone_are_known() -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert doctor.own_version().startswith(metadata.version("qfx"))
+    assert (", commit " in doctor.own_version()) == (root / ".git").exists()
+    pinned = (root / "constraints.txt").read_text()
+    assert list(doctor.tested()) == ["torch", "hls4ml", "cocotb", "verilator", "yosys"]
+    assert all(f"{name}=={version}\n" in pinned for name, version in doctor.tested().items())
+
+
+def test_the_commit_of_a_clone_is_named_and_what_is_none_has_none(tmp_path: Path) -> None:
+    assert git.commit(tmp_path) is None
+    run = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*run, "init", "-q"], check=True)
+    subprocess.run([*run, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
+    found = git.commit(tmp_path)
+    assert found and re.fullmatch(r"[0-9a-f]{7,}", found)
 
 
 @pytest.mark.parametrize("step", ["train", "lower", "plan", "hls", "rtl", "sim", "synth"])

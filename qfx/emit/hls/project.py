@@ -9,15 +9,16 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
+from qfx.arguments import as_path, require_kind
 from qfx.emit import manifest
 from qfx.emit.hls.check import check_model
 from qfx.emit.hls.layers import LayerSpec, layer_specs, reuse_factor
 from qfx.errors import EmitError
 from qfx.files import atomic_folder
 from qfx.fixed import Fixed, Overflow, Rounding
-from qfx.graph import Graph, verify
+from qfx.graph import Graph, require_graph, verify
 from qfx.graph.ops import Input
-from qfx.plan import Plan
+from qfx.plan import Plan, require_plan
 
 IoType = Literal["io_stream", "io_parallel"]
 _PLAIN = (Rounding.TRN, Overflow.WRAP)
@@ -27,7 +28,7 @@ MAX_CONSUMERS = 7  # hls4ml copies a stream at most so many times
 def hls(
     graph: Graph,
     plan: Plan | None,
-    folder: Path,
+    folder: Path | str,
     io_type: IoType = "io_stream",
     part: str | None = None,
 ) -> Path:
@@ -44,15 +45,18 @@ def hls(
     """
     if io_type not in ("io_stream", "io_parallel"):
         raise EmitError(f"io_type must be 'io_stream' or 'io_parallel', not {io_type!r}")
+    require_graph(graph, EmitError)
     verify(graph)
     if plan is not None:
+        require_plan(plan, EmitError)
         plan.check(graph)
     clock_mhz = plan.clock_mhz if plan else 250.0
+    require_kind(EmitError, "part", part, (str, type(None)), "the name of a device")
     part = part or (plan.part if plan else "xczu3eg-sbva484-1-i")
     _check_edges(graph, io_type)
     specs = layer_specs(graph)
-    folder = Path(folder)
-    with atomic_folder(folder, manifest.NAME) as new:
+    folder = as_path(EmitError, "folder", folder)
+    with atomic_folder(folder, manifest.NAME, EmitError) as new:
         model = _convert(graph, plan, specs, new, io_type, part, clock_mhz)
         check_model(model, specs)
         with redirect_stdout(io.StringIO()):

@@ -16,8 +16,8 @@ def report(design: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]], 
     """Write the page and return its path.
 
     Args:
-        design: name, folder, board, target and accuracy of the design, as design.yaml has them, and ``versions`` of
-            tools by name.
+        design: name, folder, board, target and accuracy of the design, as design.yaml has them, ``qfx`` with its own
+            version, ``versions`` of tools by name, and ``tested`` with those that qfx is tested with.
         records: by step, ``figures``, ``warnings``, ``failure``, ``seconds``, ``finished``, ``stale``; a step that has
             none is shown as not run.
     """

@@ -28,7 +28,8 @@ def page(design: Mapping[str, Any], records: Records) -> dict[str, Any]:
         "formats": formats(records),
         "moves": moves(records),
         "resources": resources(records),
-        "versions": sorted(design["versions"].items()),
+        "tools": [tool(name, design["versions"].get(name), at) for name, at in design["tested"].items()],
+        "others": sorted((name, at) for name, at in design["versions"].items() if name not in design["tested"]),
     }
 
 
@@ -85,6 +86,12 @@ def tiles(design: Mapping[str, Any], records: Records) -> list[dict[str, str]]:
             more = f"{100 * synth['total'][key] / limit:.1f} % of {limit:,}" if limit else "none on the board"
             found.append({"value": f"{synth['total'][key]:,}", "name": name, "more": more})
     return found
+
+
+def tool(name: str, here: str | None, tested: str) -> dict[str, str]:
+    """One line of the list of tools; a version may have a build behind it, such as +cpu, and ``tested`` be unknown."""
+    kind = "good" if here and here.partition("+")[0] == (tested or here) else "open"
+    return {"name": name, "here": here or "missing", "tested": tested, "kind": kind}
 
 
 def accuracy(design: Mapping[str, Any], records: Records) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qfx import resources
+from qfx.arguments import as_path
 from qfx.emit import manifest
 from qfx.emit.rtl import scripts
 from qfx.emit.rtl.axi import TDATA_WIDTHS, axi_text, can_have_shell, shell_text
@@ -15,14 +16,14 @@ from qfx.emit.rtl.memories import memory_files
 from qfx.emit.rtl.top import module_name, output_ports, top_text
 from qfx.errors import EmitError
 from qfx.files import atomic_folder
-from qfx.graph import Graph
-from qfx.plan import Plan
+from qfx.graph import Graph, require_graph
+from qfx.plan import Plan, require_plan
 from qfx.plan.dataflow import Network, Part, Stream, network
 
 KIND = "rtl"
 
 
-def rtl(graph: Graph, plan: Plan, folder: Path, tdata: int = 64) -> Path:
+def rtl(graph: Graph, plan: Plan, folder: Path | str, tdata: int = 64) -> Path:
     """Write the design as RTL into ``folder`` and return it.
 
     The folder holds ``<name>.sv`` (the core of streams), the .mem files of its ROMs beside it, a copy of each module
@@ -32,13 +33,15 @@ def rtl(graph: Graph, plan: Plan, folder: Path, tdata: int = 64) -> Path:
     """
     if tdata not in TDATA_WIDTHS:
         raise EmitError(f"tdata must be one of {', '.join(map(str, TDATA_WIDTHS))}, not {tdata}")
+    require_graph(graph, EmitError)
+    require_plan(plan, EmitError)
     plan.check(graph)
     net = network(graph, plan.nodes, plan.depths)
     shell = can_have_shell(net)
     modules = used_modules(net, ("qfx_shell",) if shell else ())
     name = module_name(graph, (path.stem for path in modules))
-    folder = Path(folder)
-    with atomic_folder(folder, manifest.NAME) as new:
+    folder = as_path(EmitError, "folder", folder)
+    with atomic_folder(folder, manifest.NAME, EmitError) as new:
         for file, text in memory_files(graph, net).items():
             (new / file).write_text(text, encoding="utf-8")
         for path in modules:

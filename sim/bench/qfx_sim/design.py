@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qfx.arguments import as_path, require_kind
 from qfx.emit import manifest
-from qfx.fixed import Fixed, decode
+from qfx.files import make_folder
+from qfx.fixed import Fixed, decode, require_codes
 from qfx.plan.model import steady_interval
 from qfx_sim import runner
 from qfx_sim.lanes import Lanes
+from qfx_sim.runner import BenchFailure
 
 BENCH = Path(__file__).with_name("design_bench.py")
 JOB, RESULT = "job.json", "result.json"
@@ -78,7 +81,7 @@ class Simulation:
 
 def simulate(
     folder: Path,
-    codes: npt.ArrayLike,
+    codes: Codes,
     expected: Mapping[str, Codes] | None = None,
     *,
     stalls: bool = False,
@@ -94,8 +97,15 @@ def simulate(
     which takes longer. The files of the run are left in ``work`` if given. Raise BenchFailure where words do not come
     at all or a port breaks the stream contract.
     """
-    codes, place = np.asarray(codes, dtype=np.int64), (work or Path(tempfile.mkdtemp(prefix="qfx_design."))).resolve()
+    folder = as_path(BenchFailure, "folder", folder)
     facts = manifest.read(folder, "rtl")
+    shape, fixed = tuple(facts["input"]["shape"]), Fixed.parse(facts["input"]["format"])
+    require_codes(BenchFailure, "input codes", codes, shape, fixed)
+    if expected is not None:
+        _require_outputs(expected, facts, len(codes))
+    place = Path(tempfile.mkdtemp(prefix="qfx_design.")) if work is None else as_path(BenchFailure, "work", work)
+    codes, place = codes.astype(np.int64), place.resolve()
+    make_folder(place, BenchFailure)
     outputs = list(facts["outputs"].values())
     watched = [*facts["nodes"].values(), *outputs]
     first = _run(folder, facts, codes, watched if every_node else outputs, stalls, seed, place)
@@ -110,6 +120,16 @@ def simulate(
         shutil.rmtree(place, ignore_errors=True)
     ends = _ends({entry["node"]: first[entry["node"]] for entry in outputs})
     return Simulation({node: seen.codes for node, seen in first.items()}, ends, difference)
+
+
+def _require_outputs(expected: Mapping[str, Codes], facts: dict[str, Any], frames: int) -> None:
+    """Refuse ``expected`` where an output has nothing in it to be compared with."""
+    require_kind(BenchFailure, "expected", expected, Mapping, "codes by node, as Graph.evaluate_codes gives")
+    for entry in facts["outputs"].values():
+        node, shape = entry["node"], (frames, *entry["shape"])
+        found = np.shape(expected[node]) if node in expected else "none"
+        if found != shape:
+            raise BenchFailure(f"expected must hold codes of shape {shape} for the output {node!r}, not {found}")
 
 
 @dataclass(frozen=True)
@@ -134,7 +154,6 @@ def _run(
     place: Path,
 ) -> dict[str, _Seen]:
     """Simulate once and return what was seen of the nodes of ``watched``."""
-    place.mkdir(parents=True, exist_ok=True)
     ports = {entry["node"]: name for name, entry in facts["outputs"].items()}
     job = {
         "input": _lanes(facts["input"]).words(codes),

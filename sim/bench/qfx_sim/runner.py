@@ -27,7 +27,7 @@ _FLAGS = ("-Wall", "--assert", *verilator.RANDOM_START, "--timescale", "1ns/1ps"
 
 
 class BenchFailure(QfxError):
-    """A cocotb test failed, or a bench ran no test at all."""
+    """A cocotb test failed, a bench ran no test at all, or what it was given cannot be simulated."""
 
 
 @dataclass(frozen=True, slots=True)

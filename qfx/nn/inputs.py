@@ -1,0 +1,46 @@
+"""What functions on whole models are given: checks of the model and of its inputs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qfx.arguments import require_kind
+from qfx.errors import QfxError, TrainError
+from qfx.nn.quantizer import Quantizer
+
+
+def require_model(model: Any, error: type[QfxError] = TrainError) -> None:
+    """Raise ``error`` unless ``model`` is a torch module."""
+    require_kind(error, "model", model, nn.Module, "a torch module")
+
+
+def require_converted(model: Any) -> None:
+    """Raise TrainError unless ``model`` has fixed-point layers."""
+    require_model(model)
+    if not any(isinstance(module, Quantizer) for module in model.modules()):
+        raise TrainError(
+            f"the model must have fixed-point layers, but {type(model).__name__} has none: convert it first, "
+            "model = qfx.convert(model, recipe, example)"
+        )
+
+
+def require_input(name: str, x: Any, error: type[QfxError] = TrainError) -> None:
+    """Raise ``error`` unless ``x`` is a tensor with at least one element."""
+    require_kind(error, name, x, Tensor, "a tensor (torch.from_numpy(x) of an array x)")
+    if not x.numel():
+        raise error(f"{name} must have at least one element, not shape {tuple(x.shape)}")
+
+
+@contextmanager
+def taken(x: Tensor, error: type[QfxError] = TrainError) -> Iterator[None]:
+    """Raise ``error`` where torch finds in the block that the network cannot take ``x``."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as reason:
+        shape = "x".join(map(str, x.shape[1:]))
+        raise error(f"the network must take an input of shape {shape}, but torch says: {reason}") from reason

@@ -1,0 +1,70 @@
+"""The shapes that an example gives the tensors of a traced network, and what they tell before anything is trained."""
+
+import math
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU
+from qfx.nn.quantizer import Quantizer
+
+Shape = tuple[int, ...]  # of one input, without the batch axis; an image is (C, H, W)
+
+_KEEP_ORDER = (ReLU, Hardtanh, Add, Quantizer, nn.Dropout)
+_READS: dict[type[nn.Module], str] = {
+    nn.Conv1d: "(N, C, L)",
+    nn.MaxPool1d: "(N, C, L)",
+    nn.AvgPool1d: "(N, C, L)",
+    nn.AdaptiveAvgPool1d: "(N, C, L)",
+    nn.Conv2d: "(N, C, H, W)",
+    nn.MaxPool2d: "(N, C, H, W)",
+    nn.AvgPool2d: "(N, C, H, W)",
+    nn.AdaptiveAvgPool2d: "(N, C, H, W)",
+    nn.Linear: "(N, features)",
+}
+
+
+class Recorder(fx.Interpreter):
+    """Runs a traced network and leaves each tensor's shape, without the batch axis, in its node's ``meta``."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor) and result.dim():
+            n.meta["shape"] = tuple(result.shape[1:])
+        return result
+
+
+def shape_of(node: Any) -> Shape | None:
+    """Return the shape of a node's tensor, where an example has told it."""
+    return node.meta.get("shape") if isinstance(node, fx.Node) else None
+
+
+def misread(layer: nn.Module, shape: Shape | None) -> str | None:
+    """Return why a torch layer must not read a tensor of that shape, or None."""
+    reads = _READS.get(type(layer))
+    if shape is None or reads is None or reads.count(",") == len(shape):
+        return None
+    remedy = ": put a Flatten before it, or use a Conv2d of 1x1" if isinstance(layer, nn.Linear) else ""
+    return f"it must read a tensor of axes {reads}, not one of {len(shape) + 1} axes{remedy}"
+
+
+def uneven(size: tuple[int | None, int | None], shape: Shape | None) -> str | None:
+    """Return why an adaptive pool must not make ``size`` windows of a tensor of that shape, or None."""
+    for wanted, given in zip(size[::-1], (shape or ())[:0:-1], strict=False):
+        if wanted is not None and given % wanted:
+            return f"its input must divide evenly into {wanted} windows, not be {given} wide: use AvgPool2d instead"
+    return None
+
+
+def flattened_from(module: fx.GraphModule, node: Any) -> Shape | None:
+    """Return the image, of more than one pixel, whose elements a node's tensor holds in one axis; else None."""
+    while isinstance(node, fx.Node) and node.op == "call_module":
+        layer, source = module.get_submodule(str(node.target)), node.args[0]
+        if isinstance(layer, Flatten):
+            shape = shape_of(source) or ()
+            if len(shape) > 1:
+                return shape if math.prod(shape[1:]) > 1 else None
+        elif not isinstance(layer, _KEEP_ORDER):
+            return None
+        node = source
+    return None
