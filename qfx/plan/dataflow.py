@@ -186,7 +186,7 @@ class _Builder:
         label = self.labels.new("gate", node.name)
         pipe = replace(stream, name=label, pipe=True)
         self.parts.append(
-            Part(label, "qfx_gate", stream.node, {"in": stream}, (pipe,), {"Width": stream.width}, Gate(1))
+            Part(label, "qfx_gate", stream.node, {"in": stream}, (pipe,), {"Width": stream.width}, Gate())
         )
         return pipe, len(self.parts) - 1
 
@@ -244,11 +244,7 @@ class _Builder:
         """End the segment of ``pipe`` with a FIFO whose depth is the credits of its source."""
         start = self.parts[source]
         depth = max(self.depths.get(node.name, GENEROUS), self.least[node.name])
-        self.parts[source] = replace(
-            start,
-            parameters={**start.parameters, "Credits": depth},
-            timing=replace(start.timing, credits=depth),  # type: ignore[arg-type, call-arg]
-        )
+        self.parts[source] = replace(start, parameters={**start.parameters, "Credits": depth})
         stream = self._fifo(node.name, node.name, replace(pipe, pipe=False), depth, {"closes": start.name})
         self._distribute(node, stream)
 

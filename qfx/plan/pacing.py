@@ -1,4 +1,4 @@
-"""FIFO depths from an even schedule: an estimate in a second, where the event model (`qfx.plan.model`) takes minutes.
+"""FIFO depths from an even schedule: an estimate that is quick however large the network, unlike `qfx.plan.model`.
 
 Word n of a stream of W words moves at ``start + n * pace / W``, a straight line, and every part starts as early as its
 inputs' lines allow. A FIFO then holds what lies between the line that enters it and the one that leaves it. Where a

@@ -14,7 +14,8 @@ from qfx.graph import Constant, Graph, Node
 from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, MaxPool, Op, Requantize, SumPool
 from qfx.graph.window import Pair, Quad
 from qfx.plan.data import NodePlan
-from qfx.plan.timing import Join, Pipe, Timing, Window, Wire
+from qfx.plan.events import Series, Wire, solve
+from qfx.plan.timing import Join, Pipe, Timing, Window
 
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_pool
@@ -136,7 +137,7 @@ def _deform(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     size, lanes, channels, reach = _size(graph, node), plan.out_lanes, node.type.channels, max(op.max_dilation, 1)
     folds = -(-channels // lanes)
     window = Window(
-        size, size, (1, 1), (reach, reach), (2 * reach, 2 * reach), 2 * reach + 2, folds, folds, 9, MAC_LATENCY, 1, True
+        size, size, (1, 1), (reach, reach), (2 * reach, 2 * reach), 2 * reach + 2, folds, folds, 9, MAC_LATENCY, True
     )
     parameters = _image(size) | {"Channels": channels, "Lanes": lanes, "MaxDilation": reach}
     return [_mac("qfx_deform", graph, node, plan, parameters, window, ports=("in", "offset"))]
@@ -190,7 +191,7 @@ def _add(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
         "Lanes": lanes,
     }
     return [
-        Block("qfx_join", join, Join(1), lanes * (a.width + b.width), ("a", "b")),
+        Block("qfx_join", join, Join(), lanes * (a.width + b.width), ("a", "b")),
         Block("qfx_add", add, Pipe(ADD_LATENCY), lanes * node.type.fixed.width),
     ]
 
@@ -331,7 +332,7 @@ def _window(
     steps = kernel[0] * kernel[1] // lanes * inner
     rows = max(reach[0] + 1 + stride[0], 2)
     pad = (padding[0], padding[2])
-    return Window(size, out, stride, pad, reach, rows, pixel_words, words, steps, latency, 1)
+    return Window(size, out, stride, pad, reach, rows, pixel_words, words, steps, latency)
 
 
 @lru_cache(maxsize=4096)
@@ -352,14 +353,8 @@ def _alone(window: Window) -> set[int]:
     """The cycles between settled frames of a window whose neighbours never make it wait; they may come in a pattern."""
     settled = 4 + window.rows // window.size[0]
     frames = 2 * settled
-    i, o, give = [Wire(), Wire()], [Wire()], Wire()
-    state: dict = {}
-    free = replace(window, credits=frames * window.words * len(window.needs) + 1)
-    i[0].offer = [0] * (frames * window.size[0] * window.size[1] * window.pixel_words)
-    i[1].x = [0] * (frames * len(window.needs))
-    while True:
-        free.step(state, i, o, give)
-        if not i[0].advance():
-            break
-    times = o[0].x[window.words * len(window.needs) - 1 :: window.words * len(window.needs)]
-    return {later - earlier for earlier, later in pairwise(times[settled:])}
+    image = Wire(Series(window.size[0] * window.size[1] * window.pixel_words, frames))
+    dilation = [Wire(Series(len(window.needs), frames))] * window.square
+    out = window.link(image, *dilation)
+    solve([wire.series for wire in (image, *dilation, out)])
+    return {int(later - earlier) for earlier, later in pairwise(out.ends[settled:])}

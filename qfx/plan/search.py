@@ -41,7 +41,7 @@ def plan(
         target_cycles: cycles of a frame that no part may exceed; None: as few as fit the board with a margin.
         clock_mhz: None: the board's.
         estimate_rate: take FIFO depths, interval and latency from an even schedule (`qfx.plan.pacing`) instead of from
-            the event model, which is exact but takes minutes for a large network.
+            the event model, which is exact but takes time and memory for each word of a large network.
 
     Raises:
         PlanError: the target cannot be met, or what meets it does not fit; the node and the resource are named.

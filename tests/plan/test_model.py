@@ -59,13 +59,13 @@ def test_frames_follow_each_other_at_the_interval(sized):
 
 
 def test_a_ring_gets_one_row_more_where_a_row_is_shorter_than_the_latency():
-    square = Window((8, 8), (8, 8), (1, 1), (1, 1), (2, 2), 4, 1, 1, 1, 12, 1)
+    square = Window((8, 8), (8, 8), (1, 1), (1, 1), (2, 2), 4, 1, 1, 1, 12)
     thin = replace(square, size=(8, 2), out=(8, 2))
     assert enough_rows(square).rows >= 4
     assert enough_rows(thin).rows > enough_rows(square).rows
 
 
 def test_padding_costs_no_cycle():
-    padded = Window((8, 8), (8, 8), (1, 1), (1, 1), (2, 2), 4, 1, 2, 9, 12, 1)
+    padded = Window((8, 8), (8, 8), (1, 1), (1, 1), (2, 2), 4, 1, 2, 9, 12)
     assert padded.cycles == 8 * 8 * 2 * 9
     assert enough_rows(padded).rows == 4

@@ -25,9 +25,7 @@ def window(p: Mapping[str, Any], *, pixel_words: int, pixel_steps: int) -> Windo
     )
     rows = max(reach[0] + 1 + stride[0], 2)
     return enough_rows(
-        Window(
-            (height, width), out, stride, (top, left), reach, rows, pixel_words, 1, pixel_steps, latency=1, credits=1
-        )
+        Window((height, width), out, stride, (top, left), reach, rows, pixel_words, 1, pixel_steps, latency=1)
     )
 
 
