@@ -1,6 +1,9 @@
 """What all tests share: one source of random numbers, seeded by the test's own name."""
 
+import os
+import tempfile
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +13,16 @@ from hypothesis import settings
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("random", derandomize=False, deadline=None)
 settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what benches leave for a look after a failure among pytest's own folders, which it clears."""
+    before, folder = os.environ.get("TMPDIR"), tmp_path_factory.mktemp("left")
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    yield
+    os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
+    tempfile.tempdir = None
 
 
 @pytest.fixture

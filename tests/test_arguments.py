@@ -71,7 +71,7 @@ CASES: list[tuple[Callable[[Any], Any], type[QfxError], str]] = [
     (lambda m: qfx.convert(m.net, RECIPE, m.nan), Train, "the values that reach quantizer 'input' must be finite"),
     (lambda m: qfx.convert(m.model, RECIPE, m.x), LowerError, "model must be a float network, not one that qfx.conver"),
     (lambda m: qfx.convert(m.net, "a.yaml", m.x), Train, "recipe must be a mapping, or the Path of a YAML file, not '"),
-    (lambda m: qfx.convert(m.net, Path("no.yaml"), m.x), Train, "recipe no.yaml must be a readable YAML file, but: "),
+    (lambda m: qfx.convert(m.net, Path("no.yaml"), m.x), Train, "no.yaml must exist, but there is no such file"),
     (lambda m: qfx.calibrate(m.net, [m.x]), Train, "the model must have fixed-point layers, but Sequential has none: "),
     (lambda m: qfx.calibrate(m.fresh, m.x), Train, "batches must be a list of inputs, not one tensor: write [x]"),
     (lambda m: qfx.calibrate(m.fresh, None), Train, "batches must be an iterable of inputs, such as [x], not None"),
@@ -151,7 +151,7 @@ CASES: list[tuple[Callable[[Any], Any], type[QfxError], str]] = [
     (lambda m: simulate(m.rtl, m.codes, work="/proc/x"), *nowhere(BenchFailure)),
     (lambda m: steps.train(3), DesignError, "design must be a path, not 3"),
     (lambda m: steps.train("digits", out=3), DesignError, "out must be a path, not 3"),
-    (lambda m: steps.train("digits", out="/proc/x"), QfxError, "step lock must be able to use /proc/x, but: "),
+    (lambda m: steps.train("digits", out="/proc/x"), QfxError, "the build folder /proc/x must be writable, but: "),
     (lambda m: steps.open_build("digits").run("trian"), DesignError, "step must be one of train, lower, plan, hls, rt"),
     (lambda m: Fixed.parse(8), FormatError, "a format must look like 's8.3' or 'u5.0' (width.frac), not 8"),
 ]  # fmt: skip

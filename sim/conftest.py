@@ -1,0 +1,3 @@
+"""What benches share with the other tests."""
+
+from tests.conftest import temporary_files as temporary_files
