@@ -151,7 +151,7 @@ CASES: list[tuple[Callable[[Any], Any], type[QfxError], str]] = [
     (lambda m: simulate(m.rtl, m.codes, work="/proc/x"), *nowhere(BenchFailure)),
     (lambda m: steps.train(3), DesignError, "design must be a path, not 3"),
     (lambda m: steps.train("digits", out=3), DesignError, "out must be a path, not 3"),
-    (lambda m: steps.train("digits", out="/proc/x"), QfxError, "the build folder /proc/x must be writable, but: "),
+    (lambda m: steps.train("digits", out="/proc/x"), DesignError, "the build folder /proc/x must be writable, but: "),
     (lambda m: steps.open_build("digits").run("trian"), DesignError, "step must be one of train, lower, plan, hls, rt"),
     (lambda m: Fixed.parse(8), FormatError, "a format must look like 's8.3' or 'u5.0' (width.frac), not 8"),
 ]  # fmt: skip
