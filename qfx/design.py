@@ -124,11 +124,27 @@ class FloatSection(PhaseSection):
     """A file: relative to the design's folder, $VARIABLES filled in. Where it is given, nothing is trained in float."""
 
 
+class TeacherSection(_Section):
+    """A float network whose scores are targets of the training in fixed point, beside the labels."""
+
+    model: Reference | None = None  # by default the design's own float network, as it was trained
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None  # its weights, a file like training.float.checkpoint
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.7  # of the teacher; the labels have the rest
+
+    @model_validator(mode="after")
+    def _weights(self) -> Self:
+        if self.model is not None and self.checkpoint is None:
+            raise ValueError("must have a checkpoint where it has a model")
+        return self
+
+
 class TrainingSection(_Section):
     """How the step train works."""
 
     float_: FloatSection = Field(FloatSection(), alias="float")
     fixed: PhaseSection = PhaseSection(epochs=30, lr=1e-3)
+    teacher: TeacherSection | None = None
     batch: Positive = 64  # inputs of one step of the optimizer
     accumulate: Positive = 1  # parts in which a batch is computed
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and products; quantizers keep float32
@@ -225,15 +241,24 @@ class Design:
             DesignError: there is no such file, or a variable in its name is not set.
         """
         text = self.content.training.float_.checkpoint
-        if text is None:
-            return None
+        return None if text is None else self._file(text, "training.float.checkpoint", "the network is trained here")
+
+    @property
+    def teacher_checkpoint(self) -> Path | None:
+        """The file that ``training.teacher.checkpoint`` names, if it is given; raises like `float_checkpoint`."""
+        teacher = self.content.training.teacher
+        text = teacher.checkpoint if teacher else None
+        return None if text is None else self._file(text, "training.teacher.checkpoint", "it is the float network")
+
+    def _file(self, text: str, key: str, otherwise: str) -> Path:
+        """The file that a key names."""
         unset = [name for name in re.findall(r"\$\{?(\w+)", text) if name not in os.environ]
         path = self.folder / Path(os.path.expandvars(text)).expanduser()
         if unset or not path.is_file():
             reason = f"the environment variable {unset[0]} is not set" if unset else f"there is no {path}"
             raise DesignError(
-                f"{self.folder / FILE_NAME}: training.float.checkpoint must name a file, not {text!r} ({reason}): put "
-                "the checkpoint there, or leave the key out and the float network is trained here"
+                f"{self.folder / FILE_NAME}: {key} must name a file, not {text!r} ({reason}): put the checkpoint "
+                f"there, or leave the key out and {otherwise}"
             )
         return path
 

@@ -150,8 +150,8 @@ def _training_settings(design: Design) -> dict[str, Any]:
     content = design.content.model_dump(
         mode="json", include={"model", "data", "augment", "input", "recipe", "training"}
     )
-    if checkpoint := design.float_checkpoint:
-        content["checkpoint"] = file_digest(checkpoint)
+    checkpoints = {"float": design.float_checkpoint, "teacher": design.teacher_checkpoint}
+    content["checkpoints"] = {name: file_digest(path) for name, path in checkpoints.items() if path}
     return {**content, "python": [python_digest(path) for path in design.sources]}
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import nn
 
 from qfx.errors import TrainError
 from qfx.files import atomic_folder
 from qfx.train.data import Data
+from qfx.train.distill import fingerprint
 from qfx.train.settings import Settings
 from qfx.train.state import State
 
@@ -30,14 +32,15 @@ class Checkpoints:
     """The checkpoints of one training in a folder.
 
     Args:
-        settings, data: a checkpoint of another training is refused, by these.
+        settings, data, teacher: a checkpoint of another training is refused, by these.
     """
 
-    def __init__(self, folder: Path, settings: Settings, data: Data) -> None:
+    def __init__(self, folder: Path, settings: Settings, data: Data, teacher: nn.Module | None = None) -> None:
         self.folder = folder
         self.identity = {
             "version": _VERSION,
             "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
+            "teacher": fingerprint(teacher),
             "data": [list(data.train_x.shape), zlib.crc32(data.train_y.cpu().numpy().tobytes())],
         }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qfx.nn import moves
 from qfx.nn.control import scale_format_gradients
 from qfx.nn.ranks import gather, rank, ranks
 from qfx.train.data import Data
+from qfx.train.distill import distilled, taught
 from qfx.train.interrupts import Interrupts
 from qfx.train.pace import Pace
 from qfx.train.record import Record
@@ -33,6 +35,7 @@ def fit(
     progress: Progress = lambda done, doing: None,
     augment: Augment | None = None,
     folder: Path | None = None,
+    teacher: nn.Module | None = None,
 ) -> nn.Module:
     """Train ``model`` as a classifier on the training set and return it in evaluation mode.
 
@@ -42,15 +45,20 @@ def fit(
     Args:
         folder: where checkpoints and logs go. Training that was stopped carries on from the checkpoint there and ends
             in the same bits as if it had not been; SIGINT and SIGTERM leave one.
+        teacher: a float network with the same classes, whose scores are targets too where ``settings.distill`` says
+            how much; it sees the same augmented inputs, and stays as it is.
 
     Raises:
         TrainError: the loss is no longer finite, and the layer where that began is named; or the folder has a
             checkpoint of another training; or a batch is too small for its parts.
     """
+    if (teacher is None) != (settings.distill is None):
+        raise TrainError("a teacher must come with settings.distill, and only with it")
+    learn = _Lesson(model, data, settings, augment, teacher.eval() if teacher else None)
     batch = _batch(settings, data)
     per_epoch = len(data.train_x) // batch
     steps = per_epoch * settings.epochs
-    state, record = State.start(model, settings, per_epoch), Record(folder, settings, data)
+    state, record = State.start(model, settings, per_epoch), Record(folder, settings, data, teacher)
     record.resume(state, per_epoch)
     network, pace = synchronous(model.train()), Pace(state.step, steps)
     with Interrupts(folder is not None) as interrupts:
@@ -62,7 +70,7 @@ def fit(
                 if state.step == state.freeze_at:
                     state.freeze()
                     network = synchronous(model)
-                _step(network, state, data, chosen, settings, augment)
+                _step(network, state, chosen, settings, learn)
                 if state.step % per_epoch and interrupts.agreed():
                     record.save(state)
                     interrupts.obey()
@@ -93,15 +101,37 @@ def _batch(settings: Settings, data: Data) -> int:
     return batch
 
 
-def _step(
-    network: nn.Module, state: State, data: Data, chosen: Tensor, settings: Settings, augment: Augment | None
-) -> None:
+@dataclass(frozen=True)
+class _Lesson:
+    """What a network is to learn from inputs."""
+
+    model: nn.Module
+    data: Data
+    settings: Settings
+    augment: Augment | None
+    teacher: nn.Module | None
+
+    def __call__(self, network: nn.Module, part: Tensor) -> tuple[Tensor, int]:
+        """The mean loss of the inputs with the indices ``part``, and how many of them are classified rightly."""
+        x, y, settings = self.data.train_x[part], self.data.train_y[part], self.settings
+        x = self.augment(x) if self.augment else x
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            scores = network(x).float()
+        loss = F.cross_entropy(scores, y, label_smoothing=settings.label_smoothing)
+        if self.teacher is not None and settings.distill is not None:
+            loss = distilled(loss, scores, taught(self.teacher, x), settings.distill)
+        if not torch.isfinite(loss):
+            raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(self.model, x)}")
+        return loss, int((scores.argmax(1) == y).sum())
+
+
+def _step(network: nn.Module, state: State, chosen: Tensor, settings: Settings, learn: _Lesson) -> None:
     """One step of the optimizer on the inputs with the indices ``chosen``, of which each rank takes its share."""
     parts = chosen.tensor_split(ranks())[rank()].tensor_split(settings.accumulate)
     state.optimizer.zero_grad()
     for number, part in enumerate(parts):
         with nullcontext() if number == len(parts) - 1 else without_averaging(network):
-            loss, right = _loss(network, state.model, data.train_x[part], data.train_y[part], settings, augment)
+            loss, right = learn(network, part)
             share = len(part) * ranks() / len(chosen)
             (loss * share).backward()
         state.loss += loss.item() * share
@@ -114,19 +144,6 @@ def _step(
     state.step += 1
     if state.average:
         state.average.update(state.model, state.step)
-
-
-def _loss(
-    network: nn.Module, model: nn.Module, x: Tensor, y: Tensor, settings: Settings, augment: Augment | None
-) -> tuple[Tensor, int]:
-    """The mean loss of some inputs, and how many of them are classified rightly."""
-    x = augment(x) if augment else x
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        scores = network(x)
-    loss = F.cross_entropy(scores.float(), y, label_smoothing=settings.label_smoothing)
-    if not torch.isfinite(loss):
-        raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(model, x)}")
-    return loss, int((scores.argmax(1) == y).sum())
 
 
 def _row(state: State, epoch: int, per_epoch: int, batch: int) -> dict[str, Any]:

@@ -21,14 +21,32 @@ def preflight(design: Design, data: Data) -> list[str]:
         QfxError: what is wrong, with its place.
     """
     model = runs.float_model(design).eval()
-    _require_scores(design, model, data)
+    scores = _require_scores(design, model, data)
+    _require_teacher(design, data, scores)
     for width in design.content.training.widths:
         runs.fixed_model(design, runs.float_model(design), width)
     return _off_grid(design, data)
 
 
 @torch.no_grad()
-def _require_scores(design: Design, model: nn.Module, data: Data) -> None:
+def _require_teacher(design: Design, data: Data, scores: torch.Tensor) -> None:
+    """Refuse a teacher that does not give the scores of the same classes."""
+    teacher = runs.teacher_of(design)
+    if teacher is None:
+        return
+    try:
+        found = tuple(teacher(data.train_x[:2]).shape)
+    except (RuntimeError, AttributeError) as error:
+        raise TrainError(f"training.teacher must give scores for the design's inputs, but: {error}") from error
+    if found != tuple(scores.shape):
+        raise TrainError(
+            f"training.teacher must give {scores.shape[1]} scores an input, as model {design.content.model} does, not "
+            f"{' x '.join(map(str, found[1:]))}"
+        )
+
+
+@torch.no_grad()
+def _require_scores(design: Design, model: nn.Module, data: Data) -> torch.Tensor:
     name = design.content.model
     for part in ("train", "test"):
         x = getattr(data, f"{part}_x")
@@ -50,6 +68,7 @@ def _require_scores(design: Design, model: nn.Module, data: Data) -> None:
                 f"{part} labels of {design.content.data} must lie in 0..{scores.shape[1] - 1}, since model {name} "
                 f"gives {scores.shape[1]} scores, not in {labels.min().item()}..{labels.max().item()}"
             )
+    return scores
 
 
 def _off_grid(design: Design, data: Data) -> list[str]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from qfx.nn.ranks import gather, rank, ranks
 from qfx.train.checkpoint import Checkpoints
 from qfx.train.data import Data
@@ -15,9 +17,9 @@ from qfx.train.state import State
 class Record:
     """The folder of one run; the first rank writes, all read."""
 
-    def __init__(self, folder: Path | None, settings: Settings, data: Data) -> None:
+    def __init__(self, folder: Path | None, settings: Settings, data: Data, teacher: nn.Module | None) -> None:
         self._folder = folder
-        self._checkpoints = Checkpoints(folder / "checkpoints", settings, data) if folder else None
+        self._checkpoints = Checkpoints(folder / "checkpoints", settings, data, teacher) if folder else None
         self._log: Log | None = None
 
     def resume(self, state: State, per_epoch: int) -> None:

@@ -21,7 +21,7 @@ from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
 from qfx.train.log import LOGS, TENSORBOARD
 from qfx.train.loop import accuracy, fit
-from qfx.train.settings import Schedule, Settings
+from qfx.train.settings import Distill, Schedule, Settings
 from qfx.train.together import Run, call
 
 WEIGHTS = "weights.safetensors"
@@ -102,7 +102,7 @@ def train_fixed(
     call((width, start, halfway))
     model = _calibrated(design, data, start, width)
     quantized = accuracy(exact(model), data.test_x, data.test_y)
-    _fit(design, model, data, design.content.training.fixed, halfway, progress)
+    _fit(design, model, data, design.content.training.fixed, halfway, progress, teacher_of(design, start))
     _keep_logs(halfway, folder)
     reached = accuracy(exact(model), data.test_x, data.test_y)
     points = {name: {"before": move.before, "now": move.now} for name, move in moves(model).items()}
@@ -114,9 +114,28 @@ def join(design: Design, data: Data, run: Run) -> None:
     """Do this rank's share of a run that the first rank leads."""
     width, start, halfway = run
     if width:
-        _fit(design, _calibrated(design, data, start, width), data, design.content.training.fixed, halfway, _silent)
+        model, fixed = _calibrated(design, data, start, width), design.content.training.fixed
+        _fit(design, model, data, fixed, halfway, _silent, teacher_of(design, start))
     elif not design.float_checkpoint:
         _fit(design, float_model(design), data, design.content.training.float_, halfway, _silent)
+
+
+def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
+    """Return the design's teacher, if it has one; the float network is that saved in ``start``, or else untrained."""
+    asked = design.content.training.teacher
+    if asked is None:
+        return None
+    model = design.call(asked.model, "training.teacher.model") if asked.model else float_model(design)
+    if not isinstance(model, nn.Module):
+        raise TrainError(
+            f"{design.folder / FILE_NAME}: training.teacher.model {asked.model} must make a torch.nn.Module, not "
+            f"{type(model).__name__}"
+        )
+    if place := design.teacher_checkpoint:
+        load_float(model, place)
+    elif start:
+        load_weights(model, start)
+    return model.eval().requires_grad_(False)
 
 
 def _calibrated(design: Design, data: Data, start: Path, width: int) -> nn.Module:
@@ -171,9 +190,17 @@ def _silent(done: float, doing: str) -> None:
     """Tell nobody: the first rank does."""
 
 
-def _fit(design: Design, model: nn.Module, data: Data, phase: PhaseSection, halfway: Path, progress: Progress) -> None:
+def _fit(
+    design: Design,
+    model: nn.Module,
+    data: Data,
+    phase: PhaseSection,
+    halfway: Path,
+    progress: Progress,
+    teacher: nn.Module | None = None,
+) -> None:
     with _threads(design):
-        fit(model, data, settings(design, phase), progress, _augment(design), halfway)
+        fit(model, data, settings(design, phase), progress, _augment(design), halfway, teacher)
 
 
 def settings(design: Design, phase: PhaseSection) -> Settings:
@@ -181,7 +208,9 @@ def settings(design: Design, phase: PhaseSection) -> Settings:
     training = design.content.training
     names = ("batch", "seed", "label_smoothing", "accumulate", "precision", "clip", "ema", "checkpoint")
     common = {name: getattr(training, name) for name in names}
-    return Settings(phase.epochs, phase.lr, schedule=Schedule(**phase.schedule.model_dump()), **common)
+    asked = training.teacher if phase is training.fixed else None
+    distill = Distill(asked.temperature, asked.weight) if asked else None
+    return Settings(phase.epochs, phase.lr, schedule=Schedule(**phase.schedule.model_dump()), distill=distill, **common)
 
 
 def _keep_logs(halfway: Path, folder: Path) -> None:

@@ -21,6 +21,21 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Distill:
+    """How much a teacher counts, and how soft its scores are taken (see qfx.train.distill)."""
+
+    temperature: float = 4.0
+    weight: float = 0.7  # of the teacher; the labels have the rest
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or not 0 < self.weight <= 1:
+            raise TrainError(
+                "distillation must have a temperature above 0 and a weight above 0 and at most 1, not "
+                f"{self.temperature} and {self.weight}"
+            )
+
+
+@dataclass(frozen=True)
 class Settings:
     """How one network is trained."""
 
@@ -37,6 +52,7 @@ class Settings:
     clip: float | None = None  # the largest norm of all gradients together
     ema: float = 0.0  # decay of the averaged weights that are the result; 0: the last weights are
     checkpoint: int = 1  # epochs between checkpoints
+    distill: Distill | None = None  # with a teacher, and only then
 
     def __post_init__(self) -> None:
         last = self.schedule.milestones[-1:] or (0,)
