@@ -155,6 +155,8 @@ class TrainingSection(_Section):
     widths: Annotated[tuple[Annotated[int, Field(ge=1, le=16, strict=True)], ...], Field(min_length=1)] = (4,)
     """Bits of weights and activations, one run each; the first is the one that is lowered."""
     seed: Annotated[int, Field(ge=0, lt=1 << 32, strict=True)] = 0
+    formats: Literal["learned", "frozen"] = "learned"  # binary points and widths; frozen: they stay as calibrated
+    compile: bool = False  # by torch.compile: minutes once, then shorter steps
     threads: Annotated[int, Field(ge=1, le=256, strict=True)] | None = None
     """Threads of torch in each run, by default all cores shared out; sums, and so results, depend on their number."""
 

@@ -14,6 +14,7 @@ from qfx.errors import TrainError
 from qfx.nn import moves
 from qfx.nn.control import scale_format_gradients
 from qfx.nn.ranks import gather, rank, ranks
+from qfx.train.compiled import runnable
 from qfx.train.data import Data
 from qfx.train.distill import distilled, taught
 from qfx.train.interrupts import Interrupts
@@ -60,7 +61,7 @@ def fit(
     steps = per_epoch * settings.epochs
     state, record = State.start(model, settings, per_epoch), Record(folder, settings, data, teacher)
     record.resume(state, per_epoch)
-    network, pace = synchronous(model.train()), Pace(state.step, steps)
+    network, pace = synchronous(runnable(model.train(), settings)), Pace(state.step, steps)
     with Interrupts(folder is not None) as interrupts:
         while state.step < steps:
             order = torch.Generator()
@@ -69,7 +70,7 @@ def fit(
             for chosen in shuffled.split(batch)[state.step % per_epoch :]:
                 if state.step == state.freeze_at:
                     state.freeze()
-                    network = synchronous(model)
+                    network = synchronous(runnable(model, settings))
                 _step(network, state, chosen, settings, learn)
                 if state.step % per_epoch and interrupts.agreed():
                     record.save(state)

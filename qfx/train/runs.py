@@ -206,7 +206,8 @@ def _fit(
 def settings(design: Design, phase: PhaseSection) -> Settings:
     """Return what the loop is told for a phase of a design's training."""
     training = design.content.training
-    names = ("batch", "seed", "label_smoothing", "accumulate", "precision", "clip", "ema", "checkpoint")
+    names = {"batch", "seed", "label_smoothing", "accumulate", "precision", "clip", "ema"}
+    names |= {"checkpoint", "formats", "compile"}
     common = {name: getattr(training, name) for name in names}
     asked = training.teacher if phase is training.fixed else None
     distill = Distill(asked.temperature, asked.weight) if asked else None

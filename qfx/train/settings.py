@@ -53,6 +53,8 @@ class Settings:
     ema: float = 0.0  # decay of the averaged weights that are the result; 0: the last weights are
     checkpoint: int = 1  # epochs between checkpoints
     distill: Distill | None = None  # with a teacher, and only then
+    formats: Literal["learned", "frozen"] = "learned"  # binary points and widths; frozen: they stay as calibrated
+    compile: bool = False  # by torch.compile: minutes once, then shorter steps
 
     def __post_init__(self) -> None:
         last = self.schedule.milestones[-1:] or (0,)

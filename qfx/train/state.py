@@ -35,6 +35,8 @@ class State:
     def start(cls, model: nn.Module, settings: Settings, per_epoch: int) -> "State":
         """Return the state before the first step; torch's random numbers start from the seed."""
         torch.manual_seed(settings.seed + rank())  # augmentation, dropout
+        if settings.formats == "frozen":
+            freeze_formats(model)
         optimizer = torch.optim.AdamW(param_groups(model, settings.lr, settings.weight_decay))
         return cls(
             model,

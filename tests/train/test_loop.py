@@ -1,6 +1,7 @@
 """The choices of the loop: schedules, averages, accumulation, bfloat16, clipping; each does what it says."""
 
 import importlib.util
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ assert SPEC and SPEC.loader
 job = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(job)
 
+HEADER = Path(sysconfig.get_path("include")) / "Python.h"
 PLAIN = Settings(epochs=2, lr=0.01, batch=16)
 
 
@@ -38,6 +40,35 @@ def test_a_step_schedule_warms_up_and_falls_at_its_milestones() -> None:
     found = rates(Schedule("step", 0.2, (2, 4), 0.1), 5, 4)
     expected = [0.25, 0.5, 0.75, 1.0, *[1.0] * 4, *[0.1] * 8, *[0.01] * 4]
     assert found == pytest.approx(expected)
+
+
+def test_frozen_formats_stay_as_calibrated_while_weights_learn() -> None:
+    learned, frozen = (fit(job.network(), job.data(), replace(job.SETTINGS, formats=f)) for f in ("learned", "frozen"))
+    assert any(move.moved for move in qnn.moves(learned).values())
+    assert not any(move.moved for move in qnn.moves(frozen).values())
+    assert not torch.equal(frozen.get_submodule("0").weight, job.network().get_submodule("0").weight)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+@pytest.mark.skipif(not HEADER.is_file(), reason="compiled code needs Python's headers: apt install python3.11-dev")
+def test_a_compiled_network_learns_the_same_to_float_accuracy() -> None:
+    found = []
+    for asked in (False, True):
+        model = job.network()
+        model.get_submodule("3").p = 0.0  # compiled code draws other random numbers
+        found.append(fit(model, job.data(), replace(PLAIN, epochs=1, frozen=0.0, compile=asked)))
+    plain, compiled = found
+    for (name, one), two in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        assert one.shape == two.shape and torch.allclose(one, two, atol=2e-3), name
+    x = job.data().test_x
+    assert torch.equal(qnn.exact(compiled)(x), compiled(x).double())
+
+
+def test_without_the_headers_of_python_compiling_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    said = rf"training.compile needs Python's headers, but {tmp_path}/Python.h is missing: .* apt install python3"
+    with pytest.raises(TrainError, match=said):
+        fit(job.network(), job.data(), replace(PLAIN, compile=True))
 
 
 @pytest.mark.parametrize("steps", [1, 10, 19, 20, 21, 40])
