@@ -51,6 +51,11 @@ def resnet20() -> nn.Module:
     return ResNet(3)
 
 
+def resnet56() -> nn.Module:
+    """Return the larger network of the same kind, a teacher."""
+    return ResNet(9)
+
+
 def data() -> Data:
     """Return CIFAR-10 from the folder that QFX_CIFAR10 names."""
     return cifar(10)
