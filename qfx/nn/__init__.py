@@ -3,6 +3,8 @@
 from qfx.nn.affine import Affine as Affine
 from qfx.nn.affine import BatchNorm2d as BatchNorm2d
 from qfx.nn.affine import Normalize as Normalize
+from qfx.nn.allocate import Allocation as Allocation
+from qfx.nn.allocate import allocate as allocate
 from qfx.nn.calibrate import calibrate as calibrate
 from qfx.nn.calibrate import quantizers as quantizers
 from qfx.nn.compute import Conv2d as Conv2d
@@ -35,6 +37,8 @@ from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer
 from qfx.nn.quantizer import Spec as Spec
 from qfx.nn.recipe import Recipe as Recipe
+from qfx.nn.sensitivity import relative_error as relative_error
+from qfx.nn.sensitivity import sensitivities as sensitivities
 from qfx.nn.shortcut import PadShortcut as PadShortcut
 from qfx.nn.trace import FIXED_LAYERS as FIXED_LAYERS
 from qfx.nn.trace import is_layer as is_layer
