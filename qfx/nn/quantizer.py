@@ -22,6 +22,7 @@ class Digits:
 
     k: int
     signed: bool = False
+    zero: bool = True  # whether a word may be 0; binary weights are never
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +223,7 @@ class Quantizer(nn.Module):
     def extra_repr(self) -> str:
         spec = self.spec
         digits = f", {spec.digits.k}-hot{' signed' if spec.digits.signed else ''}" if spec.digits else ""
+        digits += "" if not spec.digits or spec.digits.zero else ", never 0"
         name = str(self.format()) if self.calibrated else f"{spec.width} bits, not calibrated"
         digits += ", learned width" if spec.learn_width else ""
         return f"{name}, {spec.rounding}, {spec.overflow}{digits}"
@@ -231,4 +233,5 @@ def _khot_tables(spec: Spec) -> tuple[Tensor | None, Tensor | None]:
     if spec.digits is None:
         return None, None
     levels = torch.tensor(magnitudes(spec.width, spec.digits.k, spec.digits.signed), dtype=torch.float32)
+    levels = levels if spec.digits.zero else levels[levels > 0]
     return (levels[1:] + levels[:-1]) / 2, levels
