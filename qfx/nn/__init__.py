@@ -36,6 +36,7 @@ from qfx.nn.quantizer import Quantizer as Quantizer
 from qfx.nn.quantizer import Spec as Spec
 from qfx.nn.recipe import Recipe as Recipe
 from qfx.nn.shortcut import PadShortcut as PadShortcut
+from qfx.nn.table import Table as Table
 from qfx.nn.trace import FIXED_LAYERS as FIXED_LAYERS
 from qfx.nn.trace import is_layer as is_layer
 from qfx.nn.trace import trace as trace

@@ -9,20 +9,22 @@ import torch
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
+from qfx.fixed import TABLE_WIDTH
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.calibrate import floating, name_quantizers, quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
-from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, pair, quad
+from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, inside, pair, quad
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.inputs import require_input, require_model
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe, placed
-from qfx.nn.shapes import Shape, flattened_from, misread, shape_of, uneven
+from qfx.nn.shapes import flattened_from, misread, shape_of, sizes, uneven
 from qfx.nn.sharing import share, tie
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, is_sum, remedy
+from qfx.nn.table import FUNCTIONS, Table
 from qfx.nn.trace import call_name, is_layer, node_path, scope, trace
 
 
@@ -241,7 +243,7 @@ class _Conversion:
     def _tied(self, new: nn.Module | None, path: str, place: str) -> str | None:
         """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
         new = new or self.module.get_submodule(place)  # a folded BatchNorm has its place already
-        if not isinstance(new, Conv2d | Linear | BatchNorm2d):
+        if not isinstance(new, Conv2d | Linear | BatchNorm2d | Table):
             return "it is called twice: use one module for each call"
         for point in ("weight", "constant"):
             if self.recipe.names(place, point) and self.recipe.spec(place, point) != self.recipe.spec(path, point):
@@ -328,6 +330,17 @@ class _Conversion:
             new if overflow in SATURATING else f"it must have overflow SAT or SAT_SYM at 'elementwise', not {overflow}"
         )
 
+    def table(self, node: fx.Node, layer: nn.Module, path: str) -> nn.Module | str:
+        if isinstance(layer, nn.PReLU) and layer.weight.numel() > 1:
+            return f"it must have one slope for all channels, nn.PReLU(), not {layer.weight.numel()}"
+        spec = self.recipe.spec(path, "elementwise")
+        new = Table.from_float(layer, spec, spec)
+        self._enter(node, new, path, "elementwise", "input_quant")
+        width = new.input_quant.width
+        if width > TABLE_WIDTH:
+            return f"its input must be at most {TABLE_WIDTH} bits wide at 'elementwise', not {width}"
+        return new
+
     def max_pool(self, node: fx.Node, layer: nn.MaxPool2d | nn.MaxPool1d, path: str) -> nn.Module | str:
         if layer.ceil_mode or layer.return_indices or layer.dilation not in (1, (1, 1)):
             return "it must have dilation 1, and neither ceil_mode nor return_indices"
@@ -337,7 +350,7 @@ class _Conversion:
                 "it must have padding of its own, which never wins, and not zeros before it: they may exceed its input"
             )
         kernel, stride, padding = _window(layer, zeros)
-        if not _inside(kernel, padding):
+        if not inside(kernel, padding):
             return f"its padding {padding} must be smaller than its kernel {kernel}"
         new = MaxPool2d(kernel, stride, padding, input_spec=self.recipe.spec(path, "elementwise"))
         self._enter(node, new, path, "elementwise", "input_quant")
@@ -351,7 +364,7 @@ class _Conversion:
         if layer.ceil_mode or (any(_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
             return "it must not have ceil_mode, and padding only with count_include_pad"
         kernel, stride, padding = _window(layer, self._take_padding(node))
-        if not _inside(kernel, padding):
+        if not inside(kernel, padding):
             return f"its padding {padding} must be smaller than its kernel {kernel}"
         spec = self.recipe.spec(path, "elementwise")
         new = AvgPool2d(
@@ -413,7 +426,7 @@ class _Conversion:
         layer = Add(operand_spec=spec, output_spec=spec)
         new = self._replace(node, path, layer, a, b)
         if (one := shape_of(a)) is not None and (other := shape_of(b)) is not None and one != other:
-            self.problems[new] = f"its operands must have one shape, not {_sizes(one)} and {_sizes(other)}"
+            self.problems[new] = f"its operands must have one shape, not {sizes(one)} and {sizes(other)}"
         elif flattened_from(self.module, a) != flattened_from(self.module, b):
             self.problems[new] = "its operands must be flattened from images of one shape: add before the Flatten"
         self._enter(new, layer, path, "elementwise", "a_quant", 0)
@@ -447,10 +460,6 @@ class _Conversion:
             )
 
 
-def _sizes(shape: Shape) -> str:
-    return "x".join(map(str, shape))
-
-
 def _window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
     """Kernel, stride and padding of a pool, with ``zeros`` before it."""
 
@@ -459,11 +468,6 @@ def _window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
         return pair((value,) if signal else value, of_height)
 
     return along(layer.kernel_size, 1), along(layer.stride, 1), added(quad(along(layer.padding, 0)), zeros)
-
-
-def _inside(kernel: Pair, padding: Quad) -> bool:
-    """Whether every window of a pool meets a pixel of its image."""
-    return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]
 
 
 _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
@@ -482,6 +486,7 @@ _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.Flatten: _Conversion.flatten,
     nn.ReLU6: _Conversion.hardtanh,
     nn.Hardtanh: _Conversion.hardtanh,
+    **dict.fromkeys(FUNCTIONS, _Conversion.table),
     nn.MaxPool1d: _Conversion.max_pool,
     nn.AvgPool1d: _Conversion.avg_pool,
     nn.AdaptiveAvgPool1d: _Conversion.adaptive_pool,

@@ -47,3 +47,8 @@ def padded(x: Tensor, padding: Quad, most: Pair | None = None, fill: float = 0.0
     if (top, left) == (bottom, right) and (most is None or (top <= most[0] and left <= most[1])):
         return x, (top, left)
     return F.pad(x, (left, right, top, bottom), value=fill), (0, 0)
+
+
+def inside(kernel: Pair, padding: Quad) -> bool:
+    """Return whether every window of a pool meets a pixel of its image."""
+    return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]

@@ -12,6 +12,7 @@ from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.shortcut import PadShortcut
+from qfx.nn.table import Table
 
 FIXED_LAYERS = (
     Quantizer,
@@ -22,6 +23,7 @@ FIXED_LAYERS = (
     Affine,
     ReLU,
     Hardtanh,
+    Table,
     Add,
     MaxPool2d,
     AvgPool2d,

@@ -43,6 +43,8 @@ def estimate(part: Part) -> Resources:
             return _pool(part)
         case "qfx_affine":
             return _affine(part)
+        case "qfx_lookup":
+            return memory(_get(part, "OutWidth"), 1 << _get(part, "InWidth"), _get(part, "Lanes"))
         case "qfx_requant" | "qfx_clamp" | "qfx_add":
             return _element_wise(part)
         case _:
