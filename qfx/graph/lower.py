@@ -227,6 +227,16 @@ def _table(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     return low.add(name, Lookup(), x, low.constant(f"{name}.table", layer.constants()["table"]))
 
 
+def _prelu(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
+    fixed, slope = low.builder.type(x).fixed, layer.constants()["slope"]
+    positive = low.add(f"{name}.positive", Clamp(0, fixed.max_code), x)
+    negative = low.add(f"{name}.negative", Clamp(fixed.min_code, 0), x)
+    nothing = Codes(np.zeros(len(slope.codes), dtype=np.int64), Fixed(1, 0))
+    sloped = _scale_and_shift(low, f"{name}.sloped", negative, slope, nothing)
+    return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), positive, sloped))
+
+
 def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     a = low.quantize(f"{name}.a", layer.a_quant, inputs[0])
     b = low.quantize(f"{name}.b", layer.b_quant, inputs[-1])  # x + x has one input node
@@ -314,6 +324,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     nn.ReLU: _relu,
     qnn.Hardtanh: _hardtanh,
     qnn.Table: _table,
+    qnn.PReLU: _prelu,
     qnn.Add: _add,
     qnn.MaxPool2d: _max_pool,
     qnn.AvgPool2d: _avg_pool,

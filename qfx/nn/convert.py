@@ -15,9 +15,10 @@ from qfx.nn.calibrate import floating, name_quantizers, quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
-from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, inside, pair, quad
+from qfx.nn.geometry import NO_PADDING, Quad, added, inside, pool_window
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.inputs import require_input, require_model
+from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe, placed
 from qfx.nn.shapes import flattened_from, misread, shape_of, sizes, uneven
@@ -243,7 +244,7 @@ class _Conversion:
     def _tied(self, new: nn.Module | None, path: str, place: str) -> str | None:
         """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
         new = new or self.module.get_submodule(place)  # a folded BatchNorm has its place already
-        if not isinstance(new, Conv2d | Linear | BatchNorm2d | Table):
+        if not isinstance(new, Conv2d | Linear | BatchNorm2d | PReLU | Table):
             return "it is called twice: use one module for each call"
         for point in ("weight", "constant"):
             if self.recipe.names(place, point) and self.recipe.spec(place, point) != self.recipe.spec(path, point):
@@ -331,14 +332,21 @@ class _Conversion:
         )
 
     def table(self, node: fx.Node, layer: nn.Module, path: str) -> nn.Module | str:
-        if isinstance(layer, nn.PReLU) and layer.weight.numel() > 1:
-            return f"it must have one slope for all channels, nn.PReLU(), not {layer.weight.numel()}"
         spec = self.recipe.spec(path, "elementwise")
         new = Table.from_float(layer, spec, spec)
         self._enter(node, new, path, "elementwise", "input_quant")
         width = new.input_quant.width
         if width > TABLE_WIDTH:
             return f"its input must be at most {TABLE_WIDTH} bits wide at 'elementwise', not {width}"
+        return new
+
+    def prelu(self, node: fx.Node, layer: nn.PReLU, path: str) -> nn.Module | str:
+        if layer.weight.numel() == 1:
+            return self.table(node, layer, path)
+        if flattened_from(self.module, node.args[0]):
+            return "it must not read a flattened image: put it before the Flatten"
+        new = PReLU.from_float(layer, self.recipe.spec(path, "constant"), self.recipe.spec(path, "elementwise"))
+        self._enter(node, new, path, "elementwise", "input_quant")
         return new
 
     def max_pool(self, node: fx.Node, layer: nn.MaxPool2d | nn.MaxPool1d, path: str) -> nn.Module | str:
@@ -349,7 +357,7 @@ class _Conversion:
             return (
                 "it must have padding of its own, which never wins, and not zeros before it: they may exceed its input"
             )
-        kernel, stride, padding = _window(layer, zeros)
+        kernel, stride, padding = pool_window(layer, zeros)
         if not inside(kernel, padding):
             return f"its padding {padding} must be smaller than its kernel {kernel}"
         new = MaxPool2d(kernel, stride, padding, input_spec=self.recipe.spec(path, "elementwise"))
@@ -361,9 +369,9 @@ class _Conversion:
         return isinstance(layer, ReLU) or (isinstance(layer, Hardtanh) and layer.low >= 0)
 
     def avg_pool(self, node: fx.Node, layer: nn.AvgPool2d | nn.AvgPool1d, path: str) -> nn.Module | str:
-        if layer.ceil_mode or (any(_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
+        if layer.ceil_mode or (any(pool_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
             return "it must not have ceil_mode, and padding only with count_include_pad"
-        kernel, stride, padding = _window(layer, self._take_padding(node))
+        kernel, stride, padding = pool_window(layer, self._take_padding(node))
         if not inside(kernel, padding):
             return f"its padding {padding} must be smaller than its kernel {kernel}"
         spec = self.recipe.spec(path, "elementwise")
@@ -460,16 +468,6 @@ class _Conversion:
             )
 
 
-def _window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
-    """Kernel, stride and padding of a pool, with ``zeros`` before it."""
-
-    def along(value: Any, of_height: int) -> Pair:
-        signal = isinstance(layer, nn.MaxPool1d | nn.AvgPool1d) and isinstance(value, int)
-        return pair((value,) if signal else value, of_height)
-
-    return along(layer.kernel_size, 1), along(layer.stride, 1), added(quad(along(layer.padding, 0)), zeros)
-
-
 _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.Conv1d: _Conversion.conv,
     nn.Conv2d: _Conversion.conv,
@@ -487,6 +485,7 @@ _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.ReLU6: _Conversion.hardtanh,
     nn.Hardtanh: _Conversion.hardtanh,
     **dict.fromkeys(FUNCTIONS, _Conversion.table),
+    nn.PReLU: _Conversion.prelu,
     nn.MaxPool1d: _Conversion.max_pool,
     nn.AvgPool1d: _Conversion.avg_pool,
     nn.AdaptiveAvgPool1d: _Conversion.adaptive_pool,

@@ -17,6 +17,14 @@ def borrow(layer: nn.Module, name: str, parameter: nn.Parameter) -> None:
     object.__setattr__(layer, name, parameter)
 
 
+def take(layer: nn.Module, name: str, other: nn.Module) -> None:
+    """Let ``layer`` have a parameter of ``other``, whose place it takes: its own, or borrowed as ``other`` had it."""
+    if name in other._parameters:
+        setattr(layer, name, getattr(other, name))
+    else:
+        borrow(layer, name, getattr(other, name))
+
+
 def tie(layer: nn.Module, first: nn.Module) -> None:
     """Make ``layer`` another call of ``first``: its parameters, statistics and constants are those of ``first``.
 

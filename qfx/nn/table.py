@@ -13,7 +13,7 @@ from qfx.fixed import TABLE_WIDTH, Overflow
 from qfx.nn.constants import Codes, quantized_codes
 from qfx.nn.functional import code_range
 from qfx.nn.quantizer import ELEMENTWISE, Quantizer, Spec
-from qfx.nn.sharing import borrow
+from qfx.nn.sharing import take
 
 FUNCTIONS: tuple[type[nn.Module], ...] = (
     nn.Sigmoid,
@@ -60,9 +60,8 @@ class Table(nn.Module):
     def from_float(cls, layer: nn.Module, input_spec: Spec, output_spec: Spec) -> Self:
         """Return the table of one of torch's FUNCTIONS; it shares the layer's parameter."""
         if isinstance(layer, nn.PReLU):
-            new = cls(F.prelu, layer.weight, input_spec=input_spec, output_spec=output_spec)
-            if "weight" not in layer._parameters:
-                borrow(new, "weight", layer.weight)
+            new = cls(F.prelu, input_spec=input_spec, output_spec=output_spec)
+            take(new, "weight", layer)
             return new
         function = copy.copy(layer)
         if hasattr(function, "inplace"):

@@ -10,6 +10,7 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.table import Table
@@ -24,6 +25,7 @@ FIXED_LAYERS = (
     ReLU,
     Hardtanh,
     Table,
+    PReLU,
     Add,
     MaxPool2d,
     AvgPool2d,

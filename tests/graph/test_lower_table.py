@@ -16,9 +16,21 @@ from qfx.graph.ops import Lookup
 from qfx.nn.table import FUNCTIONS
 from qfx.plan import plan
 from qfx.steps.compare import Mismatch, first_mismatch
-from qfx_sim.design import simulate
+from qfx_sim.design import Difference, simulate
 from tests.conformance.engines import run_csim
 from tests.graph.test_lower import _changed, calibrated, equals_torch, first_wrong
+
+
+class Slopes(nn.Module):
+    """A PReLU with a slope for each channel, behind a signed and behind an unsigned tensor, on 3x3x4 inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act, self.mix, self.positive = nn.PReLU(3), nn.Conv2d(3, 3, 1), nn.PReLU(3)
+        nn.init.uniform_(self.act.weight, -0.8, 0.8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.positive(torch.relu(self.mix(self.act(x))))
 
 
 class Functions(nn.Module):
@@ -39,11 +51,20 @@ class Functions(nn.Module):
         return self.act[-1](self.fc(self.act[-2](self.norm(x)).flatten(1)))
 
 
-def lowered(elementwise: int = 7) -> tuple[Graph, nn.Module, Tensor]:
+def lowered(elementwise: int = 7, net: type[nn.Module] = Functions) -> tuple[Graph, nn.Module, Tensor]:
     torch.manual_seed(4)
     x = torch.rand(8, 3, 3, 4) * 4 - 2
-    model = calibrated(Functions(), x, {"default": {"weight": 5, "activation": 6, "elementwise": elementwise}})
+    model = calibrated(net(), x, {"default": {"weight": 5, "activation": 6, "elementwise": elementwise}})
     return lower(model, x), model, x
+
+
+def differences(graph: Graph, wanted: Graph, x: Tensor, folder: Path) -> list[Mismatch | Difference | None]:
+    """Where the C++ and the RTL of a graph first differ from what the interpreter computes for ``wanted``."""
+    codes = wanted.encode(x.numpy(), "NCHW")
+    golden = wanted.evaluate_codes(codes, all_nodes=True)
+    made = rtl(graph, plan(graph, Board.load("ultra96v2"), 200), folder / "rtl")
+    found = first_mismatch(wanted, golden, run_csim(graph, codes), "csim")
+    return [found, simulate(made, codes, golden, every_node=True).difference]
 
 
 @pytest.mark.parametrize("elementwise", [3, 7, 12])
@@ -57,22 +78,26 @@ def test_the_graph_has_the_integers_of_torch_at_every_function(elementwise: int)
     assert first_wrong(shifted, model, x) == table.removesuffix(".table")
 
 
+@pytest.mark.parametrize("elementwise", [3, 8, 14])
+def test_a_slope_for_each_channel_is_exact(elementwise: int, tmp_path: Path) -> None:
+    graph, model, x = lowered(elementwise, Slopes)
+    assert equals_torch(graph, model, x) and first_wrong(graph, model, x) is None
+    assert torch.equal(model(x).double(), qnn.exact(model)(x))
+    wrong = _changed(graph, "act.sloped.scale", lambda codes: codes[[1, 0, 2]])
+    assert first_wrong(wrong, model, x) == "act.out"
+    if elementwise == 8:
+        assert differences(graph, graph, x, tmp_path) == [None, None]
+
+
 def test_csim_and_rtl_have_the_integers_of_every_function_and_a_wrong_entry_shows(tmp_path: Path) -> None:
     graph, _, x = lowered()
-    codes = graph.encode(x.numpy(), "NCHW")
-    golden = graph.evaluate_codes(codes, all_nodes=True)
-
-    def differences(graph: Graph) -> list[Mismatch | None]:
-        made = rtl(graph, plan(graph, Board.load("ultra96v2"), 200), tmp_path / "rtl")
-        found = first_mismatch(graph, golden, run_csim(graph, codes), "csim")
-        return [found, simulate(made, codes, golden, every_node=True).difference]
-
+    golden = graph.evaluate_codes(graph.encode(x.numpy(), "NCHW"), all_nodes=True)
     functions = [node.name for node in graph.nodes if isinstance(node.op, Lookup)]
     assert min(len(np.unique(golden[name])) for name in functions) > 8
-    assert differences(graph) == [None, None]
+    assert differences(graph, graph, x, tmp_path) == [None, None]
     victim = functions[0]
     wrong = _changed(graph, f"{victim}.table", lambda entries: entries ^ (entries == golden[victim].flat[0]))
-    assert [found.node for found in differences(wrong) if found] == [victim, victim]
+    assert [found.node for found in differences(wrong, graph, x, tmp_path) if found] == [victim, victim]
 
 
 def test_a_hand_written_table_called_twice_and_a_width_that_learning_took_away() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import qfx.nn as qnn
-from qfx.errors import LowerError
+from qfx.errors import LowerError, TrainError
 from qfx.fixed import decode
 from qfx.nn.calibrate import floating
 
@@ -162,6 +162,54 @@ def test_a_call_is_the_layer(name: str, number: int) -> None:
     x = some()
     call, layer = (converted(net, x).eval() for net in (Call(CALLS[name][number]), LAYERS[name]))
     assert torch.equal(call(x), layer(x)) and (table_of(call).constants()["table"].codes).any()
+
+
+class Channels(nn.Module):
+    """A PReLU with a slope for each channel as a module that is called twice, and as calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act, self.slopes = nn.PReLU(3), nn.Parameter(torch.tensor([0.5, -0.25, 0.1]))
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.prelu(self.act(self.conv(self.act(x))), self.slopes)
+
+
+def channels() -> tuple[nn.Module, nn.Module, Tensor]:
+    torch.manual_seed(2)
+    network, x = Channels(), torch.randn(4, 3, 5, 5)
+    with torch.no_grad():
+        network.act.weight.copy_(torch.tensor([0.3, 0.0, -0.7]))
+    return network, converted(network, x), x
+
+
+def test_a_slope_for_each_channel_is_a_layer_of_its_own() -> None:
+    network, model, x = channels()
+    assert {key for key in model.state_dict() if "quant" not in key and "put." not in key} == {*network.state_dict()}
+    assert isinstance(model.act, qnn.PReLU) and model.prelu.weight is model.slopes
+    assert model.act_1.weight is model.act.weight and model.act_1.slope_quant is model.act.slope_quant
+    with floating(model):
+        torch.testing.assert_close(model(x), network(x))
+    layer = model.eval().act
+    given, slope = layer.input_quant(x), layer.constants()["slope"]
+    real = torch.tensor(decode(slope.codes, slope.fixed)).reshape(1, 3, 1, 1)
+    expected = layer.output_quant(given.double().clamp(min=0) + real * given.double().clamp(max=0))
+    assert torch.equal(layer(x).double(), expected) and torch.equal(qnn.exact(layer)(x), expected)
+    assert not torch.equal(expected, layer.output_quant(torch.where(given > 0, given, given * real.flip(1)).double()))
+    model.train()(x).sum().backward()
+    assert model.act.weight.grad.ne(0).all() and model.slopes.grad.ne(0).any()
+
+
+def test_slopes_for_channels_are_refused_where_they_have_none() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.PReLU(8), nn.Linear(8, 2))
+    with pytest.raises(LowerError, match=r"1 \(PReLU\): it must not read a flattened image: put it before the Flatten"):
+        qnn.convert(network, None, torch.rand(2, 2, 2, 2))
+    wide = qnn.PReLU(
+        1, constant_spec=qnn.Spec(30, 3, True), input_spec=qnn.Spec(30, 3, True), output_spec=qnn.Spec(8, 0, True)
+    )
+    with pytest.raises(TrainError, match="of '0' must have at most 53 bits together, not 60"):
+        qnn.exact(nn.Sequential(wide))(torch.ones(1, 1))
 
 
 def test_a_table_shares_the_format_of_a_batch_norm_before_it_and_gives_its_own_to_a_pool_behind() -> None:
