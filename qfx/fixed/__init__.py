@@ -7,6 +7,7 @@ from qfx.fixed.codes import requantize as requantize
 from qfx.fixed.codes import require_codes as require_codes
 from qfx.fixed.format import MAX_FRAC as MAX_FRAC
 from qfx.fixed.format import MAX_WIDTH as MAX_WIDTH
+from qfx.fixed.format import TABLE_WIDTH as TABLE_WIDTH
 from qfx.fixed.format import Fixed as Fixed
 from qfx.fixed.format import Overflow as Overflow
 from qfx.fixed.format import Rounding as Rounding

@@ -11,6 +11,7 @@ from qfx.errors import FormatError
 
 MAX_FRAC = 64  # |frac| of any format
 MAX_WIDTH = 62  # codes and static bounds stay inside int64 with a bit to spare
+TABLE_WIDTH = 12  # bits of the widest input of a table
 
 
 class Rounding(StrEnum):

@@ -12,7 +12,20 @@ from qfx.arguments import require_kind
 from qfx.errors import LowerError, QfxError
 from qfx.fixed import Fixed, Overflow, Rounding, fixed_for_range, simplest_frac
 from qfx.graph.graph import Graph, GraphBuilder
-from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Requantize, SumPool
+from qfx.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Flatten,
+    Input,
+    Lookup,
+    MaxPool,
+    Requantize,
+    SumPool,
+)
 from qfx.graph.passes import run_passes
 from qfx.nn.constants import Codes
 from qfx.nn.inputs import require_input, require_model
@@ -123,7 +136,7 @@ class _Lowering:
     def add(self, name: str, op: Any, *inputs: str) -> str:
         """Add a node; elementwise ones pass on how their input was flattened."""
         result = self.builder.add(name, op, *inputs)
-        if inputs[0] in self.flattened and isinstance(op, Requantize | Clamp | Add):
+        if inputs[0] in self.flattened and isinstance(op, Requantize | Clamp | Lookup | Add):
             self.flattened[result] = self.flattened[inputs[0]]
         return result
 
@@ -207,6 +220,21 @@ def _relu(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
 
 def _hardtanh(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     return low.add(name, Clamp(*layer.bounds()), low.quantize(f"{name}.in", layer.quant, inputs[0]))
+
+
+def _table(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
+    return low.add(name, Lookup(), x, low.constant(f"{name}.table", layer.constants()["table"]))
+
+
+def _prelu(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
+    fixed, slope = low.builder.type(x).fixed, layer.constants()["slope"]
+    positive = low.add(f"{name}.positive", Clamp(0, fixed.max_code), x)
+    negative = low.add(f"{name}.negative", Clamp(fixed.min_code, 0), x)
+    nothing = Codes(np.zeros(len(slope.codes), dtype=np.int64), Fixed(1, 0))
+    sloped = _scale_and_shift(low, f"{name}.sloped", negative, slope, nothing)
+    return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), positive, sloped))
 
 
 def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -295,6 +323,8 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.ReLU: _relu,
     nn.ReLU: _relu,
     qnn.Hardtanh: _hardtanh,
+    qnn.Table: _table,
+    qnn.PReLU: _prelu,
     qnn.Add: _add,
     qnn.MaxPool2d: _max_pool,
     qnn.AvgPool2d: _avg_pool,

@@ -8,7 +8,7 @@ from qfx.errors import GraphError, QfxError
 from qfx.fixed import Fixed
 from qfx.graph.bounds import static_ranges
 from qfx.graph.graph import Graph, Node, require_graph
-from qfx.graph.ops import DeformConv2d, Input, Requantize
+from qfx.graph.ops import DeformConv2d, Input, Lookup, Requantize
 
 NAME = re.compile(r"(?!__metadata__$)[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
@@ -109,7 +109,7 @@ def _check_types(graph: Graph) -> None:
             f"node {node.name!r} must have frac {inferred.fixed.frac}, not {node.type.fixed.frac}",
         )
         _require(
-            node.type.fixed == inferred.fixed or not isinstance(node.op, (Input, Requantize)),
+            node.type.fixed == inferred.fixed or not isinstance(node.op, (Input, Requantize, Lookup)),
             "G8",
             f"node {node.name!r} must have its operation's format {inferred.fixed}, not {node.type.fixed}",
         )

@@ -33,6 +33,7 @@ from qfx.nn.functional import cast as cast
 from qfx.nn.learned_width import constant_bits as constant_bits
 from qfx.nn.load import LoadReport as LoadReport
 from qfx.nn.load import load as load
+from qfx.nn.prelu import PReLU as PReLU
 from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer
 from qfx.nn.quantizer import Spec as Spec
@@ -40,6 +41,7 @@ from qfx.nn.recipe import Recipe as Recipe
 from qfx.nn.sensitivity import relative_error as relative_error
 from qfx.nn.sensitivity import sensitivities as sensitivities
 from qfx.nn.shortcut import PadShortcut as PadShortcut
+from qfx.nn.table import Table as Table
 from qfx.nn.trace import FIXED_LAYERS as FIXED_LAYERS
 from qfx.nn.trace import is_layer as is_layer
 from qfx.nn.trace import trace as trace

@@ -9,20 +9,23 @@ import torch
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
+from qfx.fixed import TABLE_WIDTH
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.calibrate import floating, name_quantizers, quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
-from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, pair, quad
+from qfx.nn.geometry import NO_PADDING, Quad, added, inside, pool_window
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.inputs import require_input, require_model
+from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe, placed
-from qfx.nn.shapes import Shape, flattened_from, misread, shape_of, uneven
+from qfx.nn.shapes import flattened_from, misread, shape_of, sizes, uneven
 from qfx.nn.sharing import share, tie
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, is_sum, remedy
+from qfx.nn.table import FUNCTIONS, Table
 from qfx.nn.trace import call_name, is_layer, node_path, scope, trace
 
 
@@ -241,7 +244,7 @@ class _Conversion:
     def _tied(self, new: nn.Module | None, path: str, place: str) -> str | None:
         """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
         new = new or self.module.get_submodule(place)  # a folded BatchNorm has its place already
-        if not isinstance(new, Conv2d | Linear | BatchNorm2d):
+        if not isinstance(new, Conv2d | Linear | BatchNorm2d | PReLU | Table):
             return "it is called twice: use one module for each call"
         for point in ("weight", "constant"):
             if self.recipe.names(place, point) and self.recipe.spec(place, point) != self.recipe.spec(path, point):
@@ -328,6 +331,24 @@ class _Conversion:
             new if overflow in SATURATING else f"it must have overflow SAT or SAT_SYM at 'elementwise', not {overflow}"
         )
 
+    def table(self, node: fx.Node, layer: nn.Module, path: str) -> nn.Module | str:
+        spec = self.recipe.spec(path, "elementwise")
+        new = Table.from_float(layer, spec, spec)
+        self._enter(node, new, path, "elementwise", "input_quant")
+        width = new.input_quant.width
+        if width > TABLE_WIDTH:
+            return f"its input must be at most {TABLE_WIDTH} bits wide at 'elementwise', not {width}"
+        return new
+
+    def prelu(self, node: fx.Node, layer: nn.PReLU, path: str) -> nn.Module | str:
+        if layer.weight.numel() == 1:
+            return self.table(node, layer, path)
+        if flattened_from(self.module, node.args[0]):
+            return "it must not read a flattened image: put it before the Flatten"
+        new = PReLU.from_float(layer, self.recipe.spec(path, "constant"), self.recipe.spec(path, "elementwise"))
+        self._enter(node, new, path, "elementwise", "input_quant")
+        return new
+
     def max_pool(self, node: fx.Node, layer: nn.MaxPool2d | nn.MaxPool1d, path: str) -> nn.Module | str:
         if layer.ceil_mode or layer.return_indices or layer.dilation not in (1, (1, 1)):
             return "it must have dilation 1, and neither ceil_mode nor return_indices"
@@ -336,8 +357,8 @@ class _Conversion:
             return (
                 "it must have padding of its own, which never wins, and not zeros before it: they may exceed its input"
             )
-        kernel, stride, padding = _window(layer, zeros)
-        if not _inside(kernel, padding):
+        kernel, stride, padding = pool_window(layer, zeros)
+        if not inside(kernel, padding):
             return f"its padding {padding} must be smaller than its kernel {kernel}"
         new = MaxPool2d(kernel, stride, padding, input_spec=self.recipe.spec(path, "elementwise"))
         self._enter(node, new, path, "elementwise", "input_quant")
@@ -348,10 +369,10 @@ class _Conversion:
         return isinstance(layer, ReLU) or (isinstance(layer, Hardtanh) and layer.low >= 0)
 
     def avg_pool(self, node: fx.Node, layer: nn.AvgPool2d | nn.AvgPool1d, path: str) -> nn.Module | str:
-        if layer.ceil_mode or (any(_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
+        if layer.ceil_mode or (any(pool_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
             return "it must not have ceil_mode, and padding only with count_include_pad"
-        kernel, stride, padding = _window(layer, self._take_padding(node))
-        if not _inside(kernel, padding):
+        kernel, stride, padding = pool_window(layer, self._take_padding(node))
+        if not inside(kernel, padding):
             return f"its padding {padding} must be smaller than its kernel {kernel}"
         spec = self.recipe.spec(path, "elementwise")
         new = AvgPool2d(
@@ -413,7 +434,7 @@ class _Conversion:
         layer = Add(operand_spec=spec, output_spec=spec)
         new = self._replace(node, path, layer, a, b)
         if (one := shape_of(a)) is not None and (other := shape_of(b)) is not None and one != other:
-            self.problems[new] = f"its operands must have one shape, not {_sizes(one)} and {_sizes(other)}"
+            self.problems[new] = f"its operands must have one shape, not {sizes(one)} and {sizes(other)}"
         elif flattened_from(self.module, a) != flattened_from(self.module, b):
             self.problems[new] = "its operands must be flattened from images of one shape: add before the Flatten"
         self._enter(new, layer, path, "elementwise", "a_quant", 0)
@@ -447,25 +468,6 @@ class _Conversion:
             )
 
 
-def _sizes(shape: Shape) -> str:
-    return "x".join(map(str, shape))
-
-
-def _window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
-    """Kernel, stride and padding of a pool, with ``zeros`` before it."""
-
-    def along(value: Any, of_height: int) -> Pair:
-        signal = isinstance(layer, nn.MaxPool1d | nn.AvgPool1d) and isinstance(value, int)
-        return pair((value,) if signal else value, of_height)
-
-    return along(layer.kernel_size, 1), along(layer.stride, 1), added(quad(along(layer.padding, 0)), zeros)
-
-
-def _inside(kernel: Pair, padding: Quad) -> bool:
-    """Whether every window of a pool meets a pixel of its image."""
-    return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]
-
-
 _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.Conv1d: _Conversion.conv,
     nn.Conv2d: _Conversion.conv,
@@ -482,6 +484,8 @@ _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.Flatten: _Conversion.flatten,
     nn.ReLU6: _Conversion.hardtanh,
     nn.Hardtanh: _Conversion.hardtanh,
+    **dict.fromkeys(FUNCTIONS, _Conversion.table),
+    nn.PReLU: _Conversion.prelu,
     nn.MaxPool1d: _Conversion.max_pool,
     nn.AvgPool1d: _Conversion.avg_pool,
     nn.AdaptiveAvgPool1d: _Conversion.adaptive_pool,

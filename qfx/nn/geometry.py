@@ -1,7 +1,9 @@
 """Sizes along the two axes of an image, and signals (N, C, L) as images of height 1."""
 
+from typing import Any
+
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Pair = tuple[int, int]  # vertical, horizontal
 Quad = tuple[int, int, int, int]  # top, bottom, left, right
@@ -47,3 +49,18 @@ def padded(x: Tensor, padding: Quad, most: Pair | None = None, fill: float = 0.0
     if (top, left) == (bottom, right) and (most is None or (top <= most[0] and left <= most[1])):
         return x, (top, left)
     return F.pad(x, (left, right, top, bottom), value=fill), (0, 0)
+
+
+def inside(kernel: Pair, padding: Quad) -> bool:
+    """Return whether every window of a pool meets a pixel of its image."""
+    return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]
+
+
+def pool_window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
+    """Return kernel, stride and padding of a pool of torch's, with ``zeros`` before it."""
+
+    def along(value: Any, of_height: int) -> Pair:
+        signal = isinstance(layer, nn.MaxPool1d | nn.AvgPool1d) and isinstance(value, int)
+        return pair((value,) if signal else value, of_height)
+
+    return along(layer.kernel_size, 1), along(layer.stride, 1), added(quad(along(layer.padding, 0)), zeros)

@@ -7,10 +7,11 @@ from torch import Tensor, fx, nn
 
 from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.table import Table
 
 Shape = tuple[int, ...]  # of one input, without the batch axis; an image is (C, H, W)
 
-_KEEP_ORDER = (ReLU, Hardtanh, Add, Quantizer, nn.Dropout)
+_KEEP_ORDER = (ReLU, Hardtanh, Table, Add, Quantizer, nn.Dropout)
 _READS: dict[type[nn.Module], str] = {
     nn.Conv1d: "(N, C, L)",
     nn.MaxPool1d: "(N, C, L)",
@@ -37,6 +38,11 @@ class Recorder(fx.Interpreter):
 def shape_of(node: Any) -> Shape | None:
     """Return the shape of a node's tensor, where an example has told it."""
     return node.meta.get("shape") if isinstance(node, fx.Node) else None
+
+
+def sizes(shape: Shape) -> str:
+    """Return a shape in print."""
+    return "x".join(map(str, shape))
 
 
 def misread(layer: nn.Module, shape: Shape | None) -> str | None:

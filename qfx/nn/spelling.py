@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from qfx.nn.sharing import borrow
+from qfx.nn.table import FUNCTIONS
 from qfx.nn.trace import call_name
 
 _INSTEAD = {
@@ -36,10 +38,10 @@ _INSTEAD = {
     "sub": "qfx.nn.Normalize",
     "mean": "x.mean((2, 3)) over all of an image, or keepdim=True over one axis of it",
 }
-_ACTIVATIONS = ("gelu silu sigmoid tanh leakyrelu leaky_relu prelu elu mish hardswish hardsigmoid softplus").split()
 _SOFTMAX = ("softmax", "logsoftmax", "log_softmax")
 _LAYERS = (
-    "Conv1d, Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, +, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten"
+    "Conv1d, Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, +, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten, "
+    + ", ".join(layer.__name__ for layer in FUNCTIONS)
 )
 
 
@@ -50,8 +52,7 @@ def remedy(name: str) -> str:
             "it has no fixed-point form; at the end leave it out: the argmax of the logits is the same, and "
             "nn.functional.cross_entropy trains on logits"
         )
-    other = "nn.ReLU or nn.ReLU6" if name.lower() in _ACTIVATIONS else _INSTEAD.get(name, f"one of {_LAYERS}")
-    return f"use {other} instead"
+    return f"use {_INSTEAD.get(name, f'one of {_LAYERS}')} instead"
 
 
 def is_sum(node: fx.Node) -> bool:
@@ -108,6 +109,16 @@ def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Mod
     return kinds[min(sides, 4)](tuple(pad[:4]), value or 0.0)
 
 
+def _prelu(weight: Any) -> nn.Module:
+    """The layer with the slope that the model owns elsewhere: it is saved and counted there only."""
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        raise _NotALayerError
+    layer, owner = nn.PReLU(), weight.graph.owning_module
+    assert owner is not None
+    borrow(layer, "weight", operator.attrgetter(str(weight.target))(owner))
+    return layer
+
+
 def _mean(rank: int | None, dim: Any = None, keepdim: bool = False) -> list[nn.Module] | None:
     axes = (dim,) if isinstance(dim, int) else dim
     if not isinstance(axes, tuple | list):
@@ -155,6 +166,17 @@ _CALLS: dict[str, Callable[..., nn.Module]] = {
     "clip": _clamp,
     "flatten": _flatten,
     "pad": _pad,
+    "prelu": _prelu,
+    "sigmoid": nn.Sigmoid,
+    "hardsigmoid": nn.Hardsigmoid,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "hardswish": nn.Hardswish,
+    "gelu": nn.GELU,
+    "mish": nn.Mish,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "leaky_relu": nn.LeakyReLU,
 }
 _POOLS: dict[Any, Callable[..., nn.Module]] = {
     F.max_pool2d: _max_pool,

@@ -10,8 +10,10 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.shortcut import PadShortcut
+from qfx.nn.table import Table
 
 FIXED_LAYERS = (
     Quantizer,
@@ -22,6 +24,8 @@ FIXED_LAYERS = (
     Affine,
     ReLU,
     Hardtanh,
+    Table,
+    PReLU,
     Add,
     MaxPool2d,
     AvgPool2d,

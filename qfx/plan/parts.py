@@ -11,7 +11,7 @@ import numpy as np
 
 from qfx.errors import PlanError
 from qfx.graph import Constant, Graph, Node
-from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, MaxPool, Op, Requantize, SumPool
+from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Lookup, MaxPool, Op, Requantize, SumPool
 from qfx.graph.window import Pair, Quad
 from qfx.plan.data import NodePlan
 from qfx.plan.events import Series, Wire, solve
@@ -19,7 +19,7 @@ from qfx.plan.timing import Join, Pipe, Timing, Window
 
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_pool
-AFFINE_LATENCY, CLAMP_LATENCY, ADD_LATENCY = 6, 2, 1
+AFFINE_LATENCY, CLAMP_LATENCY, LOOKUP_LATENCY, ADD_LATENCY = 6, 2, 2, 1
 REQUANT_LATENCY = {False: 3, True: 8}  # one shift for all channels; a shift for each
 
 
@@ -230,6 +230,17 @@ def _clamp(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     return [Block("qfx_clamp", parameters, Pipe(CLAMP_LATENCY), plan.out_lanes * node.type.fixed.width)]
 
 
+def _lookup(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    width = node.type.fixed.width
+    parameters: dict[str, int | str] = {
+        "InWidth": graph.by_name[node.inputs[0]].type.fixed.width,
+        "OutWidth": width,
+        "Lanes": plan.out_lanes,
+        "Channels": node.type.channels,
+    }
+    return [Block("qfx_lookup", parameters, Pipe(LOOKUP_LATENCY), plan.out_lanes * width, memories=("TableFile",))]
+
+
 _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     Conv2d: _conv,
     DeformConv2d: _deform,
@@ -240,6 +251,7 @@ _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     SumPool: _pool,
     Requantize: _requantize,
     Clamp: _clamp,
+    Lookup: _lookup,
 }
 
 

@@ -18,6 +18,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Op,
     Requantize,
@@ -122,7 +123,16 @@ class _Author:
         height, width, channels = (int(self.rng.integers(least, self.largest + 1)) for least in (2, 2, 1))
         fixed = Fixed(int(self.rng.integers(1, 9)), int(self.rng.integers(-2, 5)), bool(self.rng.integers(2)))
         x = self.settle(self.add(self.name("Input"), Input((height, width, channels), fixed)))
-        layers = (self.conv, self.deform, self.affine, self.clamp, self.max_pool, self.sum_pool, self.requantize)
+        layers = (
+            self.conv,
+            self.deform,
+            self.affine,
+            self.clamp,
+            self.lookup,
+            self.max_pool,
+            self.sum_pool,
+            self.requantize,
+        )
         for _ in range(blocks):
             layer = layers[self.rng.integers(len(layers))]
             y = self.settle(layer(x))
@@ -237,6 +247,16 @@ class _Author:
         self.rng.shuffle(bounds)
         chosen = next((pair for pair in bounds if varies(sample.clip(*pair))), bounds[0])
         return self.add(self.name("Clamp"), Clamp(*chosen), x)
+
+    def lookup(self, x: str) -> str:
+        """A table of random entries."""
+        name = self.name("Lookup")
+        width = int(self.rng.integers(1, 9))
+        fixed = Fixed(width, int(self.rng.integers(-2, 6)), bool(self.rng.integers(2)))
+        entries = self.rng.integers(
+            fixed.min_code, fixed.max_code, 1 << self.builder.type(x).fixed.width, endpoint=True
+        )
+        return self.add(name, Lookup(), x, self.builder.constant(f"{name}.table", entries, fixed))
 
     def max_pool(self, x: str) -> str:
         return self.add(self.name("MaxPool"), MaxPool(*self.window(x)), x)

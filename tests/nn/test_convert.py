@@ -167,7 +167,7 @@ class Unsupported(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect")
-        self.act = nn.SiLU()
+        self.act = nn.Softsign()
         self.inner = nn.Sequential(nn.GroupNorm(2, 4), nn.AvgPool2d(2, ceil_mode=True))
         self.crop, self.border = nn.ZeroPad2d((0, -1, 0, 0)), nn.ZeroPad2d(1)
         self.pool = nn.MaxPool2d(2)
@@ -189,7 +189,7 @@ def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
     )
     for line in (
         "conv (Conv2d): its padding_mode must be 'zeros', not 'reflect'",
-        "act (SiLU): use nn.ReLU or nn.ReLU6 instead",
+        "act (Softsign): use one of Conv1d, Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, +, MaxPool2d",
         "inner.0 (GroupNorm): use nn.BatchNorm2d instead",
         "inner.1 (AvgPool2d): it must not have ceil_mode, and padding only with count_include_pad",
         "crop (ZeroPad2d): it must add zeros, not 0.0 at (0, -1, 0, 0)",
@@ -222,7 +222,7 @@ def test_what_the_shapes_of_an_example_forbid_is_listed_with_all_else() -> None:
     class Misshapen(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.wide, self.norm, self.act = nn.Linear(8, 8), nn.BatchNorm1d(128), nn.Sigmoid()
+            self.wide, self.norm, self.act = nn.Linear(8, 8), nn.BatchNorm1d(128), nn.LayerNorm(8)
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.act(self.wide(x)) + F.adaptive_avg_pool2d(x, 1)
@@ -235,7 +235,7 @@ def test_what_the_shapes_of_an_example_forbid_is_listed_with_all_else() -> None:
     assert str(caught.value).splitlines()[1:] == [
         "  wide (Linear): it must read a tensor of axes (N, features), not one of 4 axes: put a Flatten before it, or "
         "use a Conv2d of 1x1",
-        "  act (Sigmoid): use nn.ReLU or nn.ReLU6 instead",
+        "  act (LayerNorm): use nn.BatchNorm2d instead",
         "  add (Add): its operands must have one shape, not 2x8x8 and 2x1x1",
         "  adaptive_avg_pool2d_1 (AdaptiveAvgPool2d): its input must divide evenly into 3 windows, not be 8 wide: use "
         "AvgPool2d instead",

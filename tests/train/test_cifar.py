@@ -163,7 +163,7 @@ def test_a_tree_with_an_empty_class_or_a_wrong_image_is_refused(rng, tmp_path) -
         cifar(10, tmp_path)
     for path in (tmp_path / "train" / "class000").iterdir():
         path.unlink()
-    with pytest.raises(TrainError, match="class000 must hold images \(.png\), but there are none"):
+    with pytest.raises(TrainError, match=r"class000 must hold images \(.png\), but there are none"):
         cifar(10, tmp_path)
     (tmp_path / "train" / "class000").rmdir()
     with pytest.raises(TrainError, match="train must hold 10 folders, one for each class, not 9"):
