@@ -28,7 +28,7 @@ from qfx.graph.ops import (
 )
 from qfx.graph.passes import run_passes
 from qfx.nn.constants import Codes
-from qfx.nn.inputs import require_input, require_model
+from qfx.nn.inputs import require_finite, require_input, require_model
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.trace import call_name, node_path, trace
 
@@ -44,11 +44,13 @@ def lower(model: nn.Module, example: Tensor, name: str | None = None) -> Graph:
         name: the graph's name; by default the model's class.
 
     Raises:
-        LowerError: all the places that no graph operation stands for, each with its module path and what to use.
+        LowerError: all the places that no graph operation stands for, each with its module path and what to use; or a
+            constant is not finite.
     """
     require_model(model, LowerError)
     require_input("example", example, LowerError)
     require_kind(LowerError, "name", name, (str, type(None)), "a text")
+    require_finite(model, LowerError)
     traced = trace(model).graph
     lowering = _Lowering(GraphBuilder(name or type(model).__name__), dict(model.named_modules()), tuple(example.shape))
     values: dict[fx.Node, str] = {}
@@ -192,7 +194,7 @@ def _linear(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
     constants = layer.constants()
     if x in low.flattened:
-        constants["weight"] = _channels_last(constants["weight"], low.flattened[x])
+        constants["weight"] = _channels_last(name, constants["weight"], low.flattened[x])
     return low.add(name, Dense(), x, *_weights(low, name, constants))
 
 
@@ -306,9 +308,14 @@ def _scale_and_shift(low: _Lowering, name: str, x: str, scale: Codes, shift: Cod
     return low.add(name, Affine(), x, scale_name, low.builder.constant(f"{name}.shift", codes, fixed))
 
 
-def _channels_last(weight: Codes, image: Shape) -> Codes:
+def _channels_last(name: str, weight: Codes, image: Shape) -> Codes:
     """The weight of a Linear after a Flatten, its inputs moved from torch's (C, H, W) to the graph's (H, W, C)."""
     height, width, channels = image
+    if height * width * channels != len(weight.codes):
+        raise LowerError(
+            f"'{name}' must read {len(weight.codes)} features, not {channels}x{height}x{width}: give an example of the "
+            "size that the model was converted for"
+        )
     codes = weight.codes.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
     return replace(weight, codes=codes.reshape(weight.codes.shape))
 

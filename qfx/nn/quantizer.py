@@ -176,10 +176,23 @@ class Quantizer(nn.Module):
         largest = self.levels[-1].item() if self.levels is not None else code_range(self.width, signed, Overflow.SAT)[1]
         samples = observer.samples().to(self.frac.device)
         best = observer.frac_for(largest or 1, part).to(self.frac.device)
+        self._require_reach(best, observer.peak)
         if self.learned and not self.constant and least_error:
             best = self._least_error(samples, best)
         self.start_at(best, signed)
         self._require_room(samples)
+
+    def _require_reach(self, frac: Tensor, peak: float) -> None:
+        """Refuse values of which a frac within FRAC_RANGE clips the largest, or makes all of an activation zero."""
+        if not self.learned or self.width == 0:
+            return
+        low, high = FRAC_RANGE
+        lost = self.axis == 1 and frac.max() > high and 0 < peak < 2.0 ** -(high + 1)
+        if frac.min() < low or lost:
+            raise TrainError(
+                f"quantizer '{self.path}' must see values that a frac in {low}..{high} reaches, not values of up to "
+                f"{peak:.3g} in size: scale the data, or the weights of the layers before it"
+            )
 
     def _require_room(self, samples: Tensor) -> None:
         """Refuse a format that clips every value that is not zero."""
