@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from qfx.errors import QfxError
+
+NAME = re.compile(r"(?!__metadata__$)[A-Za-z0-9_][A-Za-z0-9_.\-]*")  # of a node of a graph, and so of a layer
+LEGAL_NAME = "letters, digits, '_', '.' or '-', not begin with '.' or '-', and not be '__metadata__'"
 
 
 def require_kind(error: type[QfxError], name: str, value: Any, kind: type | tuple[type, ...], asked: str) -> None:

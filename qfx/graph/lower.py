@@ -30,7 +30,7 @@ from qfx.graph.passes import run_passes
 from qfx.nn.constants import Codes
 from qfx.nn.inputs import require_finite, require_input, require_model
 from qfx.nn.quantizer import Quantizer
-from qfx.nn.trace import call_name, node_path, trace
+from qfx.nn.trace import call_name, misreturned, node_path, trace
 
 Shape = tuple[int, ...]
 
@@ -91,6 +91,8 @@ class _Lowering:
                 self.placeholder = node.name
                 return node.name
             case "output":
+                if reason := misreturned(node):
+                    raise LowerError(f"the network's result: {reason}")
                 self._check_output(inputs)
                 return inputs[0]
             case "call_module":

@@ -129,14 +129,18 @@ def _spec(given: Any, point: str, where: str) -> Spec:
     try:
         if isinstance(given, str):
             fixed = Fixed.parse(given)
-            return replace(base, width=fixed.width, frac=fixed.scalar_frac, signed=fixed.signed)
-        if isinstance(given, int) and not isinstance(given, bool):
-            return replace(base, width=given)
-        return replace(base, **_fields(_mapping(given, where), point, where))
+            spec = replace(base, width=fixed.width, frac=fixed.scalar_frac, signed=fixed.signed)
+        elif isinstance(given, int) and not isinstance(given, bool):
+            spec = replace(base, width=given)
+        else:
+            spec = replace(base, **_fields(_mapping(given, where), point, where))
     except RecipeError:
         raise
     except QfxError as error:
         raise RecipeError(f"{error}, in recipe key '{where}'", where) from None
+    if point == "input" and spec.width == 0:
+        raise _wrong(where, "must be at least one bit wide, not 0")
+    return spec
 
 
 def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from qfx.errors import LowerError
 from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.table import Table
@@ -52,6 +53,19 @@ def misread(layer: nn.Module, shape: Shape | None) -> str | None:
         return None
     remedy = ": put a Flatten before it, or use a Conv2d of 1x1" if isinstance(layer, nn.Linear) else ""
     return f"it must read a tensor of axes {reads}, not one of {len(shape) + 1} axes{remedy}"
+
+
+def require_batch(traced: fx.GraphModule, example: Tensor) -> None:
+    """Raise LowerError where the layer that reads the network's input finds one axis too few in ``example``."""
+    for node in traced.graph.nodes:
+        if node.op != "call_module" or node.all_input_nodes[0].op != "placeholder":
+            continue
+        reads = _READS.get(type(traced.get_submodule(str(node.target))), "")
+        if reads.count(",") == example.dim():
+            raise LowerError(
+                f"example must have the axes {reads}, the batch first, not {example.dim()} axes: give example[None] "
+                "if it is one input alone"
+            )
 
 
 def uneven(size: tuple[int | None, int | None], shape: Shape | None) -> str | None:

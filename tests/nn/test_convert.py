@@ -126,6 +126,8 @@ def test_the_recipes_last_match_wins() -> None:
         ({"default": {"weight": {"width": True}}}, r"'default.weight.width' must be an integer, not True"),
         ({"default": {"weight": 40}}, r"must lie in 0..32, not 40, in recipe key 'default.weight'"),
         ({"default": {"input": "u8"}}, r"must look like 's8.3' or 'u5.0' .*, not 'u8', in recipe key 'default.input'"),
+        ({"default": {"input": "u0.0"}}, r"recipe key 'default.input' must be at least one bit wide, not 0"),
+        ({"layers": {"input": {"input": 0}}}, r"'layers.input.input' must be at least one bit wide, not 0"),
         (
             {"default": {"activation": {"granularity": "channel"}}},
             r"must be 'tensor', not 'channel', except for weights",
@@ -254,8 +256,16 @@ def test_what_the_shapes_of_an_example_forbid_is_listed_with_all_else() -> None:
             r"2 \(ReLU\): it must not be the network's result, since the order of a flattened image is \(height, "
             r"width, channel\) here: give the image itself, or put a Linear behind",
         ),
-        (nn.Conv1d(2, 2, 1), (4,), r"\(Conv1d\): it must read a tensor of axes \(N, C, L\), not one of 2 axes"),
-        (nn.MaxPool2d(2), (4, 4), r"\(MaxPool2d\): it must read a tensor of axes \(N, C, H, W\), not one of 3 axes"),
+        (
+            nn.Sequential(nn.ReLU(), nn.Conv1d(2, 2, 1)),
+            (4,),
+            r"1 \(Conv1d\): it must read a tensor of axes \(N, C, L\), not one of 2 axes",
+        ),
+        (
+            nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)),
+            (4, 4),
+            r"1 \(MaxPool2d\): it must read a tensor of axes \(N, C, H, W\), not one of 3 axes",
+        ),
         (
             nn.ReLU(),
             (1, 2, 4, 4),
