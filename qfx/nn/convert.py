@@ -447,7 +447,7 @@ class _Conversion:
             if reason is None and node.op in ("placeholder", "output"):
                 continue
             known = node.op == "call_module" and is_layer(self.module.get_submodule(str(node.target)))
-            part_of_refused = call_name(node) == "getitem" and node.args[0] in found
+            part_of_refused = call_name(node) == "getitem" and not found.keys().isdisjoint(node.all_input_nodes)
             if reason is None and (known or part_of_refused):
                 continue
             name = call_name(node)

@@ -58,7 +58,7 @@ def misread(layer: nn.Module, shape: Shape | None) -> str | None:
 def require_batch(traced: fx.GraphModule, example: Tensor) -> None:
     """Raise LowerError where the layer that reads the network's input finds one axis too few in ``example``."""
     for node in traced.graph.nodes:
-        if node.op != "call_module" or node.all_input_nodes[0].op != "placeholder":
+        if node.op != "call_module" or not any(source.op == "placeholder" for source in node.all_input_nodes):
             continue
         reads = _READS.get(type(traced.get_submodule(str(node.target))), "")
         if reads.count(",") == example.dim():
