@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from qfx.design import FILE_NAME, Design, PhaseSection
-from qfx.errors import TrainError
+from qfx.errors import RecipeError, TrainError
 from qfx.nn import calibrate, convert, correct, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
 from qfx.nn.recipe import Recipe, placed
@@ -58,19 +58,14 @@ def float_model(design: Design) -> nn.Module:
 def fixed_model(design: Design, model: nn.Module, width: int) -> nn.Module:
     """Return the fixed-point copy of a float network by the design's recipe, with ``width`` as its default.
 
-    The recipe's own defaults for weights and activations win at the first width of the design, and its patterns
-    always: they name what is to stay as it is.
+    The recipe's patterns hold at every width: they name what is to stay as it is.
     """
-    recipe = design.content.recipe
+    recipe, first = design.content.recipe, design.content.training.widths[0]
     with placed(design.folder / FILE_NAME, "recipe"):
         Recipe(recipe)
-    default = dict(recipe.get("default") or {})
-    if width != design.content.training.widths[0] or "weight" not in default:
-        default["weight"] = _with_width(default.get("weight"), width)
-    if width != design.content.training.widths[0] or "activation" not in default:
-        default["activation"] = _with_width(default.get("activation"), width)
-    default.setdefault("input", design.content.input.format)
-    with placed(design.folder / FILE_NAME, "recipe"):
+        default = {"input": design.content.input.format, **(recipe.get("default") or {})}
+        for point in ("weight", "activation"):
+            default[point] = _at_width(default.get(point), point, width, first)
         return convert(model, {**recipe, "default": default}, example(design))
 
 
@@ -226,5 +221,19 @@ def _augment(design: Design) -> Any:
     return design.object(reference, "augment") if reference else None
 
 
-def _with_width(spec: Any, width: int) -> Any:
-    return {**spec, "width": width} if isinstance(spec, Mapping) else width
+def _at_width(spec: Any, point: str, width: int, first: int) -> Any:
+    """Return the default of a point in the run of that width.
+
+    Raises:
+        RecipeError: it states another width than the ``first`` one, so that run would not be what it is called.
+    """
+    rest = spec if isinstance(spec, Mapping) else {}
+    whole = spec if isinstance(spec, str | int) else {"width": first, **rest}
+    stated = Recipe({"default": {point: whole}}).spec("", point).width
+    if stated != first:
+        raise RecipeError(
+            f"recipe key 'default.{point}' must have the width that training.widths begins with, {first}, not {stated}: "
+            f"begin widths with {stated}, or state the width in layers, at '*', where it holds in every run",
+            f"default.{point}",
+        )
+    return whole if width == first else {**rest, "width": width}

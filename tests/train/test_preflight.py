@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from qfx import steps
-from qfx.errors import QfxError
+from qfx.design import Design
+from qfx.errors import QfxError, RecipeError
+from qfx.nn import quantizers
+from qfx.train import runs
 
 MICRO = Path(__file__).resolve().parents[1] / "steps" / "micro"
 
@@ -98,3 +101,46 @@ def test_an_unknown_board_is_refused_before_training(tmp_path) -> None:
     board = next(line for line in text.splitlines() if line.startswith("board:"))
     with pytest.raises(QfxError, match="board must be one of"):
         steps.train(changed(tmp_path, "design.yaml", board, "board: ultra97"))
+
+
+DEFAULTS = "default: {weight: 3, activation: 3}"
+
+
+@pytest.mark.parametrize(
+    ("given", "point", "stated"),
+    [
+        ("{weight: 4, activation: 3}", "weight", 4),
+        ("{weight: 3, activation: u4.2}", "activation", 4),
+        ("{activation: {width: 8, frac: 2}}", "activation", 8),
+    ],
+)
+def test_a_default_of_another_width_than_the_first_of_widths_is_refused(tmp_path, given, point, stated) -> None:
+    with pytest.raises(RecipeError) as caught:
+        steps.train(changed(tmp_path, "design.yaml", DEFAULTS, f"default: {given}"))
+    assert str(caught.value) == (
+        f"{tmp_path}/design.yaml:8: recipe key 'default.{point}' must have the width that training.widths begins with, "
+        f"3, not {stated}: begin widths with {stated}, or state the width in layers, at '*', where it holds in every run"
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "width", "weight", "activation"),
+    [
+        (DEFAULTS, 3, "s3", "3"),
+        (DEFAULTS, 2, "s2", "2"),
+        ("default: {}", 3, "s3", "3"),
+        ("default: {activation: u3.1}", 3, "s3", "u3.1"),
+        ("default: {activation: u3.1}", 2, "s2", "2"),
+        ("default: {weight: {}, activation: {frac: 1, signed: false}}", 3, "s3", "u3.1"),
+        ("default: {activation: {frac: 1, signed: false}}", 2, "s2", "u2.1"),
+        ('layers: {"*": {activation: 8}}', 3, "s3", "8"),
+        ('layers: {"*": {activation: 8}}', 2, "s2", "8"),
+    ],
+)
+def test_a_run_has_the_width_that_it_is_called_by(tmp_path, recipe, width, weight, activation) -> None:
+    design = Design.load(changed(tmp_path, "design.yaml", DEFAULTS, recipe))
+    found = quantizers(runs.fixed_model(design, runs.float_model(design), width))
+    specs = [found[f"classify.{name}_quant"].spec for name in ("weight", "input")]
+    assert f"s{specs[0].width}" == weight
+    sign = "" if specs[1].frac is None else f"u{specs[1].width}.{specs[1].frac}"
+    assert (sign or str(specs[1].width)) == activation
