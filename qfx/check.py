@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from qfx import yamlfile
+from qfx.arguments import require_clock, require_cycles
 from qfx.boards import Board
-from qfx.errors import DesignError, FormatError, LowerError, PlanError
+from qfx.errors import FormatError, LowerError, PlanError, UsageError
 from qfx.fixed import Fixed
 from qfx.graph import Graph
 from qfx.plan import NoFitError, plan
@@ -61,9 +62,12 @@ def check(
         recipe: a YAML file; without one, 8 bits everywhere.
 
     Raises:
-        QfxError: the question itself is wrong: no such network, shape, format, recipe or board.
+        UsageError: shape, format, cycles or clock are none; the sentence names the option of the command.
+        QfxError: there is no such network, recipe or board.
     """
     start = time.monotonic()
+    require_cycles(UsageError, "--cycles", cycles)
+    require_clock(UsageError, "--clock", clock_mhz)
     shape, fixed, onto = _shape(input_shape), _format(input_format), Board.load(board)
     problems: list[str] = []
     graph = _lowered(network, shape, fixed, recipe, problems)
@@ -112,7 +116,7 @@ def _sentences(text: str) -> list[str]:
 
 def _shape(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text) or text.count("x") not in (0, 2):
-        raise DesignError(f"--input must be channels x height x width such as 3x32x32, or features, not {text!r}")
+        raise UsageError(f"--input must be channels x height x width such as 3x32x32, or features, not {text!r}")
     return tuple(int(size) for size in text.split("x"))
 
 
@@ -120,7 +124,7 @@ def _format(text: str) -> Fixed:
     try:
         return Fixed.parse(text)
     except FormatError as error:
-        raise DesignError(f"--format must be width.frac such as u8.0: {error}") from error
+        raise UsageError(f"--format must be width.frac such as u8.0: {error}") from error
 
 
 def table(found: Found, console: Console) -> None:

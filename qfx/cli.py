@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qfx.errors import MismatchError, QfxError
+from qfx.errors import MismatchError, QfxError, UsageError
 from qfx.steps import engine
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ _WIDE = 160  # columns of tables that no terminal shows
 _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_INTERRUPTED = 130
+_WRONG_USAGE, _INTERRUPTED = 2, 130
 
 DesignArgument = Annotated[str, typer.Argument(metavar="DESIGN", help="A design folder, or the name of a shipped one.")]
 OutOption = Annotated[
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except QfxError as error:
         _complain(str(error))
-        return 1
+        return _WRONG_USAGE if isinstance(error, UsageError) else 1
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; finished results are whole, the same command carries on")
         return _INTERRUPTED
@@ -150,7 +150,7 @@ def synth(
 ) -> None:
     """Count what every part takes, against the board's budget."""
     if tool != "yosys":
-        raise QfxError(f"--tool must be yosys, not {tool!r}")
+        raise UsageError(f"--tool must be yosys, not {tool!r}")
     result = _run_step("synth", design, out, force)
     table = Table("resource", "yosys", "estimate", "budget", "share", box=box.SIMPLE_HEAD)
     for key, count in result.figures["total"].items():

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from qfx import resources, yamlfile
-from qfx.arguments import as_path
-from qfx.errors import DesignError, FormatError, QfxError
+from qfx.arguments import MOST_CYCLES, as_path
+from qfx.boards import Clock
+from qfx.errors import DesignError, FormatError, QfxError, UsageError
 from qfx.files import atomic_folder
 from qfx.fixed import Fixed
 
@@ -72,8 +73,8 @@ class InputSection(_Section):
 class TargetSection(_Section):
     """What the plan has to reach."""
 
-    cycles: Positive | None = None  # per frame; None: as few as fit the board
-    clock_mhz: Annotated[float, Field(gt=0, le=1000)] | None = None  # None: the board's
+    cycles: Annotated[Positive, Field(le=MOST_CYCLES)] | None = None  # per frame; None: as few as fit the board
+    clock_mhz: Clock | None = None  # None: the board's
 
 
 class ScheduleSection(_Section):
@@ -351,13 +352,13 @@ def create(folder: Path) -> Path:
     """Make a small design that works in ``folder``, named like it, and return the folder.
 
     Raises:
-        DesignError: the last part of the path is no name that a design may have, the folder that it is to lie in is
-            missing, or something is there already.
+        UsageError: the last part of the path is no name that a design may have.
+        DesignError: the folder that it is to lie in is missing, or something is there already.
     """
     try:
         _name(folder.name)
     except ValueError as error:
-        raise DesignError(f"the name of a design {error}, not {folder.name!r}") from None
+        raise UsageError(f"the name of a design {error}, not {folder.name!r}") from None
     if not folder.parent.is_dir():
         raise DesignError(f"{folder.parent} must be a folder, in which {folder.name} is made, but is none: make it")
     if folder.exists():

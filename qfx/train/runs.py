@@ -232,7 +232,7 @@ def _at_width(spec: Any, point: str, width: int, first: int) -> Any:
     stated = Recipe({"default": {point: whole}}).spec("", point).width
     if stated != first:
         raise RecipeError(
-            f"recipe key 'default.{point}' must have the width that training.widths begins with, {first}, not {stated}: "
+            f"recipe key 'default.{point}' must have the first width of training.widths, {first}, not {stated}: "
             f"begin widths with {stated}, or state the width in layers, at '*', where it holds in every run",
             f"default.{point}",
         )

@@ -164,14 +164,8 @@ def test_a_step_on_stale_results_warns(stand: Stand, capsys: pytest.CaptureFixtu
     ("arguments", "said"),
     [
         (["train", "nowhere"], "error: a design must be a folder with a design.yaml, or one of the shipped designs"),
-        (["synth", "micro", "--tool", "vivado"], "error: --tool must be yosys, not 'vivado'"),
-        (
-            ["check", "nowhere:Net", "--input", "3x8"],
-            "error: --input must be channels x height x width such as 3x32x32",
-        ),
         (["check", "nowhere:Net", "--input", "1x8x8"], "error: nowhere must be importable, but ModuleNotFoundError"),
         (["check", "nowhere:Net", "--input", "1x8x8", "--board", "pynq"], "error: board must be one of ultra96v2"),
-        (["new", "Bad-Name"], "error: the name of a design must start with a small letter"),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -179,6 +173,37 @@ def test_a_mistake_is_one_sentence(
 ) -> None:
     assert cli.run(arguments) == 1
     assert lines(capsys.readouterr().err)[-1].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["synth", "micro", "--tool", "vivado"], "--tool must be yosys, not 'vivado'"),
+        (["new", "Bad-Name"], "the name of a design must start with a small letter"),
+        (["check", "no:Net", "--input", "3x8"], "--input must be channels x height x width such as 3x32x32"),
+        (["check", "no:Net", "--input", "3x"], "--input must be channels x height x width such as 3x32x32"),
+        (["check", "no:Net", "--input", "8", "--format", "q8"], "--format must be width.frac such as u8.0: "),
+        (
+            ["check", "no:Net", "--input", "8", "--cycles", "0"],
+            "--cycles must be a whole number from 1 to 1,000,000,000,000, not 0",
+        ),
+        (["check", "no:Net", "--input", "8", "--clock", "0"], "--clock must be a number from 1 to 1,000, not 0.0"),
+        (["check", "no:Net", "--input", "8", "--clock", "nan"], "--clock must be a number from 1 to 1,000, not nan"),
+        (
+            ["check", "no:Net", "--input", "8", "--clock", "1e-30"],
+            "--clock must be a number from 1 to 1,000, not 1e-30",
+        ),
+        (
+            ["check", "no:Net", "--input", "8", "--clock", "1001"],
+            "--clock must be a number from 1 to 1,000, not 1001.0",
+        ),
+    ],
+)
+def test_an_option_that_is_always_wrong_is_one_sentence_and_leaves_with_2(
+    stand: Stand, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert cli.run(arguments) == 2
+    assert lines(capsys.readouterr().err)[-1].startswith(f"error: {said}")
 
 
 def test_wrong_usage_leaves_with_2(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:

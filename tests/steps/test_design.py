@@ -55,7 +55,18 @@ def test_a_minimal_design_loads(tmp_path: Path) -> None:
         ),
         (GOOD.replace("[8, 8, 1]", "[8, 0, 1]"), 4, "input.shape.1 must be greater than 0, not 0"),
         (GOOD + "target: {cycles: fast}\n", 6, "target.cycles must be an integer, not 'fast'"),
-        (GOOD + "target:\n  cycles: 64\n  clock_mhz: -3\n", 8, "target.clock_mhz must be greater than 0, not -3"),
+        (
+            GOOD + "target:\n  cycles: 64\n  clock_mhz: -3\n",
+            8,
+            "target.clock_mhz must be greater than or equal to 1, not -3",
+        ),
+        (GOOD + "target: {clock_mhz: 2000}\n", 6, "target.clock_mhz must be less than or equal to 1000, not 2000"),
+        (GOOD + "target: {clock_mhz: .nan}\n", 6, "target.clock_mhz must be "),
+        (
+            GOOD + "target: {cycles: 1000000000001}\n",
+            6,
+            "target.cycles must be less than or equal to 1000000000000, not 1000000000001",
+        ),
         (GOOD + "training:\n  float: {epochs: 0, lr: 0.1}\n", 7, "training.float.epochs must be greater than 0, not 0"),
         (
             GOOD + "training:\n  float:\n    epochs: 9\n    lr: 0.1\n    schedule: {kind: step, milestones: [4, 9]}\n",

@@ -118,8 +118,8 @@ def test_a_default_of_another_width_than_the_first_of_widths_is_refused(tmp_path
     with pytest.raises(RecipeError) as caught:
         steps.train(changed(tmp_path, "design.yaml", DEFAULTS, f"default: {given}"))
     assert str(caught.value) == (
-        f"{tmp_path}/design.yaml:8: recipe key 'default.{point}' must have the width that training.widths begins with, "
-        f"3, not {stated}: begin widths with {stated}, or state the width in layers, at '*', where it holds in every run"
+        f"{tmp_path}/design.yaml:8: recipe key 'default.{point}' must have the first width of training.widths, 3, "
+        f"not {stated}: begin widths with {stated}, or state the width in layers, at '*', where it holds in every run"
     )
 
 
