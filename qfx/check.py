@@ -16,8 +16,8 @@ from rich.table import Table
 from qfx import yamlfile
 from qfx.arguments import require_clock, require_cycles
 from qfx.boards import Board
-from qfx.errors import FormatError, LowerError, PlanError, UsageError
-from qfx.fixed import Fixed
+from qfx.errors import LowerError, PlanError, UsageError
+from qfx.fixed import Fixed, require_input_format
 from qfx.graph import Graph
 from qfx.plan import NoFitError, plan
 from qfx.steps.facts import RESOURCES, graph_facts, plan_facts
@@ -122,9 +122,9 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _format(text: str) -> Fixed:
     try:
-        return Fixed.parse(text)
-    except FormatError as error:
-        raise UsageError(f"--format must be width.frac such as u8.0: {error}") from error
+        return Fixed.parse(require_input_format(text))
+    except ValueError as error:
+        raise UsageError(f"--format {error}, not {text!r}") from None
 
 
 def table(found: Found, console: Console) -> None:

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, Self
@@ -16,9 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from qfx import resources, yamlfile
 from qfx.arguments import MOST_CYCLES, as_path
 from qfx.boards import Clock
-from qfx.errors import DesignError, FormatError, QfxError, UsageError
+from qfx.errors import DesignError, QfxError, UsageError
 from qfx.files import atomic_folder
-from qfx.fixed import Fixed
+from qfx.fixed import Fixed, require_input_format
 
 FILE_NAME = "design.yaml"
 
@@ -40,6 +39,12 @@ def _name(text: str) -> str:
     return text
 
 
+def _image_or_features(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) not in (1, 3):
+        raise ValueError("must be three numbers (height, width, channels) or one (features)")
+    return shape
+
+
 Reference = Annotated[str, AfterValidator(_reference)]
 
 
@@ -52,17 +57,8 @@ class _Section(BaseModel):
 class InputSection(_Section):
     """What the host sends: one frame of integer codes."""
 
-    format: str  # such as u8.0
-    shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)]  # channels last
-
-    @field_validator("format")
-    @classmethod
-    def _is_a_format(cls, text: str) -> str:
-        with suppress(FormatError):
-            fixed = Fixed.parse(text)
-            if fixed.width > 0 and not fixed.per_channel:
-                return text
-        raise ValueError("must be a format with one binary point, such as u8.0")
+    format: Annotated[str, AfterValidator(require_input_format)]  # such as u8.0
+    shape: Annotated[tuple[Positive, ...], AfterValidator(_image_or_features)]  # channels last
 
     @property
     def fixed(self) -> Fixed:
@@ -123,6 +119,13 @@ class FloatSection(PhaseSection):
     lr: Rate = 3e-3
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     """A file: relative to the design's folder, $VARIABLES filled in. Where it is given, nothing is trained in float."""
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        others = [name for name in ("epochs", "lr", "schedule") if name in self.model_fields_set]
+        if self.checkpoint is not None and others:
+            raise ValueError(f"must have either checkpoint or {' and '.join(others)}")
+        return self
 
 
 class TeacherSection(_Section):
@@ -225,6 +228,11 @@ class Design:
         """The design's name."""
         return self.content.name
 
+    def place(self, key: str) -> str:
+        """Where a key of design.yaml stands, for an error: the file and the line."""
+        file = self.folder / FILE_NAME
+        return f"{file}:{yamlfile.line_of(file, key)}"
+
     def with_seed(self, seed: int) -> Design:
         """Return the design with another seed of its training."""
         training = self.content.training.model_copy(update={"seed": seed})
@@ -260,7 +268,7 @@ class Design:
         if unset or not path.is_file():
             reason = f"the environment variable {unset[0]} is not set" if unset else f"there is no {path}"
             raise DesignError(
-                f"{self.folder / FILE_NAME}: {key} must name a file, not {text!r} ({reason}): put the checkpoint "
+                f"{self.place(key)}: {key} must name a file, not {text!r} ({reason}): put the checkpoint "
                 f"there, or leave the key out and {otherwise}"
             )
         return path
@@ -275,7 +283,10 @@ class Design:
         file, name = reference.split(":")
         module = self._module(self.folder / file, key)
         if not hasattr(module, name):
-            raise DesignError(f"{self.folder / FILE_NAME}: {key} must name something in {file}, not {name!r}")
+            there = ", ".join(_made_here(module)) or "nothing"
+            raise DesignError(
+                f"{self.place(key)}: {key} must name something in {file}, which has {there}, not {name!r}"
+            )
         return getattr(module, name)
 
     def call(self, reference: str, key: str) -> Any:
@@ -300,7 +311,7 @@ class Design:
         if path in self._modules:
             return self._modules[path]
         if not path.is_file():
-            raise DesignError(f"{self.folder / FILE_NAME}: {key} must name a file of the design, but {path} is missing")
+            raise DesignError(f"{self.place(key)}: {key} must name a file of the design, but {path} is missing")
         name = f"qfx_design_{self.name}_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None  # a .py file always has them
@@ -330,6 +341,12 @@ def _find(where: Path | str) -> Path:
         f"a design must be a folder with a {FILE_NAME}, or one of the shipped designs ({names}), not {str(where)!r}: "
         "`qfx new NAME` makes one"
     )
+
+
+def _made_here(module: ModuleType) -> list[str]:
+    """The classes and functions that a module defines for others."""
+    mine = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    return [name for name in mine if not name.startswith("_")]
 
 
 def _said(error: BaseException) -> str:

@@ -21,7 +21,14 @@ def preflight(design: Design, data: Data) -> list[str]:
         QfxError: what is wrong, with its place.
     """
     model = runs.float_model(design).eval()
-    scores = _require_scores(design, model, data)
+    runs.load_given(design, model)
+    runs.augmentation(design)
+    with runs.at(design, "data"):
+        _require_reals(design, data)
+    with runs.at(design, "model"):
+        scores = _scores(design, model, data)
+    with runs.at(design, "data"):
+        _require_labels(design, data, scores.shape[1])
     _require_teacher(design, data, scores)
     for width in design.content.training.widths:
         runs.fixed_model(design, runs.float_model(design), width)
@@ -34,25 +41,29 @@ def _require_teacher(design: Design, data: Data, scores: torch.Tensor) -> None:
     teacher = runs.teacher_of(design)
     if teacher is None:
         return
+    where = design.place("training.teacher")
     try:
         found = tuple(teacher(data.train_x[:2]).shape)
     except (RuntimeError, AttributeError) as error:
-        raise TrainError(f"training.teacher must give scores for the design's inputs, but: {error}") from error
+        raise TrainError(f"{where}: training.teacher must give scores for the design's inputs, but: {error}") from error
     if found != tuple(scores.shape):
         raise TrainError(
-            f"training.teacher must give {scores.shape[1]} scores an input, as model {design.content.model} does, not "
-            f"{' x '.join(map(str, found[1:]))}"
+            f"{where}: training.teacher must give {scores.shape[1]} scores an input, as model {design.content.model} "
+            f"does, not {' x '.join(map(str, found[1:]))}"
         )
 
 
-@torch.no_grad()
-def _require_scores(design: Design, model: nn.Module, data: Data) -> torch.Tensor:
-    name = design.content.model
-    for part in ("train", "test"):
-        x = getattr(data, f"{part}_x")
+def _require_reals(design: Design, data: Data) -> None:
+    for part, x in (("train", data.train_x), ("test", data.test_x)):
         if not x.is_floating_point():
             kind = str(x.dtype).removeprefix("torch.")
             raise TrainError(f"{part} data of {design.content.data} must be float32, not {kind}: use .float()")
+
+
+@torch.no_grad()
+def _scores(design: Design, model: nn.Module, data: Data) -> torch.Tensor:
+    """Return what the network makes of two training inputs."""
+    name = design.content.model
     try:
         scores = model(data.train_x[:2])
     except RuntimeError as error:
@@ -61,14 +72,16 @@ def _require_scores(design: Design, model: nn.Module, data: Data) -> torch.Tenso
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise TrainError(f"model {name} must return one score a class, a tensor (N, classes), not {found}")
-    for part in ("train", "test"):
-        labels = getattr(data, f"{part}_y")
-        if labels.min() < 0 or labels.max() >= scores.shape[1]:
-            raise TrainError(
-                f"{part} labels of {design.content.data} must lie in 0..{scores.shape[1] - 1}, since model {name} "
-                f"gives {scores.shape[1]} scores, not in {labels.min().item()}..{labels.max().item()}"
-            )
     return scores
+
+
+def _require_labels(design: Design, data: Data, classes: int) -> None:
+    for part, labels in (("train", data.train_y), ("test", data.test_y)):
+        if labels.min() < 0 or labels.max() >= classes:
+            raise TrainError(
+                f"{part} labels of {design.content.data} must lie in 0..{classes - 1}, since model "
+                f"{design.content.model} gives {classes} scores, not in {labels.min().item()}..{labels.max().item()}"
+            )
 
 
 def _off_grid(design: Design, data: Data) -> list[str]:

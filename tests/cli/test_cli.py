@@ -182,7 +182,14 @@ def test_a_mistake_is_one_sentence(
         (["new", "Bad-Name"], "the name of a design must start with a small letter"),
         (["check", "no:Net", "--input", "3x8"], "--input must be channels x height x width such as 3x32x32"),
         (["check", "no:Net", "--input", "3x"], "--input must be channels x height x width such as 3x32x32"),
-        (["check", "no:Net", "--input", "8", "--format", "q8"], "--format must be width.frac such as u8.0: "),
+        (
+            ["check", "no:Net", "--input", "8", "--format", "q8"],
+            "--format must be a format with one binary point, such",
+        ),
+        (
+            ["check", "no:Net", "--input", "8", "--format", "u40.0"],
+            "--format must have 1 to 32 bits and a frac of -21 to ",
+        ),
         (
             ["check", "no:Net", "--input", "8", "--cycles", "0"],
             "--cycles must be a whole number from 1 to 1,000,000,000,000, not 0",

@@ -30,23 +30,65 @@ def changed(folder: Path, file: str, old: str, new: str) -> Path:
             "model.py",
             "nn.Linear(2, 2)",
             "nn.Linear(3, 2)",
-            r"model.py:Net must take inputs of shape \(1, 3, 3\), but",
+            r"/design.yaml:2: model model.py:Net must take inputs of shape \(1, 3, 3\), but",
         ),
         (
             "model.py",
             "return self.classify(",
             "return x, self.classify(",
-            r"must return one score a class.* not tuple",
+            r"/design.yaml:2: model model.py:Net must return one score a class.* not tuple",
         ),
         ("model.py", "return self.classify(", "return self.conv(x) if 1 else (", r"not \(2, 2, 1, 1\)"),
         (
             "model.py",
             "[:, 0, 0].sum(1)).long()",
             "[:, 0, 0].sum(1)).long() * 7",
-            r"train labels of model.py:data must lie in 0..1, since model model.py:Net gives 2 scores, not in 0..7",
+            r"/design.yaml:3: train labels of model.py:data must lie in 0..1, since .*:Net gives 2 scores, not in 0..7",
         ),
-        ("model.py", ".float()", ".byte()", r"train data of model.py:data must be float32, not uint8: use .float\(\)"),
+        (
+            "model.py",
+            ".float()",
+            ".byte()",
+            r"/design.yaml:3: train data of model.py:data must be float32, not uint8: use .float\(\)",
+        ),
         ("model.py", "torch.relu(", "torch.erf(", r"erf .*instead"),
+        ("design.yaml", "[3, 3, 1]", "[3, 3, 2]", r"/design.yaml:3: train data must have shape \(N, 2, 3, 3\), "),
+        (
+            "design.yaml",
+            "model.py:Net",
+            "nope.py:Net",
+            r"/design.yaml:2: model must name a file .* /.*nope.py is missing$",
+        ),
+        (
+            "design.yaml",
+            "model.py:Net",
+            "model.py:Nope",
+            r"/design.yaml:2: model must name something in model.py, which has Net, data, not 'Nope'$",
+        ),
+        (
+            "design.yaml",
+            "board:",
+            "augment: model.py:jitter\nboard:",
+            r"/design.yaml:5: augment must name something in model.py, which has Net, data, not 'jitter'$",
+        ),
+        (
+            "design.yaml",
+            "board:",
+            "augment: model.py:__name__\nboard:",
+            r"/design.yaml:5: augment must name a function, not model.py:__name__, a str$",
+        ),
+        (
+            "design.yaml",
+            "float: {epochs: 2, lr: 0.02}",
+            "float: {checkpoint: model.py}",
+            r"/design.yaml:10: /.*/model.py must be a checkpoint of tensors alone",
+        ),
+        (
+            "design.yaml",
+            "board: ultra96v2",
+            "board: no.yaml",
+            r"/design.yaml:5: .*/no.yaml must exist, but there is no ",
+        ),
         (
             "model.py",
             "def data() -> Data:\n",
@@ -69,7 +111,7 @@ def changed(folder: Path, file: str, old: str, new: str) -> Path:
             "model.py",
             "def data() -> Data:\n",
             "def data() -> Data:\n    return {}\n",
-            r"/design.yaml: data model.py:data must return a qfx.train.Data, not dict$",
+            r"/design.yaml:3: data model.py:data must return a qfx.train.Data, not dict$",
         ),
         (
             "model.py",
@@ -99,7 +141,9 @@ def test_data_off_the_grid_of_the_input_is_a_warning(tmp_path) -> None:
 def test_an_unknown_board_is_refused_before_training(tmp_path) -> None:
     text = (MICRO / "design.yaml").read_text()
     board = next(line for line in text.splitlines() if line.startswith("board:"))
-    with pytest.raises(QfxError, match="board must be one of"):
+    with pytest.raises(
+        QfxError, match=r"/design.yaml:5: board must be one of ultra96v2 or the path of a .yaml file, not 'ultra97'"
+    ):
         steps.train(changed(tmp_path, "design.yaml", board, "board: ultra97"))
 
 
