@@ -54,3 +54,8 @@ def as_path(error: type[QfxError], name: str, value: Any) -> Path:
 def shown(value: Any) -> str:
     """A value in few words: itself if it is short, else its type."""
     return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: 1 cycle, 1,024 cycles."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

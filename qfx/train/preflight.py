@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
+from qfx.arguments import counted
 from qfx.design import Design
 from qfx.errors import TrainError
-from qfx.fixed import Fixed
+from qfx.fixed import Fixed, count_digits
+from qfx.fixed.khot import magnitudes
+from qfx.nn import quantizers
 from qfx.train import runs
 from qfx.train.data import Data
 
@@ -30,9 +34,10 @@ def preflight(design: Design, data: Data) -> list[str]:
     with runs.at(design, "data"):
         _require_labels(design, data, scores.shape[1])
     _require_teacher(design, data, scores)
+    warnings = [*_large_batch(design, data), *_off_grid(design, data)]
     for width in design.content.training.widths:
-        runs.fixed_model(design, runs.float_model(design), width)
-    return _off_grid(design, data)
+        warnings += _idle_digits(runs.fixed_model(design, runs.float_model(design), width))
+    return list(dict.fromkeys(warnings))
 
 
 @torch.no_grad()
@@ -82,6 +87,29 @@ def _require_labels(design: Design, data: Data, classes: int) -> None:
                 f"{part} labels of {design.content.data} must lie in 0..{classes - 1}, since model "
                 f"{design.content.model} gives {classes} scores, not in {labels.min().item()}..{labels.max().item()}"
             )
+
+
+def _large_batch(design: Design, data: Data) -> list[str]:
+    batch, inputs = design.content.training.batch, len(data.train_x)
+    if batch <= inputs:
+        return []
+    return [
+        f"training.batch should be at most the {inputs:,} training inputs, not {batch:,}: each step takes all of them"
+    ]
+
+
+def _idle_digits(model: nn.Module) -> list[str]:
+    """Warn of K-hot words that leave out no code of their width."""
+    warnings = []
+    for name, quantizer in quantizers(model).items():
+        width, digits = quantizer.width, quantizer.spec.digits
+        if digits and len(magnitudes(width, digits.k, digits.signed)) == 1 << (width - 1):
+            most = count_digits(np.arange(1 << (width - 1)), width, digits.signed)
+            warnings.append(
+                f"digits of {name} should leave out some codes of {counted(width, 'bit')}, but none has more than "
+                f"{counted(most, 'digit')}: {f'state k below {most}, or ' if most > 1 else ''}leave digits out"
+            )
+    return warnings
 
 
 def _off_grid(design: Design, data: Data) -> list[str]:

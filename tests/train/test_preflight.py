@@ -9,6 +9,7 @@ from qfx.design import Design
 from qfx.errors import QfxError, RecipeError
 from qfx.nn import quantizers
 from qfx.train import runs
+from qfx.train.preflight import preflight
 
 MICRO = Path(__file__).resolve().parents[1] / "steps" / "micro"
 
@@ -188,3 +189,23 @@ def test_a_run_has_the_width_that_it_is_called_by(tmp_path, recipe, width, weigh
     assert f"s{specs[0].width}" == weight
     sign = "" if specs[1].frac is None else f"u{specs[1].width}.{specs[1].frac}"
     assert (sign or str(specs[1].width)) == activation
+
+
+def test_a_batch_larger_than_the_training_set_is_a_warning(tmp_path) -> None:
+    result = steps.train(changed(tmp_path, "design.yaml", "batch: 16", "batch: 65"))
+    said = "training.batch should be at most the 64 training inputs, not 65: each step takes all of them"
+    assert said in result.warnings
+
+
+@pytest.mark.parametrize(
+    ("k", "signed", "most"), [(1, "false", 0), (2, "false", 2), (9, "false", 2), (1, "true", 0), (2, "true", 2)]
+)
+def test_digits_that_leave_nothing_out_are_a_warning(tmp_path, k: int, signed: str, most: int) -> None:
+    weight = f"{{width: 3, digits: {{k: {k}, signed: {signed}}}}}"
+    design = Design.load(changed(tmp_path, "design.yaml", "weight: 3", f"weight: {weight}"))
+    warnings = [w for w in preflight(design, runs.load_data(design)) if "digits" in w]
+    said = (
+        f"digits of conv.weight_quant should leave out some codes of 3 bits, but none has more than {most} digits: "
+        f"state k below {most}, or leave digits out"
+    )
+    assert (warnings[:1] == [said]) if most else not warnings
