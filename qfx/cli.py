@@ -105,6 +105,61 @@ def _root(
     """From a PyTorch network to a small FPGA in fixed point, without losing a bit on the way."""
 
 
+# Around the steps -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def new(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A name, or a path in a folder that is there. The design is called like its last part: small letters, "
+            "digits and underscores.",
+        ),
+    ],
+) -> None:
+    """Make a small design folder that works, to start from."""
+    from qfx.design import create
+
+    create(folder)
+    _out.print(f"new    {folder} with design.yaml, model.py and README.md", markup=False)
+    _out.print(f"next: {shlex.join(['qfx', 'build', str(folder)])}", markup=False)
+
+
+@app.command()
+def check(
+    network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help=_NETWORK)],
+    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width, or features: 3x32x32, 64.")],
+    board: Annotated[str, typer.Option(help="A board's name, or its YAML file.")] = "ultra96v2",
+    input_format: Annotated[str, typer.Option("--format", help=_FORMAT)] = "u8.0",
+    recipe: Annotated[Path | None, typer.Option(help=_RECIPE)] = None,
+    cycles: Annotated[int | None, typer.Option(help="The most cycles a frame may take.")] = None,
+    clock: Annotated[float | None, typer.Option(help="The clock in MHz (default: the board's).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say, without training, what blocks a network, its formats and work, and how it fits the board."""
+    from qfx.check import check as check_network
+    from qfx.check import table
+
+    found = check_network(network, input_shape, board, input_format, recipe, cycles, clock)
+    if as_json:
+        _out.print_json(json.dumps(found.to_json()))
+    else:
+        table(found, _out)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say which tools are here, in which version, and what to do about the others."""
+    from qfx import doctor
+
+    if code := doctor.run(as_json):
+        raise typer.Exit(code)
+
+
 # Steps ------------------------------------------------------------------------------------------------------------
 
 
@@ -233,58 +288,3 @@ def _progress() -> Iterator[Callable[[str], engine.Progress]]:
             return lambda done, doing: bar.update(task, completed=done, description=doing)
 
         yield show
-
-
-# Around the steps -------------------------------------------------------------------------------------------------
-
-
-@app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """Say which tools are here, in which version, and what to do about the others."""
-    from qfx import doctor
-
-    if code := doctor.run(as_json):
-        raise typer.Exit(code)
-
-
-@app.command()
-def new(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER",
-            help="A name, or a path in a folder that is there. The design is called like its last part: small letters, "
-            "digits and underscores.",
-        ),
-    ],
-) -> None:
-    """Make a small design folder that works, to start from."""
-    from qfx.design import create
-
-    create(folder)
-    _out.print(f"new    {folder} with design.yaml, model.py and README.md", markup=False)
-    _out.print(f"next: {shlex.join(['qfx', 'build', str(folder)])}", markup=False)
-
-
-@app.command()
-def check(
-    network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help=_NETWORK)],
-    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width, or features: 3x32x32, 64.")],
-    board: Annotated[str, typer.Option(help="A board's name, or its YAML file.")] = "ultra96v2",
-    input_format: Annotated[str, typer.Option("--format", help=_FORMAT)] = "u8.0",
-    recipe: Annotated[Path | None, typer.Option(help=_RECIPE)] = None,
-    cycles: Annotated[int | None, typer.Option(help="The most cycles a frame may take.")] = None,
-    clock: Annotated[float | None, typer.Option(help="The clock in MHz (default: the board's).")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say, without training, what blocks a network, its formats and work, and how it fits the board."""
-    from qfx.check import check as check_network
-    from qfx.check import table
-
-    found = check_network(network, input_shape, board, input_format, recipe, cycles, clock)
-    if as_json:
-        _out.print_json(json.dumps(found.to_json()))
-    else:
-        table(found, _out)
-    if not found.ok:
-        raise typer.Exit(1)

@@ -129,6 +129,20 @@ def test_unequal_integers_fail_the_build_after_the_report(stand: Stand, capsys: 
     assert lines(said.out)[-1].startswith("report figures of report")
 
 
+def test_a_first_step_that_fails_leaves_no_folder(stand: Stand, tmp_path: Path) -> None:
+    stand.faults["train"] = ToolError("refused")
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.run(["train", "micro"]) == cli.run(["train", "micro", "--out", "a/b"]) == 1
+    assert cli.run(["hls", "micro"]) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "a").mkdir()
+    assert cli.run(["train", "micro", "--out", "a"]) == 1
+    assert list((tmp_path / "a").iterdir()) == []
+    stand.faults = {"lower": ToolError("refused")}
+    assert cli.run(["build", "micro", "--out", "a"]) == 1
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [".lock", "train"]
+
+
 def test_a_full_disk_is_a_sentence(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
     stand.faults["lower"] = OSError(errno.ENOSPC, "No space left on device", "/disk/file")
     assert cli.run(["build", "micro"]) == 1
@@ -241,5 +255,6 @@ def test_version_and_help_need_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("new", "doctor", "check", "train", "lower", "plan", "hls", "rtl", "sim", "synth", "report", "build"):
-        assert re.search(rf"^ +{name} ", done.stdout, re.MULTILINE), done.stdout
+    names = re.findall(r"^  ([a-z]+) ", done.stdout.partition("Commands:")[2], re.MULTILINE)
+    steps_in_order = ["train", "lower", "plan", "hls", "rtl", "sim", "synth", "report"]
+    assert names == ["new", "check", "doctor", *steps_in_order, "build"], done.stdout
