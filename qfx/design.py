@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from qfx import resources, yamlfile
-from qfx.arguments import MOST_CYCLES, as_path
-from qfx.boards import Clock
+from qfx.arguments import CLOCKS_MHZ, MOST_CYCLES, as_path
 from qfx.errors import DesignError, QfxError, UsageError
 from qfx.files import atomic_folder
 from qfx.fixed import Fixed, require_input_format
@@ -70,7 +69,7 @@ class TargetSection(_Section):
     """What the plan has to reach."""
 
     cycles: Annotated[Positive, Field(le=MOST_CYCLES)] | None = None  # per frame; None: as few as fit the board
-    clock_mhz: Clock | None = None  # None: the board's
+    clock_mhz: Annotated[float, Field(ge=CLOCKS_MHZ[0], le=CLOCKS_MHZ[1])] | None = None  # None: the board's
 
 
 class ScheduleSection(_Section):
