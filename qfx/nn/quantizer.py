@@ -7,13 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
-from qfx.fixed import Fixed, Overflow, Rounding
+from qfx.fixed import FRAC_RANGE, WIDEST, Fixed, Overflow, Rounding
 from qfx.fixed.khot import magnitudes
-from qfx.nn.functional import FRAC_RANGE, cast, code_range, round_frac
+from qfx.nn.functional import cast, code_range, round_frac
 from qfx.nn.learned_width import WIDEST_LEARNED, cast_learned_width, round_width, width_in_use
 from qfx.nn.observe import Observer
-
-WIDEST = 32
 
 
 @dataclass(frozen=True, slots=True)

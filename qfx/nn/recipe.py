@@ -76,8 +76,8 @@ class Recipe:
             if not point:
                 near = get_close_matches(pattern, self._asked, 1, cutoff=0.0)
                 raise RecipeError(
-                    f"recipe pattern 'layers.{pattern}' must match a layer of the model, but matches none; the nearest "
-                    f"is '{near[0]}'",
+                    f"recipe pattern 'layers.{pattern}' must match a layer of the model that has quantization points, "
+                    f"but matches none; the nearest is '{near[0]}'",
                     f"layers.{pattern}",
                 )
             if (pattern, "") not in self._unused:
@@ -132,8 +132,10 @@ def _spec(given: Any, point: str, where: str) -> Spec:
             spec = replace(base, width=fixed.width, frac=fixed.scalar_frac, signed=fixed.signed)
         elif isinstance(given, int) and not isinstance(given, bool):
             spec = replace(base, width=given)
+        elif isinstance(given, Mapping):
+            spec = replace(base, **_fields(given, point, where))
         else:
-            spec = replace(base, **_fields(_mapping(given, where), point, where))
+            raise _wrong(where, f"must be a width, a format such as 's8.3', or a mapping, not {given!r}")
     except RecipeError:
         raise
     except QfxError as error:

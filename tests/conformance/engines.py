@@ -13,7 +13,7 @@ from qfx import nn as fixed_layers
 from qfx.boards import Board
 from qfx.emit import hls
 from qfx.emit.rtl import rtl
-from qfx.fixed import Fixed, Overflow, Rounding, decode
+from qfx.fixed import FRAC_RANGE, WIDEST, Fixed, Overflow, Rounding, decode
 from qfx.graph import Constant, Graph, Node
 from qfx.graph.ops import (
     Add,
@@ -31,9 +31,8 @@ from qfx.graph.ops import (
 )
 from qfx.graph.passes import remove_zero_width
 from qfx.nn.deform import dilations, sample
-from qfx.nn.functional import FRAC_RANGE
 from qfx.nn.integer import exact_product
-from qfx.nn.quantizer import WIDEST, Quantizer, Spec
+from qfx.nn.quantizer import Quantizer, Spec
 from qfx.plan import plan
 from qfx.steps.compare import Mismatch, first_mismatch
 from qfx.tools import csim

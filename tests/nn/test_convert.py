@@ -122,7 +122,10 @@ def test_the_recipes_last_match_wins() -> None:
             r"'layers.stem.constant' must match a layer that has this point; 'stem' has weight, activation$",
         ),
         ({"default": {"bias": 8}}, r"'default.bias' must be left out: a bias follows its input and weight formats"),
-        ({"default": {"weight": 4.5}}, r"recipe key 'default.weight' must be a mapping, not 4.5"),
+        (
+            {"default": {"weight": 4.5}},
+            r"recipe key 'default.weight' must be a width, a format such as 's8.3', or a mapping, not 4.5",
+        ),
         ({"default": {"weight": {"width": True}}}, r"'default.weight.width' must be an integer, not True"),
         ({"default": {"weight": 40}}, r"must lie in 0..32, not 40, in recipe key 'default.weight'"),
         ({"default": {"input": "u8"}}, r"must look like 's8.3' or 'u5.0' .*, not 'u8', in recipe key 'default.input'"),
