@@ -6,7 +6,20 @@ import numpy as np
 
 from qfx.fixed import MAX_WIDTH, Fixed, Overflow, requantize
 from qfx.graph.graph import Graph, Node
-from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Requantize, SumPool
+from qfx.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Flatten,
+    Input,
+    MaxPool,
+    Requantize,
+    SumPool,
+)
 
 _BEYOND = (1 << MAX_WIDTH) - 1  # no code is larger
 
@@ -55,6 +68,8 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             return Range(
                 inputs[0].low * scale_a + inputs[1].low * scale_b, inputs[0].high * scale_a + inputs[1].high * scale_b
             )
+        case Concat():
+            return Range(*(np.concatenate([getattr(x, end) for x in inputs]) for end in ("low", "high")))
         case SumPool(kernel=kernel, padding=padding):
             x = inputs[0].with_zero() if any(padding) else inputs[0]
             count = kernel[0] * kernel[1]

@@ -12,7 +12,20 @@ from qfx.arguments import require_kind
 from qfx.errors import LowerError, QfxError
 from qfx.fixed import Fixed, Overflow, Rounding, fixed_for_range, simplest_frac
 from qfx.graph.graph import Graph, GraphBuilder
-from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Requantize, SumPool
+from qfx.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Flatten,
+    Input,
+    MaxPool,
+    Requantize,
+    SumPool,
+)
 from qfx.graph.passes import run_passes
 from qfx.nn.constants import Codes
 from qfx.nn.inputs import require_input, require_model
@@ -44,13 +57,20 @@ def lower(model: nn.Module, example: Tensor, name: str | None = None) -> Graph:
         if any(argument not in values for argument in node.all_input_nodes):
             continue  # what it reads is a problem already
         try:
-            values[node] = lowering.node(node, [values[argument] for argument in node.all_input_nodes])
+            values[node] = lowering.node(node, [values[argument] for argument in _operands(node)])
         except QfxError as error:
             problems.append(str(error))
     if problems:
         raise LowerError("the model must be lowered whole, but:\n" + "\n".join(f"- {problem}" for problem in problems))
     outputs = [values[argument] for node in traced.nodes if node.op == "output" for argument in node.all_input_nodes]
     return run_passes(lowering.builder.build(*outputs))
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """What a traced node reads, in order, as often as it reads it."""
+    found: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), found.append)
+    return found
 
 
 @dataclass
@@ -211,13 +231,22 @@ def _hardtanh(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
 
 def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     a = low.quantize(f"{name}.a", layer.a_quant, inputs[0])
-    b = low.quantize(f"{name}.b", layer.b_quant, inputs[-1])  # x + x has one input node
+    b = low.quantize(f"{name}.b", layer.b_quant, inputs[1])
     if low.is_permuted(a) or low.is_permuted(b):
         if low.flattened.get(a) != low.flattened.get(b):
             raise LowerError(
                 f"the operands of '{name}' must be flattened from images of one shape: add before the Flatten"
             )
     return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), a, b))
+
+
+def _concat(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
+    if any(x in low.unflattened or low.is_permuted(x) for x in inputs):
+        raise LowerError(f"the operands of '{name}' must not be flattened images: concatenate before the Flatten")
+    result = inputs[0]
+    for count, x in enumerate(inputs[1:], 2):
+        result = low.add(name if count == len(inputs) else f"{name}.{count}", Concat(), result, x)
+    return result
 
 
 def _max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -296,6 +325,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     nn.ReLU: _relu,
     qnn.Hardtanh: _hardtanh,
     qnn.Add: _add,
+    qnn.Concat: _concat,
     qnn.MaxPool2d: _max_pool,
     qnn.AvgPool2d: _avg_pool,
     qnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
@@ -307,4 +337,4 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     Quantizer: _quantizer,
 }
 _FUNCTIONS: dict[str, Handler] = {"relu": _relu, "flatten": _flatten}
-_REMEDIES = {"add": "qfx.nn.Add, which gives the sum a format"}
+_REMEDIES = {"add": "qfx.nn.Add, which gives the sum a format", "cat": "qfx.nn.Concat"}

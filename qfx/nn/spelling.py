@@ -12,8 +12,7 @@ from qfx.nn.trace import call_name
 
 _INSTEAD = {
     "add": "a sum of two tensors without alpha (a constant belongs into a bias or a BatchNorm2d)",
-    "cat": "+ (addition)",
-    "concat": "+ (addition)",
+    "stack": "torch.cat(tensors, 1)",
     "batch_norm": "the module nn.BatchNorm2d",
     "conv2d": "the module nn.Conv2d",
     "linear": "the module nn.Linear",
@@ -39,7 +38,8 @@ _INSTEAD = {
 _ACTIVATIONS = ("gelu silu sigmoid tanh leakyrelu leaky_relu prelu elu mish hardswish hardsigmoid softplus").split()
 _SOFTMAX = ("softmax", "logsoftmax", "log_softmax")
 _LAYERS = (
-    "Conv1d, Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, +, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Flatten"
+    "Conv1d, Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, +, torch.cat, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, "
+    "Flatten"
 )
 
 
@@ -58,6 +58,21 @@ def is_sum(node: fx.Node) -> bool:
     """Return whether a call adds two tensors, and does nothing else."""
     tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
     return call_name(node) in ("add", "iadd") and len(tensors) == len(node.args) == 2 and not node.kwargs
+
+
+def joined(node: fx.Node) -> list[fx.Node] | None:
+    """Return the tensors that a call concatenates, along whichever axis, or None for another call."""
+    if call_name(node) not in ("cat", "concat", "concatenate"):
+        return None
+    tensors = node.args[0] if node.args else node.kwargs.get("tensors")
+    known = isinstance(tensors, tuple | list) and all(isinstance(tensor, fx.Node) for tensor in tensors)
+    return list(tensors) if known else None  # type: ignore[arg-type]
+
+
+def joins_channels(node: fx.Node, rank: int | None) -> bool:
+    """Return whether a concatenation is along axis 1: of an image, -3, where the axes are not known."""
+    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
+    return axis == 1 or (isinstance(axis, int) and axis < 0 and axis + (rank or 4) == 1)
 
 
 def as_modules(node: fx.Node, rank: int | None) -> list[nn.Module] | None:

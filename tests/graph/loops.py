@@ -8,7 +8,20 @@ import numpy as np
 
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph import Graph, Node
-from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Requantize, SumPool
+from qfx.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Flatten,
+    Input,
+    MaxPool,
+    Requantize,
+    SumPool,
+)
 
 
 def evaluate(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -43,6 +56,9 @@ def _element(node: Node, index: tuple[int, ...], values: list[np.ndarray], forma
         case Add():
             fracs = [fixed.scalar_frac for fixed in formats]
             return sum(v[index] * 2 ** (max(fracs) - frac) for v, frac in zip(values, fracs, strict=True))
+        case Concat():
+            first = x.shape[-1]
+            return x[index] if channel < first else values[1][(*index[:-1], channel - first)]
         case MaxPool():
             return max(_window(node.op, index, x, formats[0].min_code))
         case SumPool():
