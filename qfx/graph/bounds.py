@@ -10,6 +10,7 @@ from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
+    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -68,6 +69,8 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             return Range(
                 inputs[0].low * scale_a + inputs[1].low * scale_b, inputs[0].high * scale_a + inputs[1].high * scale_b
             )
+        case Concat():
+            return Range(*(np.concatenate([getattr(x, end) for x in inputs]) for end in ("low", "high")))
         case SumPool(kernel=kernel, padding=padding):
             x = inputs[0].with_zero() if any(padding) else inputs[0]
             count = kernel[0] * kernel[1]

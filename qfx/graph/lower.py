@@ -16,6 +16,7 @@ from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
+    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -59,13 +60,20 @@ def lower(model: nn.Module, example: Tensor, name: str | None = None) -> Graph:
         if any(argument not in values for argument in node.all_input_nodes):
             continue  # what it reads is a problem already
         try:
-            values[node] = lowering.node(node, [values[argument] for argument in node.all_input_nodes])
+            values[node] = lowering.node(node, [values[argument] for argument in _operands(node)])
         except QfxError as error:
             problems.append(str(error))
     if problems:
         raise LowerError("the model must be lowered whole, but:\n" + "\n".join(f"- {problem}" for problem in problems))
     outputs = [values[argument] for node in traced.nodes if node.op == "output" for argument in node.all_input_nodes]
     return run_passes(lowering.builder.build(*outputs))
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """What a traced node reads, in order, as often as it reads it."""
+    found: list[fx.Node] = []
+    fx.map_arg((node.args, node.kwargs), found.append)
+    return found
 
 
 @dataclass
@@ -243,13 +251,22 @@ def _prelu(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
 
 def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     a = low.quantize(f"{name}.a", layer.a_quant, inputs[0])
-    b = low.quantize(f"{name}.b", layer.b_quant, inputs[-1])  # x + x has one input node
+    b = low.quantize(f"{name}.b", layer.b_quant, inputs[1])
     if low.is_permuted(a) or low.is_permuted(b):
         if low.flattened.get(a) != low.flattened.get(b):
             raise LowerError(
                 f"the operands of '{name}' must be flattened from images of one shape: add before the Flatten"
             )
     return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), a, b))
+
+
+def _concat(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
+    if any(x in low.unflattened or low.is_permuted(x) for x in inputs):
+        raise LowerError(f"the operands of '{name}' must not be flattened images: concatenate before the Flatten")
+    result = inputs[0]
+    for count, x in enumerate(inputs[1:], 2):
+        result = low.add(name if count == len(inputs) else f"{name}.{count}", Concat(), result, x)
+    return result
 
 
 def _max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -335,6 +352,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.Table: _table,
     qnn.PReLU: _prelu,
     qnn.Add: _add,
+    qnn.Concat: _concat,
     qnn.MaxPool2d: _max_pool,
     qnn.AvgPool2d: _avg_pool,
     qnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
@@ -346,4 +364,4 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     Quantizer: _quantizer,
 }
 _FUNCTIONS: dict[str, Handler] = {"relu": _relu, "flatten": _flatten}
-_REMEDIES = {"add": "qfx.nn.Add, which gives the sum a format"}
+_REMEDIES = {"add": "qfx.nn.Add, which gives the sum a format", "cat": "qfx.nn.Concat"}

@@ -206,6 +206,25 @@ class Add(Op):
 
 
 @dataclass(frozen=True)
+class Concat(Op):
+    """The channels of a, then those of b, their codes and binary points as they are."""
+
+    arity: ClassVar[tuple[int, ...]] = (2,)
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        a, b = (operand_type(operand) for operand in operands)
+        if a.shape[:-1] != b.shape[:-1]:
+            raise GraphError(f"the operands of Concat must differ in channels only, not be {a.shape} and {b.shape}")
+        fracs = np.concatenate([kind.fixed.fracs(kind.channels) for kind in (a, b)])
+        low, high = min(a.fixed.min_code, b.fixed.min_code), max(a.fixed.max_code, b.fixed.max_code)
+        shape = (*a.shape[:-1], a.channels + b.channels)
+        return TensorType(shape, _at_least_one_bit(low, high, simplest_frac(fracs)))
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        return np.concatenate(codes, axis=-1)
+
+
+@dataclass(frozen=True)
 class MaxPool(Op):
     """The largest code of each window; padding is the format's smallest code."""
 
@@ -317,7 +336,10 @@ class Flatten(Op):
 
 OPS: dict[str, type[Op]] = {
     op.__name__: op
-    for op in (Input, Conv2d, DeformConv2d, Dense, Affine, Add, MaxPool, SumPool, Requantize, Clamp, Lookup, Flatten)
+    for op in (
+        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Requantize, Clamp, Lookup),
+        Flatten,
+    )
 }
 
 

@@ -23,6 +23,7 @@ from qfx.nn.deform import SquareDeformConv2d as SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from qfx.nn.elementwise import Add as Add
 from qfx.nn.elementwise import AvgPool2d as AvgPool2d
+from qfx.nn.elementwise import Concat as Concat
 from qfx.nn.elementwise import Flatten as Flatten
 from qfx.nn.elementwise import Hardtanh as Hardtanh
 from qfx.nn.elementwise import MaxPool2d as MaxPool2d

@@ -14,17 +14,17 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.calibrate import floating, name_quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.geometry import NO_PADDING, Quad, added, inside, pool_window
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.ready import require_ready
 from qfx.nn.recipe import Recipe, placed
-from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of, sizes, uneven
+from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of, uneven, unjoinable, unlike
 from qfx.nn.sharing import share, tie
 from qfx.nn.shortcut import PadShortcut
-from qfx.nn.spelling import as_modules, is_sum, remedy
+from qfx.nn.spelling import as_modules, is_sum, joined, joins_channels, remedy
 from qfx.nn.table import FUNCTIONS, Table
 from qfx.nn.trace import call_name, is_layer, misnamed, misreturned, node_path, scope, trace
 
@@ -205,8 +205,8 @@ class _Conversion:
         if is_layer(layer):
             if isinstance(layer, PadShortcut) and self._has_products(node.args[0]):
                 self.problems[node] = (
-                    "it must read a tensor with one binary point, not the exact result of a convolution: put a "
-                    "BatchNorm2d between them"
+                    "it must read a tensor with one binary point, not the exact result of a convolution or of "
+                    "torch.cat: put a BatchNorm2d between them"
                 )
             return
         converter = _MODULES.get(type(layer))
@@ -224,13 +224,13 @@ class _Conversion:
             self._leave(node, new)
 
     def _has_products(self, node: Any) -> bool:
-        """Whether a tensor is the exact result of a convolution, each channel with a binary point of its own."""
+        """Whether a tensor is the exact result of a convolution or a Concat: each channel has its own binary point."""
         while isinstance(node, fx.Node) and node.op == "call_module":
             layer = self.module.get_submodule(str(node.target))
             if isinstance(layer, Conv2d | DeformConv2d):
                 return layer.weight_quant.spec.per_channel
             if not isinstance(layer, ReLU | nn.Dropout):
-                return False
+                return isinstance(layer, Concat)
             node = node.args[0]
         return False
 
@@ -403,6 +403,9 @@ class _Conversion:
         if is_sum(node):
             self._add(node, path)
             return
+        if operands := joined(node):
+            self._concat(node, path, operands)
+            return
         source = node.args[0] if node.args else None
         layers = as_modules(node, self._rank(source) if isinstance(source, fx.Node) else None)
         if layers is None:
@@ -426,10 +429,8 @@ class _Conversion:
         spec = self.recipe.spec(path, "elementwise")
         layer = Add(operand_spec=spec, output_spec=spec)
         new = self._replace(node, path, layer, a, b)
-        if (one := shape_of(a)) is not None and (other := shape_of(b)) is not None and one != other:
-            self.problems[new] = f"its operands must have one shape, not {sizes(one)} and {sizes(other)}"
-        elif flattened_from(self.module, a) != flattened_from(self.module, b):
-            self.problems[new] = "its operands must be flattened from images of one shape: add before the Flatten"
+        if reason := unlike(self.module, a, b):
+            self.problems[new] = reason
         self._enter(new, layer, path, "elementwise", "a_quant", 0)
         self._enter(new, layer, path, "elementwise", "b_quant", 1)
         operands = {"a_quant": layer.a_quant, "b_quant": layer.b_quant}
@@ -437,6 +438,14 @@ class _Conversion:
             name for name, source in zip(operands, (a, b), strict=True) if self.left.get(source) is operands[name]
         )
         self._leave(new, layer)
+
+    def _concat(self, node: fx.Node, path: str, operands: list[fx.Node]) -> None:
+        if joins_channels(node, self._rank(operands[0])):
+            new, reason = self._replace(node, path, Concat(), *operands), unjoinable(self.module, operands)
+        else:
+            new, reason = node, "it must join channels: torch.cat(tensors, 1)"
+        if reason:
+            self.problems[new] = reason
 
     # What is left -------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""ReLU, Hardtanh, addition, pooling and flatten in fixed point; pooling takes signals (N, C, L) as well."""
+"""ReLU, Hardtanh, addition, concatenation, pooling and flatten in fixed point; pooling takes signals (N, C, L), too."""
 
 import numpy as np
 import torch
@@ -83,6 +83,16 @@ class Add(nn.Module):
         quantizer: Quantizer = getattr(self, name)
         needless = name in self.settled and self.training and quantizer.observer is None
         return x if needless else quantizer(x)
+
+
+class Concat(nn.Module):
+    """The channels of all operands, one behind the other: exact, on the codes as they are.
+
+    Each operand keeps its binary points; what reads the result rounds each value once, to one format.
+    """
+
+    def forward(self, *operands: Tensor) -> Tensor:
+        return torch.cat(operands, 1)
 
 
 class MaxPool2d(nn.Module):

@@ -1,6 +1,7 @@
 """The shapes that an example gives the tensors of a traced network, and what they tell before anything is trained."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -73,6 +74,22 @@ def uneven(size: tuple[int | None, int | None], shape: Shape | None) -> str | No
     for wanted, given in zip(size[::-1], (shape or ())[:0:-1], strict=False):
         if wanted is not None and given % wanted:
             return f"its input must divide evenly into {wanted} windows, not be {given} wide: use AvgPool2d instead"
+    return None
+
+
+def unlike(module: fx.GraphModule, a: fx.Node, b: fx.Node) -> str | None:
+    """Return why two tensors must not be added, or None."""
+    if (one := shape_of(a)) is not None and (other := shape_of(b)) is not None and one != other:
+        return f"its operands must have one shape, not {sizes(one)} and {sizes(other)}"
+    if flattened_from(module, a) != flattened_from(module, b):
+        return "its operands must be flattened from images of one shape: add before the Flatten"
+    return None
+
+
+def unjoinable(module: fx.GraphModule, operands: Sequence[fx.Node]) -> str | None:
+    """Return why the channels of tensors must not be concatenated, or None."""
+    if any(flattened_from(module, operand) for operand in operands):
+        return "it must not join flattened images: concatenate the images before the Flatten"
     return None
 
 

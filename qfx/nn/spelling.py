@@ -13,8 +13,7 @@ from qfx.nn.trace import call_name
 
 _INSTEAD = {
     "add": "a sum of two tensors without alpha (a constant belongs into a bias or a BatchNorm2d)",
-    "cat": "+ (addition)",
-    "concat": "+ (addition)",
+    "stack": "torch.cat(tensors, 1)",
     "batch_norm": "the module nn.BatchNorm2d",
     "conv2d": "the module nn.Conv2d",
     "linear": "the module nn.Linear",
@@ -80,6 +79,21 @@ def is_sum(node: fx.Node) -> bool:
 def _tensors(node: fx.Node) -> list[fx.Node]:
     """The operands that the network computes, other than its parameters."""
     return [operand for operand in node.args if isinstance(operand, fx.Node) and operand.op != "get_attr"]
+
+
+def joined(node: fx.Node) -> list[fx.Node] | None:
+    """Return the tensors that a call concatenates, along whichever axis, or None for another call."""
+    if call_name(node) not in ("cat", "concat", "concatenate"):
+        return None
+    tensors = node.args[0] if node.args else node.kwargs.get("tensors")
+    known = isinstance(tensors, tuple | list) and all(isinstance(tensor, fx.Node) for tensor in tensors)
+    return list(tensors) if known else None  # type: ignore[arg-type]
+
+
+def joins_channels(node: fx.Node, rank: int | None) -> bool:
+    """Return whether a concatenation is along axis 1: of an image, -3, where the axes are not known."""
+    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
+    return axis == 1 or (isinstance(axis, int) and axis < 0 and axis + (rank or 4) == 1)
 
 
 def as_modules(node: fx.Node, rank: int | None) -> list[nn.Module] | None:

@@ -10,7 +10,7 @@ from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.shortcut import PadShortcut
@@ -28,6 +28,7 @@ FIXED_LAYERS = (
     Table,
     PReLU,
     Add,
+    Concat,
     MaxPool2d,
     AvgPool2d,
     AdaptiveAvgPool2d,

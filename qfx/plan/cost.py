@@ -133,6 +133,10 @@ def _plumbing(part: Part) -> Resources:
         case "qfx_join":
             width = _get(part, "WidthA") + _get(part, "WidthB")
             return Resources(lut=width + 20, ff=3 * width + 16)
+        case "qfx_concat":
+            lanes, out = _get(part, "Lanes"), _get(part, "Lanes") * _get(part, "OutWidth")
+            width = lanes * (_get(part, "AWidth") + _get(part, "BWidth"))
+            return Resources(lut=width + out + 20, ff=2 * width + out + 16)
         case "qfx_gate":
             return Resources(lut=8, ff=width + 8)
         case _:

@@ -11,11 +11,24 @@ import numpy as np
 
 from qfx.errors import PlanError
 from qfx.graph import Constant, Graph, Node
-from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Lookup, MaxPool, Op, Requantize, SumPool
+from qfx.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Lookup,
+    MaxPool,
+    Op,
+    Requantize,
+    SumPool,
+)
 from qfx.graph.window import Pair, Quad
 from qfx.plan.data import NodePlan
 from qfx.plan.events import Series, Wire, solve
-from qfx.plan.timing import Join, Pipe, Timing, Window
+from qfx.plan.timing import Join, Pipe, Timing, Turns, Window
 
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_pool
@@ -196,6 +209,29 @@ def _add(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     ]
 
 
+def _concat(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    a, b = (graph.by_name[name].type for name in node.inputs)
+    lanes, out = plan.out_lanes, node.type.fixed.width
+    if a.channels % lanes:
+        raise PlanError(
+            f"node {node.name!r} must have lanes that divide the {a.channels} channels of {node.inputs[0]!r}, not "
+            f"{lanes}"
+        )
+    turns = Turns(a.channels // lanes, -(-b.channels // lanes))
+    parameters: dict[str, int | str] = {
+        "AWidth": a.fixed.width,
+        "ASigned": int(a.fixed.signed),
+        "BWidth": b.fixed.width,
+        "BSigned": int(b.fixed.signed),
+        "OutWidth": out,
+        "Lanes": lanes,
+        "WordsA": turns.a,
+        "WordsB": turns.b,
+        "Credits": 1,
+    }
+    return [Block("qfx_concat", parameters, turns, lanes * out, ("a", "b"))]
+
+
 def _requantize(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     op = node.op
     assert isinstance(op, Requantize)
@@ -247,6 +283,7 @@ _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     Dense: _dense,
     Affine: _affine,
     Add: _add,
+    Concat: _concat,
     MaxPool: _pool,
     SumPool: _pool,
     Requantize: _requantize,

@@ -9,7 +9,7 @@ from qfx.arguments import counted, require_clock, require_cycles, require_kind
 from qfx.boards import Board
 from qfx.errors import PlanError
 from qfx.graph import Graph, Node, fingerprint, require_graph
-from qfx.graph.ops import Affine, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, SumPool
+from qfx.graph.ops import Affine, Concat, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, SumPool
 from qfx.plan import parts
 from qfx.plan.cost import estimate
 from qfx.plan.data import NodePlan, NoFitError, Plan, Resources, unroll
@@ -87,6 +87,9 @@ def lane_choices(channels: int, divisors_only: bool = False) -> tuple[int, ...]:
     return tuple(1 << i for i in range((channels - 1).bit_length() + 1))
 
 
+_Lanes = tuple[str, int]  # a node and the lanes of its stream
+
+
 @dataclass(frozen=True)
 class _Choice:
     """One way to build the source of a segment, and with it the pipe behind."""
@@ -113,7 +116,7 @@ class _Search:
         low, high = 0, len(targets) - 1
         while low < high:
             middle = (low + high) // 2
-            if self._fits(self._chosen(targets[middle])):
+            if self._fits(targets[middle]):
                 high = middle
             else:
                 low = middle + 1
@@ -126,40 +129,61 @@ class _Search:
             nodes |= choice.nodes
         return {node.name: nodes[node.name] for node in self.graph.nodes if not isinstance(node.op, Flatten)}
 
-    def _fits(self, chosen: Sequence[_Choice]) -> bool:
-        used = _sum(choice.resources for choice in chosen)
+    def _fits(self, target: int) -> bool:
+        try:
+            used = _sum(choice.resources for choice in self._chosen(target))
+        except PlanError:  # no lanes that join
+            return False
         return all(getattr(used, f.name) <= MARGIN * getattr(self.budget, f.name) for f in fields(Resources))
 
     def _chosen(self, target: int) -> list[_Choice]:
-        lanes: dict[str, int] = {}
-        chosen = []
-        for segment in self.segments:
-            source = segment[0]
-            fast = [choice for choice in self.choices[source.name] if choice.cycles <= target]
-            if not fast:
-                least = min(choice.cycles for choice in self.choices[source.name])
-                raise PlanError(
-                    f"node {source.name!r} must take at most {counted(target, 'cycle')} a frame, but takes {least} "
-                    f"even fully unrolled: allow more cycles a frame"
-                )
-            legal = [choice for choice in fast if self._joins(source, choice, lanes)]
-            if not legal:
-                raise PlanError(
-                    f"node {source.name!r} must have lanes that divide or are divided by its inputs', but has none"
-                )
-            best = min(legal, key=lambda choice: choice.price)
-            chosen.append(best)
-            lanes |= {node.name: best.nodes[node.name].out_lanes for node in segment}
-        return chosen
+        """Return the cheapest choice of each segment that is fast enough.
 
-    def _joins(self, source: Node, choice: _Choice, lanes: Mapping[str, int]) -> bool:
-        """Whether adapters can join the choice to the streams that it reads."""
+        A segment that nothing joins to its inputs puts their lanes out of question, and all are chosen anew.
+        """
+        avoided: set[_Lanes] = set()
+        while True:
+            lanes: dict[str, int] = {}
+            chosen: list[_Choice] = []
+            for segment in self.segments:
+                source, last = segment[0], segment[-1].name
+                fast = [c for c in self._fast(source, target) if (last, c.nodes[last].out_lanes) not in avoided]
+                misfits = {i: self._misfits(source, choice, lanes) for i, choice in enumerate(fast)}
+                if not fast:
+                    raise PlanError(
+                        f"node {source.name!r} must have lanes that divide or are divided by its inputs' and readers', "
+                        f"but has none at {counted(target, 'cycle')} a frame: allow more cycles a frame"
+                    )
+                best = min(misfits, key=lambda i: (len(misfits[i]), fast[i].price))
+                if misfits[best]:
+                    avoided |= misfits[best]
+                    break
+                chosen.append(fast[best])
+                lanes |= {node.name: fast[best].nodes[node.name].out_lanes for node in segment}
+            else:
+                return chosen
+
+    def _fast(self, source: Node, target: int) -> list[_Choice]:
+        """The choices that take at most ``target`` cycles."""
+        fast = [choice for choice in self.choices[source.name] if choice.cycles <= target]
+        if not fast:
+            least = min(choice.cycles for choice in self.choices[source.name])
+            raise PlanError(
+                f"node {source.name!r} must take at most {counted(target, 'cycle')} a frame, but takes {least} even "
+                f"fully unrolled: allow more cycles a frame"
+            )
+        return fast
+
+    def _misfits(self, source: Node, choice: _Choice, lanes: Mapping[str, int]) -> set[_Lanes]:
+        """The streams, with their lanes, that no adapter joins to the choice."""
+        found = set()
         for position, name in enumerate(source.inputs):
             if name in self.graph.by_name and not parts.is_offset(source, position):
-                a, b = lanes[owner(self.graph, name)], choice.nodes[source.name].in_lanes
+                stream = owner(self.graph, name)
+                a, b = lanes[stream], choice.nodes[source.name].in_lanes
                 if max(a, b) % min(a, b):
-                    return False
-        return True
+                    found.add((stream, a))
+        return found
 
     def _segments(self) -> Iterator[list[Node]]:
         """The graph's nodes as segments: a source and the pipe that follows it."""
@@ -177,7 +201,7 @@ class _Search:
     def _choices(self, segment: list[Node]) -> list[_Choice]:
         """Every way to build the segment; the pipe behind the source depends on its lanes only."""
         pipes: dict[int, dict[str, NodePlan]] = {}
-        whole = any(self._flattened(node) for node in segment)
+        whole = any(self._read_whole(node) for node in segment)
         found = []
         for axes in _unrolls(self.graph, segment[0], whole):
             lanes = axes["co"]
@@ -189,12 +213,11 @@ class _Search:
             found.append(_Choice(nodes, cycles, cost, self._price(cost)))
         return found
 
-    def _flattened(self, node: Node) -> bool:
-        """Whether a Flatten of several pixels reads the node: its lanes must then divide the channels."""
-        return any(
-            isinstance(reader.op, Flatten) and node.type.size > node.type.channels
-            for reader in self.graph.consumers[node.name]
-        )
+    def _read_whole(self, node: Node) -> bool:
+        """Whether a Flatten of several pixels, or a Concat, reads the node: its lanes must then divide the channels."""
+        several = node.type.size > node.type.channels
+        readers_of = self.graph.consumers[node.name]
+        return any(isinstance(r.op, Concat) or (isinstance(r.op, Flatten) and several) for r in readers_of)
 
     def _node(self, node: Node, axes: dict[str, int]) -> NodePlan:
         if isinstance(node.op, Input):
@@ -253,6 +276,11 @@ def _unrolls(graph: Graph, node: Node, whole: bool) -> Iterator[dict[str, int]]:
             for lanes in lane_choices(channels, divisors_only=whole):
                 for ky, kx in _taps(kernel[:2]):
                     yield unroll(co=lanes, ci=lanes, ky=ky, kx=kx)
+        case Concat():
+            a, b = (graph.by_name[name].type.channels for name in node.inputs)
+            for lanes in range(1, a + 1):
+                if a % lanes == 0 and not (whole and b % lanes):
+                    yield unroll(co=lanes, ci=lanes)
         case _:
             for lanes in lane_choices(channels, divisors_only=whole):
                 yield unroll(co=lanes, ci=lanes)

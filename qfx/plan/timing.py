@@ -102,6 +102,25 @@ class Join:
         return takes.later(1)
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """qfx_concat: of each pixel ``a`` words of one stream, then ``b`` of the other, two of each side buffered."""
+
+    a: int
+    b: int
+
+    def link(self, a: Wire, b: Wire) -> Wire:
+        """Return the stream behind, a pipe."""
+        takes = Wire(Series(a.series.words + b.series.words, a.series.frames))
+        pixel, word = np.divmod(np.arange(takes.series.words), self.a + self.b)
+        for side, count, first in ((a, self.a, 0), (b, self.b, self.a)):
+            # While the other side has its turn, the last word of this side is long there.
+            takes.series.follow_each(side, pixel * count + np.clip(word - first, -1, count - 1), 1)
+            before, number = np.divmod(np.arange(side.series.words) - 2, count)
+            side.series.follow_each(takes, before * (self.a + self.b) + first + number, 1)
+        return takes.later(1)
+
+
 @dataclass(frozen=True)
 class Window:
     """qfx_agu_window behind qfx_ring: the source of convolution and pooling.
@@ -166,4 +185,4 @@ class Window:
         return issue.later(self.steps - 1 + self.latency)
 
 
-Timing = Pipe | Fifo | Fork | Width | Gate | Join | Window
+Timing = Pipe | Fifo | Fork | Width | Gate | Join | Turns | Window

@@ -14,6 +14,7 @@ from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
+    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -262,6 +263,40 @@ case("Add", "of_width_0", partial(_add, a="s0.4", b="s5.2"), "s6.2")
 case("Add", "itself", lambda draft: draft.add("y", Add(), draft.x, draft.x))
 case("Add", "vectors", partial(_add, a="s5.3", b="u4.2"), "s6.2", (6,))
 case("Add", "shortcut", _add_shortcut)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Concat
+
+
+def _concat(draft: Draft, a: str, b: str) -> str:
+    first = draft.add("a", Requantize(Fixed.parse(a), Rounding.RND_CONV), draft.x)
+    second = draft.add("b", Requantize(Fixed.parse(b), Rounding.TRN, Overflow.WRAP), draft.x)
+    return draft.add("y", Concat(), first, second)
+
+
+def _concat_shortcut(draft: Draft, filters: int) -> str:
+    """A dense block: the input waits while the convolution works, which gives a binary point for each channel."""
+    fracs = ",".join(str(channel % 5 - 1) for channel in range(filters))
+    y = _conv(draft, filters=filters, weight=f"s4.[{fracs}]", **SAME)
+    return draft.add("z", Concat(), y, draft.x)
+
+
+def _concat_three(draft: Draft) -> str:
+    pair = draft.add("pair", Concat(), draft.x, _conv(draft, filters=6, **SAME))
+    return draft.add("z", Concat(), pair, draft.x)
+
+
+case("Concat", "equal_formats", partial(_concat, a="s4.1", b="s4.1"), "s6.2")
+case("Concat", "finer_second", partial(_concat, a="s3.-1", b="s6.4"), "s6.2")
+case("Concat", "unsigned_first", partial(_concat, a="u5.1", b="s3.0"), "s6.2")
+case("Concat", "unsigned_both", partial(_concat, a="u2.1", b="u5.1"), "s6.2")
+case("Concat", "of_width_0", partial(_concat, a="s0.4", b="s5.2"), "s6.2")
+case("Concat", "itself", lambda draft: draft.add("y", Concat(), draft.x, draft.x))
+case("Concat", "vectors", partial(_concat, a="s5.3", b="u4.2"), "s6.2", (6,))
+case("Concat", "shortcut", partial(_concat_shortcut, filters=4))
+case("Concat", "shortcut_of_fewer_channels", partial(_concat_shortcut, filters=2), shape=(7, 6, 2))
+case("Concat", "three", _concat_three)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
+    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -117,6 +118,8 @@ def _evaluated(graph: Graph, node: Node, x: list[Tensor]) -> Tensor:
             add.a_quant, add.b_quant = (_quantizer(graph.by_name[name].type.fixed) for name in node.inputs)
             add.output_quant = _quantizer(node.type.fixed)
             return fixed_layers.exact(_Sum(add))(torch.stack(x))
+        case Concat():
+            return fixed_layers.Concat()(*x)
         case MaxPool() | SumPool():
             return fixed_layers.exact(_pool_layer(node, source))(_padded(node.op, source, x[0]))
         case Requantize(to=to, rounding=rounding, overflow=overflow):

@@ -1,6 +1,7 @@
 """Seeded random legal graphs that reach every combination of operation, rounding, overflow, per-channel and width 0."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
+    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -36,8 +38,8 @@ class Cell(NamedTuple):
     zero_width: bool  # of its own format
 
 
-# Only sums of products and their clamps have a binary point for each channel (SPEC.md, N2); all else is impossible.
-PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Clamp")
+# Only sums of products, their clamps and Concat have a binary point for each channel (SPEC.md, N2); all else cannot.
+PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Clamp", "Concat")
 CELLS = frozenset(
     Cell(*cell)
     for cell in product(OPS, Rounding, Overflow, (False, True), (False, True))
@@ -129,6 +131,7 @@ class _Author:
             self.affine,
             self.clamp,
             self.lookup,
+            self.concat,
             self.max_pool,
             self.sum_pool,
             self.requantize,
@@ -153,7 +156,7 @@ class _Author:
         if self.rng.random() < 0.25:
             x = self.affine(x)
         wide = self.narrowed(x)
-        if self.rng.random() < {"Dense": 1.0, "Conv2d": 0.8, "DeformConv2d": 0.8}.get(self.kind(x), 0.4):
+        if self.rng.random() < {"Dense": 1.0, "Concat": 0.8, "Conv2d": 0.8, "DeformConv2d": 0.8}.get(self.kind(x), 0.4):
             none = self.narrowed(x, zero_width=True)
             total = self.add(self.name("Add"), Add(), *self.rng.permutation([wide, none]))
             return self.narrowed(total)
@@ -257,6 +260,20 @@ class _Author:
             fixed.min_code, fixed.max_code, 1 << self.builder.type(x).fixed.width, endpoint=True
         )
         return self.add(name, Lookup(), x, self.builder.constant(f"{name}.table", entries, fixed))
+
+    def concat(self, x: str) -> str:
+        """The tensor and a convolution of it, at times on the same grid; many channels are only requantized."""
+        if self.builder.type(x).channels >= self.largest:
+            return self.requantize(x)
+        channels = int(self.rng.integers(1, self.largest))
+        name = self.name("Conv2d")
+        weight = self.constant(f"{name}.weight", (1, 1, self.builder.type(x).channels, channels))
+        other = self.add(name, Conv2d(), x, weight)
+        if self.rng.random() < 0.5:
+            to = replace(self.builder.type(x).fixed, width=int(self.rng.integers(1, 9)))
+            rounding, overflow = self.modes(other, zero_width=False)
+            other = self.add(self.name("Requantize"), Requantize(to, rounding, overflow), other)
+        return self.add(self.name("Concat"), Concat(), *self.rng.permutation([x, other]))
 
     def max_pool(self, x: str) -> str:
         return self.add(self.name("MaxPool"), MaxPool(*self.window(x)), x)

@@ -28,6 +28,7 @@ SHORT = (
     "deformconv2d_square",
     "affine_behind_conv",
     "add_finer_first",
+    "concat_shortcut",
     "maxpool_overlapping",
     "sumpool_uneven",
     "requantize_per_channel_rnd_conv",

@@ -12,6 +12,7 @@ from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
+    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -56,6 +57,9 @@ def _element(node: Node, index: tuple[int, ...], values: list[np.ndarray], forma
         case Add():
             fracs = [fixed.scalar_frac for fixed in formats]
             return sum(v[index] * 2 ** (max(fracs) - frac) for v, frac in zip(values, fracs, strict=True))
+        case Concat():
+            first = x.shape[-1]
+            return x[index] if channel < first else values[1][(*index[:-1], channel - first)]
         case MaxPool():
             return max(_window(node.op, index, x, formats[0].min_code))
         case SumPool():

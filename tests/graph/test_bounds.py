@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qfx.fixed import Fixed, Overflow, Rounding, requantize
 from qfx.graph import Graph, GraphBuilder, run_passes
 from qfx.graph.bounds import static_ranges
-from qfx.graph.ops import Add, Affine, Clamp, Conv2d, Dense, Input, Lookup, MaxPool, Requantize, SumPool
+from qfx.graph.ops import Add, Affine, Clamp, Concat, Conv2d, Dense, Input, Lookup, MaxPool, Requantize, SumPool
 from tests.conformance.cases import case_named, case_names
 from tests.conformance.random_graphs import random_codes, random_graphs
 
@@ -127,6 +127,15 @@ def test_the_sum_of_aligned_operands_is_interval_arithmetic() -> None:
     y = build.add("r", Requantize(Fixed(3, 2, signed=False), overflow=Overflow.SAT), x)
     graph = build.build(build.add("y", Add(), x, y))
     assert ends(graph) == (-32, 28 + 7)
+
+
+def test_concatenated_channels_keep_their_ranges() -> None:
+    build = GraphBuilder("concat")
+    x = build.add("x", Input((2,), Fixed(4, 0)))
+    y = build.add("y", Concat(), build.add("r", Requantize(Fixed(3, 2, signed=False)), x), x)
+    bound = static_ranges(build.build(y))["y"]
+    assert bound.low.tolist() == [0, 0, -8, -8] and bound.high.tolist() == [7, 7, 7, 7]
+    assert build.type(y).fixed == Fixed(4, (2, 2, 0, 0))
 
 
 codes = st.integers(-(2**61), 2**61 - 1)

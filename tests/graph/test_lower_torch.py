@@ -12,7 +12,7 @@ import qfx.nn as qnn
 from qfx.errors import LowerError
 from qfx.fixed import Overflow, Rounding
 from qfx.graph.lower import lower
-from qfx.graph.ops import Clamp, Conv2d, MaxPool, Requantize, SumPool
+from qfx.graph.ops import Clamp, Concat, Conv2d, MaxPool, Requantize, SumPool
 from qfx.nn.calibrate import floating
 from tests.graph.test_lower import _changed, calibrated, equals_torch, first_wrong
 
@@ -98,7 +98,29 @@ class Averaged(nn.Module):
         )
 
 
-NETS = {Signal: (2, 20), Padded: (3, 9, 10), Bounded: (2, 6, 6), Twice: (4, 6, 6), Averaged: (2, 8, 12)}
+class Joined(nn.Module):
+    """Channels joined in all spellings: exact results, formats of their own, a tensor twice; on 3x6x8 inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.grow = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Conv2d(5, 4, 3, padding=1)
+        self.mixed, self.point, self.last = nn.BatchNorm2d(9), nn.Conv2d(27, 6, 1), nn.Linear(11, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.relu(self.norm(self.stem(x)))
+        b = self.mixed(torch.cat((self.grow(a), a), 1))
+        c = self.point(torch.concat([F.relu(b), F.max_pool2d(b, 3, 1, 1), b], dim=-3))
+        return self.last(torch.cat(tensors=(c.mean((2, 3)), F.relu(a.mean((2, 3)))), dim=-1))
+
+
+NETS = {
+    Signal: (2, 20),
+    Padded: (3, 9, 10),
+    Bounded: (2, 6, 6),
+    Twice: (4, 6, 6),
+    Averaged: (2, 8, 12),
+    Joined: (3, 6, 8),
+}
 
 
 def made(net: type[nn.Module], recipe: dict | None = None) -> tuple[nn.Module, nn.Module, Tensor]:
@@ -250,6 +272,56 @@ def test_a_second_call_that_cannot_share_is_refused() -> None:
     deform = qnn.SquareDeformConv2d(2, 3)
     with pytest.raises(LowerError, match=r"0 \(DeformConv2d\): it is called twice: use one module for each call"):
         qnn.convert(nn.Sequential(deform, nn.ReLU(), deform))
+
+
+def test_concatenation_rounds_nothing_and_each_reader_rounds_once() -> None:
+    _, model, x = made(Joined, {"default": {"activation": 4}})
+    assert not [name for name in model.state_dict() if name.startswith(("cat", "concat"))]
+    graph = lower(model, x)
+    assert graph.by_name["cat"].op == Concat() and graph.by_name["cat"].inputs == ("grow", "relu")
+    assert graph.by_name["concat"].inputs == ("concat.2", graph.by_name["mixed.out"].name)
+    assert graph.by_name["mixed"].inputs[0] == "cat"  # BatchNorm reads the exact result of the convolution
+    assert graph.by_name["point.in"].inputs == ("concat",)
+
+
+def test_swapped_operands_of_a_concatenation_show() -> None:
+    _, model, x = made(Joined)
+    graph = lower(model, x)
+    swapped = tuple(
+        replace(node, inputs=node.inputs[::-1]) if node.name == "concat.2" else node for node in graph.nodes
+    )
+    assert equals_torch(graph, model, x) and not equals_torch(replace(graph, nodes=swapped), model, x)
+
+
+def test_a_concatenation_along_another_axis_or_of_flattened_images_is_refused() -> None:
+    class Joins(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            flat = torch.cat((x.flatten(1), x.flatten(1)), 1)
+            return torch.cat((x, x)), torch.cat([x, x], dim=-1), flat
+
+    with pytest.raises(LowerError) as caught:
+        qnn.convert(Joins(), None, torch.rand(2, 3, 4, 4))
+    assert str(caught.value).splitlines()[1:] == [
+        "  cat (Concat): it must not join flattened images: concatenate the images before the Flatten",
+        "  cat (cat): it must join channels: torch.cat(tensors, 1)",
+        "  cat (cat): it must join channels: torch.cat(tensors, 1)",
+    ]
+
+
+def test_a_concatenation_of_flattened_images_written_by_hand_is_refused_in_lowering() -> None:
+    class Joins(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.input, self.flat, self.join = qnn.Quantizer(qnn.Spec(8, 0, True)), qnn.Flatten(), qnn.Concat()
+            self.fc = qnn.Linear(12, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.flat(self.input(x))
+            return self.fc(self.join(x, x))
+
+    x = torch.rand(2, 1, 2, 3)
+    with pytest.raises(LowerError, match="operands of 'join' must not be flattened images: concatenate before the Fl"):
+        lower(qnn.calibrate(Joins(), [x]).eval(), x)
 
 
 def test_padding_that_is_read_elsewhere_is_refused_and_read_by_several_layers_is_taken() -> None:

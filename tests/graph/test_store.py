@@ -48,7 +48,9 @@ def test_random_graphs_come_back_as_they_were(tmp_path: Path) -> None:
             np.testing.assert_array_equal(again.evaluate_codes(codes)[name], wanted)
 
 
-@pytest.mark.parametrize("op", ["Input", "Conv2d", "DeformConv2d", "Dense", "Affine", "Add", "MaxPool", "SumPool"])
+@pytest.mark.parametrize(
+    "op", ["Input", "Conv2d", "DeformConv2d", "Dense", "Affine", "Add", "Concat", "MaxPool", "SumPool"]
+)
 def test_every_case_comes_back_as_it_was(tmp_path: Path, op: str) -> None:
     for name in case_names(op):
         graph = case_named(name).graph

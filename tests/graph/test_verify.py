@@ -13,6 +13,7 @@ from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
+    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -229,6 +230,11 @@ REFUSED = {
         Add(),
         ("pc", "x"),
         "the first operand of Add must have one binary point, not s5.[1,2]: put a Requantize before it",
+    ),
+    "concat sizes": (
+        Concat(),
+        ("x", "v6"),
+        "the operands of Concat must differ in channels only, not be (4, 5, 2) and (6,)",
     ),
     "pool padding": (
         MaxPool((2, 2), (2, 2), (2, 0, 0, 0)),

@@ -10,6 +10,7 @@ from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
+    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -131,6 +132,7 @@ def element_graph() -> Graph:
     right = a.requantized(khot, Fixed(6, -1))
     total = a.add("add", Add(), left, right)
     a.output(a.add("twice", Add(), total, total))
+    a.output(a.add("joined", Concat(), x, affine))
     a.output(a.add("max", MaxPool((3, 2), (2, 1), (1, 1, 0, 1)), total))
     pooled = a.add("sum", SumPool((3, 3), (2, 2), (1, 1, 2, 0)), total)
     scaled = a.add(

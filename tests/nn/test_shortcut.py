@@ -47,3 +47,14 @@ def test_a_shortcut_of_exact_products_is_refused_before_training() -> None:
     with pytest.raises(LowerError, match=message):
         convert(nn.Sequential(*bare, PadShortcut(2, 1, 1)))
     convert(nn.Sequential(*normed, PadShortcut(2, 1, 1)))
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.short = PadShortcut(2, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.short(torch.cat((x, x.relu()), 1))
+
+    with pytest.raises(LowerError, match="exact result of a convolution or of torch.cat: put a BatchNorm2d between"):
+        convert(Joined())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qfx.plan.dataflow import Network, Part
-from qfx.plan.timing import Fifo, Fork, Gate, Join, Pipe, Width, Window
+from qfx.plan.timing import Fifo, Fork, Gate, Join, Pipe, Turns, Width, Window
 
 SHIFT_DEPTH, PREFETCH, RAM_LATENCY = 32, 4, 4
 
@@ -78,6 +78,9 @@ def _step(part: Part, words: Mapping[str, Words], state: State, give: Words) -> 
         case Join():
             _join(i[0], i[1], give, credits, state)
             o[0].x = [t + 1 for t in state.takes]
+        case Turns(a, b):
+            _turns(i, (a, b), give, credits, state)
+            o[0].x = [t + 1 for t in state.takes]
         case Window() as window:
             _window(window, i, give, credits, state)
             o[0].x = [t + window.steps - 1 + window.latency for t in state.takes]
@@ -120,6 +123,21 @@ def _join(a: Words, b: Words, give: Words, credits: int, state: State) -> None:
         credit = give.x[n - credits] + 1 if n >= credits else 0
         state.takes.append(max(a.x[n] + 1, b.x[n] + 1, credit, state.takes[-1] + 1 if state.takes else 0))
     a.room = b.room = _room(state.takes, 2)
+
+
+def _turns(sides: list[Words], counts: tuple[int, int], give: Words, credits: int, state: State) -> None:
+    """The side whose turn it is gives its next word; ``ends`` and ``released`` hold when those of each were taken."""
+    taken = (state.ends, state.released)
+    while (n := len(state.takes)) < len(give.x) + credits:
+        turn = int(n % sum(counts) >= counts[0])
+        if len(taken[turn]) >= len(sides[turn].x):
+            break
+        credit = give.x[n - credits] + 1 if n >= credits else 0
+        start = max(sides[turn].x[len(taken[turn])] + 1, credit, state.takes[-1] + 1 if n else 0)
+        state.takes.append(start)
+        taken[turn].append(start)
+    for side, times in zip(sides, taken, strict=True):
+        side.room = _room(times, 2)
 
 
 def _window(window: Window, i: list[Words], give: Words, credits: int, state: State) -> None:

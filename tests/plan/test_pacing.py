@@ -11,7 +11,7 @@ from tests.conformance.random_graphs import random_graphs
 from tests.rtl.examples import chain, everything
 
 SLOW = 600  # cycles a frame: long against the registers on the way, which the lines leave out
-EXAMPLES = [chain(), everything(), *map(run_passes, random_graphs(7, 6))]
+EXAMPLES = [chain(), everything(), *map(run_passes, random_graphs(9, 6))]
 
 
 @pytest.mark.parametrize("graph", EXAMPLES, ids=lambda graph: graph.name)

@@ -1,7 +1,9 @@
 """What a plan promises: its file, its target, lanes that fit, and sentences that say why a graph does not fit."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from qfx.boards import Board
 from qfx.errors import PlanError
 from qfx.fixed import Fixed
 from qfx.graph import Graph, GraphBuilder
-from qfx.graph.ops import Conv2d, Dense, Input, Requantize
+from qfx.graph.ops import Concat, Conv2d, Dense, Flatten, Input, Requantize
 from qfx.plan import NoFitError, Plan, network, plan
 from qfx.plan.cost import estimate
 from qfx.plan.data import Resources
@@ -204,3 +206,44 @@ def test_a_table_is_made_of_luts_up_to_ten_bits_and_of_block_ram_beyond(board, c
     made = plan(graph, board, 4000)
     (part,) = (part for part in network(graph, made.nodes, made.depths).parts if part.module == "qfx_lookup")
     assert estimate(part) == resources
+
+
+def joined(first: int, second: int, flat: bool = False) -> Graph:
+    """Two convolutions of an image of 16 pixels and both their results, joined."""
+    b = GraphBuilder("joined")
+    b.add("x", Input((4, 4, 2), Fixed(4, 0)))
+    for name, channels in (("a", first), ("b", second)):
+        b.constant(f"{name}.w", np.ones((1, 1, 2, channels), dtype=np.int64), Fixed(4, 0))
+        b.add(name, Conv2d(), "x", f"{name}.w")
+    b.add("y", Concat(), "a", "b")
+    return b.build(b.add("flat", Flatten(), "y") if flat else "y")
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 4), (3, 5), (5, 3), (6, 4), (14, 2), (2, 14), (12, 18), (8, 8)])
+def test_a_concat_is_planned_as_fast_as_lanes_that_join_allow(board, first, second):
+    made = plan(joined(first, second), board)
+    assert first % made.nodes["y"].out_lanes == 0
+    assert made.interval == min(words_of_joined(first, second)) * 16
+    with pytest.raises(PlanError, match="allow more cycles a frame"):
+        plan(joined(first, second), board, made.interval - 1)
+
+
+def words_of_joined(first: int, second: int) -> Iterator[int]:
+    """The words a pixel in the slowest stream, for every way to join the lanes of a, b and their Concat."""
+    lanes = (lane_choices(first, True), lane_choices(second, True), [n for n in range(1, first + 1) if first % n == 0])
+    for a, b, both in product(*lanes):
+        if all(max(each, both) % min(each, both) == 0 for each in (a, b)):
+            yield max(first // a, second // b, first // both - -second // both)
+
+
+def test_a_flattened_concat_has_no_idle_lanes(board):
+    made = plan(joined(6, 4, flat=True), board, 160)
+    assert 10 % made.nodes["y"].out_lanes == 0
+
+
+def test_a_concat_with_lanes_across_its_operands_is_refused(board):
+    graph = joined(3, 5)
+    made = plan(graph, board, 160)
+    wrong = {**made.nodes, "y": replace(made.nodes["y"], unroll={**made.nodes["y"].unroll, "ci": 2, "co": 2})}
+    with pytest.raises(PlanError, match="node 'y' must have lanes that divide the 3 channels of 'a', not 2"):
+        network(graph, wrong, made.depths)

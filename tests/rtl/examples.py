@@ -6,7 +6,20 @@ import numpy as np
 
 from qfx.fixed import Fixed, Overflow, Rounding, nearest_khot
 from qfx.graph import Graph, GraphBuilder, run_passes
-from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Requantize, SumPool
+from qfx.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Flatten,
+    Input,
+    MaxPool,
+    Requantize,
+    SumPool,
+)
 
 SAME = (1, 1, 1, 1)
 
@@ -19,7 +32,7 @@ def chain(size: int = 8, channels: int = 4) -> Graph:
 
 
 def everything(channels: int = 4) -> Graph:
-    """A residual block, a deformable block with 2-hot weights, pooling, and a dense layer."""
+    """A residual block, a deformable block with 2-hot weights, pooling, both joined, and a dense layer."""
     b, rng = GraphBuilder("everything"), np.random.default_rng(2)
     _stem(b, rng, 8, channels)
     b.constant("second.w", rng.integers(-7, 8, (3, 3, channels, channels)), Fixed(4, (2, 3, 2, 1)))
@@ -37,8 +50,11 @@ def everything(channels: int = 4) -> Graph:
     b.constant("nothing", np.zeros(channels, dtype=np.int64), Fixed(2, b.type("sum").fixed.scalar_frac + 2))
     b.add("mean", Affine(), "sum", "average", "nothing")
     b.add("mean.q", Requantize(Fixed(6, -6, False), Rounding.TRN, Overflow.SAT), "mean")
-    b.add("flat", Flatten(), "mean.q")
-    b.constant("dense.w", rng.integers(-7, 8, (4 * channels, 10)), Fixed(4, 2))
+    b.add("largest", MaxPool((2, 2), (2, 2)), "depthwise.q")
+    b.add("both", Concat(), "mean.q", "largest")
+    b.add("both.q", Requantize(Fixed(6, -6, False)), "both")
+    b.add("flat", Flatten(), "both.q")
+    b.constant("dense.w", rng.integers(-7, 8, (8 * channels, 10)), Fixed(4, 2))
     b.constant("dense.b", rng.integers(-7, 8, (10,)), Fixed(4, -4))
     b.add("dense", Dense(), "flat", "dense.w", "dense.b")
     return run_passes(b.build("dense"))

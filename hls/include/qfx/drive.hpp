@@ -38,7 +38,7 @@ Pixel:
 }
 
 /// y(p) = kernel(a(p), b(p)) for each pixel p.
-/// \tparam KERNEL config: pixels, channels_in, channels_out, reuse_factor.
+/// \tparam KERNEL config: pixels, channels_a, channels_b, channels_out, reuse_factor.
 template <class KERNEL, class a_T, class b_T, class res_T>
 void join(hls::stream<a_T> &a_in, hls::stream<b_T> &b_in, hls::stream<res_T> &out) {
 Pixel:
@@ -57,8 +57,8 @@ template <class KERNEL, class a_T, class b_T, class res_T> void join(const a_T *
 Pixel:
     for (int p = 0; p < KERNEL::config::pixels; ++p) {
         #pragma HLS UNROLL
-        const a_T *a = a_in + p * KERNEL::config::channels_in;
-        const b_T *b = b_in + p * KERNEL::config::channels_in;
+        const a_T *a = a_in + p * KERNEL::config::channels_a;
+        const b_T *b = b_in + p * KERNEL::config::channels_b;
         res_T *y = out + p * KERNEL::config::channels_out;
         KERNEL::pixel(a, b, y);
     }

@@ -92,6 +92,26 @@ template <class CONFIG_T> struct Add {
     }
 };
 
+/// y[c] = a[c] below channels_a, b[c - channels_a] from there on: the codes as they are, each channel with its binary point.
+/// \tparam CONFIG_T channels_a, channels_out.
+template <class CONFIG_T> struct Concat {
+    typedef CONFIG_T config;
+    template <class A, class B, class Y> static void pixel(const A &a, const B &b, Y &y) {
+        #pragma HLS INLINE
+        typedef typename Code<Element<Y>>::type code_T;
+    First:
+        for (int c = 0; c < CONFIG_T::channels_a; ++c) {
+            #pragma HLS UNROLL
+            y[c] = word_of<Element<Y>>(code_T(code_of(a[c])));
+        }
+    Second:
+        for (int c = CONFIG_T::channels_a; c < CONFIG_T::channels_out; ++c) {
+            #pragma HLS UNROLL
+            y[c] = word_of<Element<Y>>(code_T(code_of(b[c - CONFIG_T::channels_a])));
+        }
+    }
+};
+
 } // namespace qfx
 
 #endif

@@ -17,6 +17,7 @@ from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
+    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -149,8 +150,10 @@ def _affine(graph: Graph, node: Node, name: str) -> LayerSpec:
     return _kernel(node, name, "element.hpp", _MAP, _pixels(node), tables, products=node.type.channels)
 
 
-def _add(graph: Graph, node: Node, name: str) -> LayerSpec:
-    return _kernel(node, name, "element.hpp", _JOIN, _pixels(node))
+def _join(graph: Graph, node: Node, name: str) -> LayerSpec:
+    a, b = (graph.by_name[source].type.channels for source in node.inputs)
+    constants = _pixels(node) | {"channels_a": a, "channels_b": b}
+    return _kernel(node, name, "element.hpp", _JOIN, constants)
 
 
 def _max_pool(graph: Graph, node: Node, name: str) -> LayerSpec:
@@ -205,7 +208,8 @@ _MAKERS: dict[type, Callable[[Graph, Node, str], LayerSpec]] = {
     DeformConv2d: _deform,
     Dense: _dense,
     Affine: _affine,
-    Add: _add,
+    Add: _join,
+    Concat: _join,
     MaxPool: _max_pool,
     SumPool: _sum_pool,
     Requantize: _requantize,
