@@ -26,6 +26,7 @@ from qfx.nn.elementwise import Flatten as Flatten
 from qfx.nn.elementwise import Hardtanh as Hardtanh
 from qfx.nn.elementwise import MaxPool2d as MaxPool2d
 from qfx.nn.elementwise import ReLU as ReLU
+from qfx.nn.elementwise import Upsample as Upsample
 from qfx.nn.exact import exact as exact
 from qfx.nn.exact import exact_values as exact_values
 from qfx.nn.functional import cast as cast

@@ -13,13 +13,24 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.calibrate import floating, name_quantizers, quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
-from qfx.nn.geometry import NO_PADDING, Pair, Quad, added, pair, quad
+from qfx.nn.elementwise import (
+    SATURATING,
+    AdaptiveAvgPool2d,
+    Add,
+    AvgPool2d,
+    Concat,
+    Flatten,
+    Hardtanh,
+    MaxPool2d,
+    ReLU,
+    Upsample,
+)
+from qfx.nn.geometry import NO_PADDING, Quad, added, inside, pool_window
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.inputs import require_input, require_model
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.recipe import Recipe, placed
-from qfx.nn.shapes import flattened_from, misread, shape_of, uneven, unjoinable, unlike
+from qfx.nn.shapes import flattened_from, has_products, misread, never_negative, shape_of, uneven, unjoinable, unlike
 from qfx.nn.sharing import share, tie
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, is_sum, joined, joins_channels, remedy
@@ -207,7 +218,7 @@ class _Conversion:
         tied = again and next(layer.parameters(), None) is not None
         self.called.add(path)
         if is_layer(layer):
-            if isinstance(layer, PadShortcut) and self._has_products(node.args[0]):
+            if isinstance(layer, PadShortcut) and has_products(self.module, node.args[0]):
                 self.problems[node] = (
                     "it must read a tensor with one binary point, not the exact result of a convolution or of "
                     "torch.cat: put a BatchNorm2d between them"
@@ -226,17 +237,6 @@ class _Conversion:
             self.module.add_submodule(place, new)
             node.target = place
             self._leave(node, new)
-
-    def _has_products(self, node: Any) -> bool:
-        """Whether a tensor is the exact result of a convolution or a Concat: each channel has its own binary point."""
-        while isinstance(node, fx.Node) and node.op == "call_module":
-            layer = self.module.get_submodule(str(node.target))
-            if isinstance(layer, Conv2d | DeformConv2d):
-                return layer.weight_quant.spec.per_channel
-            if not isinstance(layer, ReLU | nn.Dropout):
-                return isinstance(layer, Concat)
-            node = node.args[0]
-        return False
 
     def _tied(self, new: nn.Module | None, path: str, place: str) -> str | None:
         """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
@@ -332,26 +332,22 @@ class _Conversion:
         if layer.ceil_mode or layer.return_indices or layer.dilation not in (1, (1, 1)):
             return "it must have dilation 1, and neither ceil_mode nor return_indices"
         zeros = self._take_padding(node)
-        if any(zeros) and not self._never_negative(node.args[0]):
+        if any(zeros) and not never_negative(self.module, node.args[0]):
             return (
                 "it must have padding of its own, which never wins, and not zeros before it: they may exceed its input"
             )
-        kernel, stride, padding = _window(layer, zeros)
-        if not _inside(kernel, padding):
+        kernel, stride, padding = pool_window(layer, zeros)
+        if not inside(kernel, padding):
             return f"its padding {padding} must be smaller than its kernel {kernel}"
         new = MaxPool2d(kernel, stride, padding, input_spec=self.recipe.spec(path, "elementwise"))
         self._enter(node, new, path, "elementwise", "input_quant")
         return new
 
-    def _never_negative(self, node: Any) -> bool:
-        layer = self.module.get_submodule(node.target) if node.op == "call_module" else None
-        return isinstance(layer, ReLU) or (isinstance(layer, Hardtanh) and layer.low >= 0)
-
     def avg_pool(self, node: fx.Node, layer: nn.AvgPool2d | nn.AvgPool1d, path: str) -> nn.Module | str:
-        if layer.ceil_mode or (any(_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
+        if layer.ceil_mode or (any(pool_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
             return "it must not have ceil_mode, and padding only with count_include_pad"
-        kernel, stride, padding = _window(layer, self._take_padding(node))
-        if not _inside(kernel, padding):
+        kernel, stride, padding = pool_window(layer, self._take_padding(node))
+        if not inside(kernel, padding):
             return f"its padding {padding} must be smaller than its kernel {kernel}"
         spec = self.recipe.spec(path, "elementwise")
         new = AvgPool2d(
@@ -381,6 +377,9 @@ class _Conversion:
             return reason
         self._enter(node, new, path, "elementwise", "input_quant")
         return new
+
+    def upsample(self, node: fx.Node, layer: nn.Upsample, path: str) -> nn.Module | str:
+        return Upsample.from_float(layer)
 
     # Functional calls ---------------------------------------------------------------------------------------------
 
@@ -456,21 +455,6 @@ class _Conversion:
             )
 
 
-def _window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
-    """Kernel, stride and padding of a pool, with ``zeros`` before it."""
-
-    def along(value: Any, of_height: int) -> Pair:
-        signal = isinstance(layer, nn.MaxPool1d | nn.AvgPool1d) and isinstance(value, int)
-        return pair((value,) if signal else value, of_height)
-
-    return along(layer.kernel_size, 1), along(layer.stride, 1), added(quad(along(layer.padding, 0)), zeros)
-
-
-def _inside(kernel: Pair, padding: Quad) -> bool:
-    """Whether every window of a pool meets a pixel of its image."""
-    return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]
-
-
 _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.Conv1d: _Conversion.conv,
     nn.Conv2d: _Conversion.conv,
@@ -493,4 +477,7 @@ _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.MaxPool2d: _Conversion.max_pool,
     nn.AvgPool2d: _Conversion.avg_pool,
     nn.AdaptiveAvgPool2d: _Conversion.adaptive_pool,
+    nn.Upsample: _Conversion.upsample,
+    nn.UpsamplingNearest2d: _Conversion.upsample,
+    nn.UpsamplingBilinear2d: _Conversion.upsample,
 }

@@ -1,7 +1,9 @@
 """Sizes along the two axes of an image, and signals (N, C, L) as images of height 1."""
 
+from typing import Any
+
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Pair = tuple[int, int]  # vertical, horizontal
 Quad = tuple[int, int, int, int]  # top, bottom, left, right
@@ -26,6 +28,21 @@ def quad(value: int | Pair | Quad) -> Quad:
 def added(a: Quad, b: Quad) -> Quad:
     """Return one padding around another."""
     return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
+
+
+def inside(kernel: Pair, padding: Quad) -> bool:
+    """Return whether every window of a pool meets a pixel of its image."""
+    return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]
+
+
+def pool_window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
+    """Return kernel, stride and padding of a pool of torch, with ``zeros`` before it."""
+
+    def along(value: Any, of_height: int) -> Pair:
+        signal = isinstance(layer, nn.MaxPool1d | nn.AvgPool1d) and isinstance(value, int)
+        return pair((value,) if signal else value, of_height)
+
+    return along(layer.kernel_size, 1), along(layer.stride, 1), added(quad(along(layer.padding, 0)), zeros)
 
 
 def as_image(x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ _ACTIVATIONS = ("gelu silu sigmoid tanh leakyrelu leaky_relu prelu elu mish hard
 _SOFTMAX = ("softmax", "logsoftmax", "log_softmax")
 _LAYERS = (
     "Conv1d, Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, +, torch.cat, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, "
-    "Flatten"
+    "Upsample, Flatten"
 )
 
 
@@ -123,6 +123,11 @@ def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Mod
     return kinds[min(sides, 4)](tuple(pad[:4]), value or 0.0)
 
 
+def _interpolate(size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None,
+                 recompute_scale_factor: bool | None = None, antialias: bool = False) -> nn.Module:  # fmt: skip
+    return nn.Upsample(size, scale_factor, mode, align_corners, recompute_scale_factor)
+
+
 def _mean(rank: int | None, dim: Any = None, keepdim: bool = False) -> list[nn.Module] | None:
     axes = (dim,) if isinstance(dim, int) else dim
     if not isinstance(axes, tuple | list):
@@ -170,6 +175,7 @@ _CALLS: dict[str, Callable[..., nn.Module]] = {
     "clip": _clamp,
     "flatten": _flatten,
     "pad": _pad,
+    "interpolate": _interpolate,
 }
 _POOLS: dict[Any, Callable[..., nn.Module]] = {
     F.max_pool2d: _max_pool,

@@ -9,7 +9,7 @@ from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU, Upsample
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.shortcut import PadShortcut
 
@@ -28,6 +28,7 @@ FIXED_LAYERS = (
     AvgPool2d,
     AdaptiveAvgPool2d,
     Flatten,
+    Upsample,
     PadShortcut,
 )
 _LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize)
