@@ -39,8 +39,8 @@ clean:
 # version instead of searching through newer ones that bring gigabytes of CUDA packages.
 
 $(VENV)/python.stamp:
-	@for tool in g++ make perl; do command -v $$tool > /dev/null || \
-	  { echo "$$tool must be installed; on Debian or Ubuntu: apt install g++ make perl" >&2; exit 1; }; done
+	@missing=$$(for tool in g++ make perl; do command -v $$tool > /dev/null || echo $$tool; done); [ -z "$$missing" ] || \
+	  { echo "g++, make and perl must be installed; on Debian or Ubuntu: apt install" $$missing >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || \
 	  { echo "python must be 3.11 or newer, not '$(PYTHON)'; on Debian or Ubuntu: apt install python3.11" >&2; exit 1; }
 	@if "$(PYTHON)" -c 'import ensurepip' 2> /dev/null; then "$(PYTHON)" -m venv $(VENV); \

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qfx.graph.lower import lower as lower
+    from qfx.nn import allocate as allocate
     from qfx.nn import calibrate as calibrate
     from qfx.nn import check_optimizer as check_optimizer
     from qfx.nn import convert as convert
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from qfx.nn import param_groups as param_groups
 
 _HOMES = {  # imported on first use, so that whatever needs no torch does not load it
+    "allocate": "qfx.nn",
     "calibrate": "qfx.nn",
     "check_optimizer": "qfx.nn",
     "convert": "qfx.nn",

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from qfx import resources, yamlfile
-from qfx.arguments import as_path
+from qfx.arguments import CLOCKS_MHZ, as_path
 from qfx.errors import DesignError
 
+_Clock = Annotated[float, Field(ge=CLOCKS_MHZ[0], le=CLOCKS_MHZ[1])]
 _Count = Annotated[int, Field(ge=0)]
 _Some = Annotated[int, Field(gt=0)]
 
@@ -73,7 +74,7 @@ class Board(_Section):
     part: Annotated[str, _like(r"xc[a-z0-9]+-[a-z0-9]+-[123][a-z]?-[a-z]|xc7[a-z0-9]+-[123]", _PART)]
     family: Literal["xcup", "xcu", "xc7"]  # yosys' name for the device family
     budget: Budget
-    clocks_mhz: Annotated[tuple[Annotated[float, Field(gt=0, le=1000)], ...], Field(min_length=1)]
+    clocks_mhz: Annotated[tuple[_Clock, ...], Field(min_length=1)]
     memory_ports: tuple[MemoryPort, ...]
     vivado_board: str | None = None  # Vivado's board part, where its board files are installed
     proved: Proof

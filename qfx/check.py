@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from qfx import yamlfile
+from qfx.arguments import counted, require_clock, require_cycles
 from qfx.boards import Board
-from qfx.errors import DesignError, FormatError, LowerError, PlanError
-from qfx.fixed import Fixed
+from qfx.errors import DesignError, LowerError, PlanError, UsageError
+from qfx.fixed import Fixed, require_input_format
 from qfx.graph import Graph
 from qfx.plan import NoFitError, plan
 from qfx.steps.facts import RESOURCES, graph_facts, plan_facts
@@ -61,9 +63,12 @@ def check(
         recipe: a YAML file; without one, 8 bits everywhere.
 
     Raises:
-        QfxError: the question itself is wrong: no such network, shape, format, recipe or board.
+        UsageError: shape, format, cycles or clock are none; the sentence names the option of the command.
+        QfxError: there is no such network, recipe or board.
     """
     start = time.monotonic()
+    require_cycles(UsageError, "--cycles", cycles)
+    require_clock(UsageError, "--clock", clock_mhz)
     shape, fixed, onto = _shape(input_shape), _format(input_format), Board.load(board)
     problems: list[str] = []
     graph = _lowered(network, shape, fixed, recipe, problems)
@@ -73,7 +78,7 @@ def check(
             made = plan(graph, onto, cycles, clock_mhz, estimate_rate=True)
             planned = plan_facts(made, onto)
             if cycles is not None and made.interval > cycles:
-                problems.append(f"a frame must take at most {cycles:,} cycles, but takes {made.interval:,}")
+                problems.append(f"a frame must take at most {counted(cycles, 'cycle')}, but takes {made.interval:,}")
         except NoFitError as error:
             planned = plan_facts(error.plan, onto)
             problems.append(str(error))
@@ -92,16 +97,34 @@ def _lowered(
     from qfx.nn.recipe import placed
     from qfx.train.probe import find_network, untrained
 
-    model = find_network(network)
     try:
-        with placed(recipe):
+        with _enough_memory(network, shape), placed(recipe):
+            model = find_network(network)
             converted, example = untrained(model, shape, fixed, yamlfile.read(recipe) if recipe else {})
-        return lower(converted, example, name=type(model).__name__)
+            return lower(converted, example, name=type(model).__name__)
     except LowerError as error:
         problems += _sentences(str(error))
     except RuntimeError as error:  # torch's own words for shapes that do not fit
         problems.append(f"the network must take an input of shape {'x'.join(map(str, shape))}, but torch says: {error}")
     return None
+
+
+@contextmanager
+def _enough_memory(network: str, shape: tuple[int, ...]) -> Iterator[None]:
+    """Say in a sentence that memory was short in the block, however deep and in whose words."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, MemoryError) or "allocate memory" in str(cause):
+                name, size = network.rpartition(":")[2], "x".join(map(str, shape))
+                raise DesignError(
+                    f"memory must hold {name} and an input of {size}, but is short: check a smaller one, or where "
+                    "there is more memory"
+                ) from error
+            cause = cause.__cause__
+        raise
 
 
 def _sentences(text: str) -> list[str]:
@@ -112,15 +135,15 @@ def _sentences(text: str) -> list[str]:
 
 def _shape(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text) or text.count("x") not in (0, 2):
-        raise DesignError(f"--input must be channels x height x width such as 3x32x32, or features, not {text!r}")
+        raise UsageError(f"--input must be channels x height x width such as 3x32x32, or features, not {text!r}")
     return tuple(int(size) for size in text.split("x"))
 
 
 def _format(text: str) -> Fixed:
     try:
-        return Fixed.parse(text)
-    except FormatError as error:
-        raise DesignError(f"--format must be width.frac such as u8.0: {error}") from error
+        return Fixed.parse(require_input_format(text))
+    except ValueError as error:
+        raise UsageError(f"--format {error}, not {text!r}") from None
 
 
 def table(found: Found, console: Console) -> None:
@@ -134,7 +157,7 @@ def table(found: Found, console: Console) -> None:
     if found.plan:
         console.print(_fit(found.plan))
         console.print(
-            f"{found.plan['interval']:,} cycles a frame: {found.plan['frames_per_second']:,.0f} frames/s at "
+            f"{counted(found.plan['interval'], 'cycle')} a frame: {found.plan['frames_per_second']:,.0f} frames/s at "
             f"{found.plan['clock_mhz']:g} MHz; {found.plan['bottleneck']} sets the rate"
         )
     for problem in found.problems:

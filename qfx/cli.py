@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qfx.errors import MismatchError, QfxError
+from qfx.errors import MismatchError, QfxError, UsageError
 from qfx.steps import engine
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ _WIDE = 160  # columns of tables that no terminal shows
 _out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_INTERRUPTED = 130
+_WRONG_USAGE, _INTERRUPTED = 2, 130
 
 DesignArgument = Annotated[str, typer.Argument(metavar="DESIGN", help="A design folder, or the name of a shipped one.")]
 OutOption = Annotated[
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except QfxError as error:
         _complain(str(error))
-        return 1
+        return _WRONG_USAGE if isinstance(error, UsageError) else 1
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; finished results are whole, the same command carries on")
         return _INTERRUPTED
@@ -103,6 +103,61 @@ def _root(
     ] = False,
 ) -> None:
     """From a PyTorch network to a small FPGA in fixed point, without losing a bit on the way."""
+
+
+# Around the steps -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def new(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A name, or a path in a folder that is there. The design is called like its last part: small letters, "
+            "digits and underscores.",
+        ),
+    ],
+) -> None:
+    """Make a small design folder that works, to start from."""
+    from qfx.design import create
+
+    create(folder)
+    _out.print(f"new    {folder} with design.yaml, model.py and README.md", markup=False)
+    _out.print(f"next: {shlex.join(['qfx', 'build', str(folder)])}", markup=False)
+
+
+@app.command()
+def check(
+    network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help=_NETWORK)],
+    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width, or features: 3x32x32, 64.")],
+    board: Annotated[str, typer.Option(help="A board's name, or its YAML file.")] = "ultra96v2",
+    input_format: Annotated[str, typer.Option("--format", help=_FORMAT)] = "u8.0",
+    recipe: Annotated[Path | None, typer.Option(help=_RECIPE)] = None,
+    cycles: Annotated[int | None, typer.Option(help="The most cycles a frame may take.")] = None,
+    clock: Annotated[float | None, typer.Option(help="The clock in MHz (default: the board's).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say, without training, what blocks a network, its formats and work, and how it fits the board."""
+    from qfx.check import check as check_network
+    from qfx.check import table
+
+    found = check_network(network, input_shape, board, input_format, recipe, cycles, clock)
+    if as_json:
+        _out.print_json(json.dumps(found.to_json()))
+    else:
+        table(found, _out)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say which tools are here, in which version, and what to do about the others."""
+    from qfx import doctor
+
+    if code := doctor.run(as_json):
+        raise typer.Exit(code)
 
 
 # Steps ------------------------------------------------------------------------------------------------------------
@@ -150,7 +205,7 @@ def synth(
 ) -> None:
     """Count what every part takes, against the board's budget."""
     if tool != "yosys":
-        raise QfxError(f"--tool must be yosys, not {tool!r}")
+        raise UsageError(f"--tool must be yosys, not {tool!r}")
     result = _run_step("synth", design, out, force)
     table = Table("resource", "yosys", "estimate", "budget", "share", box=box.SIMPLE_HEAD)
     for key, count in result.figures["total"].items():
@@ -233,58 +288,3 @@ def _progress() -> Iterator[Callable[[str], engine.Progress]]:
             return lambda done, doing: bar.update(task, completed=done, description=doing)
 
         yield show
-
-
-# Around the steps -------------------------------------------------------------------------------------------------
-
-
-@app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """Say which tools are here, in which version, and what to do about the others."""
-    from qfx import doctor
-
-    if code := doctor.run(as_json):
-        raise typer.Exit(code)
-
-
-@app.command()
-def new(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER",
-            help="A name, or a path in a folder that is there. The design is called like its last part: small letters, "
-            "digits and underscores.",
-        ),
-    ],
-) -> None:
-    """Make a small design folder that works, to start from."""
-    from qfx.design import create
-
-    create(folder)
-    _out.print(f"new    {folder} with design.yaml, model.py and README.md", markup=False)
-    _out.print(f"next: {shlex.join(['qfx', 'build', str(folder)])}", markup=False)
-
-
-@app.command()
-def check(
-    network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help=_NETWORK)],
-    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width, or features: 3x32x32, 64.")],
-    board: Annotated[str, typer.Option(help="A board's name, or its YAML file.")] = "ultra96v2",
-    input_format: Annotated[str, typer.Option("--format", help=_FORMAT)] = "u8.0",
-    recipe: Annotated[Path | None, typer.Option(help=_RECIPE)] = None,
-    cycles: Annotated[int | None, typer.Option(help="The most cycles a frame may take.")] = None,
-    clock: Annotated[float | None, typer.Option(help="The clock in MHz (default: the board's).")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Say, without training, what blocks a network, its formats and work, and how it fits the board."""
-    from qfx.check import check as check_network
-    from qfx.check import table
-
-    found = check_network(network, input_shape, board, input_format, recipe, cycles, clock)
-    if as_json:
-        _out.print_json(json.dumps(found.to_json()))
-    else:
-        table(found, _out)
-    if not found.ok:
-        raise typer.Exit(1)

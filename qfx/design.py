@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, Self
@@ -14,10 +13,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from qfx import resources, yamlfile
-from qfx.arguments import as_path
-from qfx.errors import DesignError, FormatError, QfxError
+from qfx.arguments import CLOCKS_MHZ, MOST_CYCLES, as_path
+from qfx.errors import DesignError, QfxError, UsageError
 from qfx.files import atomic_folder
-from qfx.fixed import Fixed
+from qfx.fixed import Fixed, require_input_format
 
 FILE_NAME = "design.yaml"
 
@@ -39,6 +38,12 @@ def _name(text: str) -> str:
     return text
 
 
+def _image_or_features(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) not in (1, 3):
+        raise ValueError("must be three numbers (height, width, channels) or one (features)")
+    return shape
+
+
 Reference = Annotated[str, AfterValidator(_reference)]
 
 
@@ -51,17 +56,8 @@ class _Section(BaseModel):
 class InputSection(_Section):
     """What the host sends: one frame of integer codes."""
 
-    format: str  # such as u8.0
-    shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)]  # channels last
-
-    @field_validator("format")
-    @classmethod
-    def _is_a_format(cls, text: str) -> str:
-        with suppress(FormatError):
-            fixed = Fixed.parse(text)
-            if fixed.width > 0 and not fixed.per_channel:
-                return text
-        raise ValueError("must be a format with one binary point, such as u8.0")
+    format: Annotated[str, AfterValidator(require_input_format)]  # such as u8.0
+    shape: Annotated[tuple[Positive, ...], AfterValidator(_image_or_features)]  # channels last
 
     @property
     def fixed(self) -> Fixed:
@@ -72,8 +68,8 @@ class InputSection(_Section):
 class TargetSection(_Section):
     """What the plan has to reach."""
 
-    cycles: Positive | None = None  # per frame; None: as few as fit the board
-    clock_mhz: Annotated[float, Field(gt=0, le=1000)] | None = None  # None: the board's
+    cycles: Annotated[Positive, Field(le=MOST_CYCLES)] | None = None  # per frame; None: as few as fit the board
+    clock_mhz: Annotated[float, Field(ge=CLOCKS_MHZ[0], le=CLOCKS_MHZ[1])] | None = None  # None: the board's
 
 
 class ScheduleSection(_Section):
@@ -122,6 +118,13 @@ class FloatSection(PhaseSection):
     lr: Rate = 3e-3
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     """A file: relative to the design's folder, $VARIABLES filled in. Where it is given, nothing is trained in float."""
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        others = [name for name in ("epochs", "lr", "schedule") if name in self.model_fields_set]
+        if self.checkpoint is not None and others:
+            raise ValueError(f"must have either checkpoint or {' and '.join(others)}")
+        return self
 
 
 class TeacherSection(_Section):
@@ -224,6 +227,11 @@ class Design:
         """The design's name."""
         return self.content.name
 
+    def place(self, key: str) -> str:
+        """Where a key of design.yaml stands, for an error: the file and the line."""
+        file = self.folder / FILE_NAME
+        return f"{file}:{yamlfile.line_of(file, key)}"
+
     def with_seed(self, seed: int) -> Design:
         """Return the design with another seed of its training."""
         training = self.content.training.model_copy(update={"seed": seed})
@@ -259,7 +267,7 @@ class Design:
         if unset or not path.is_file():
             reason = f"the environment variable {unset[0]} is not set" if unset else f"there is no {path}"
             raise DesignError(
-                f"{self.folder / FILE_NAME}: {key} must name a file, not {text!r} ({reason}): put the checkpoint "
+                f"{self.place(key)}: {key} must name a file, not {text!r} ({reason}): put the checkpoint "
                 f"there, or leave the key out and {otherwise}"
             )
         return path
@@ -274,7 +282,10 @@ class Design:
         file, name = reference.split(":")
         module = self._module(self.folder / file, key)
         if not hasattr(module, name):
-            raise DesignError(f"{self.folder / FILE_NAME}: {key} must name something in {file}, not {name!r}")
+            there = ", ".join(_made_here(module)) or "nothing"
+            raise DesignError(
+                f"{self.place(key)}: {key} must name something in {file}, which has {there}, not {name!r}"
+            )
         return getattr(module, name)
 
     def call(self, reference: str, key: str) -> Any:
@@ -299,7 +310,7 @@ class Design:
         if path in self._modules:
             return self._modules[path]
         if not path.is_file():
-            raise DesignError(f"{self.folder / FILE_NAME}: {key} must name a file of the design, but {path} is missing")
+            raise DesignError(f"{self.place(key)}: {key} must name a file of the design, but {path} is missing")
         name = f"qfx_design_{self.name}_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None  # a .py file always has them
@@ -331,6 +342,12 @@ def _find(where: Path | str) -> Path:
     )
 
 
+def _made_here(module: ModuleType) -> list[str]:
+    """The classes and functions that a module defines for others."""
+    mine = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+    return [name for name in mine if not name.startswith("_")]
+
+
 def _said(error: BaseException) -> str:
     """An exception in a line: its type, and its message where it has one."""
     return f"{type(error).__name__}: {error}".removesuffix(": ")
@@ -351,13 +368,13 @@ def create(folder: Path) -> Path:
     """Make a small design that works in ``folder``, named like it, and return the folder.
 
     Raises:
-        DesignError: the last part of the path is no name that a design may have, the folder that it is to lie in is
-            missing, or something is there already.
+        UsageError: the last part of the path is no name that a design may have.
+        DesignError: the folder that it is to lie in is missing, or something is there already.
     """
     try:
         _name(folder.name)
     except ValueError as error:
-        raise DesignError(f"the name of a design {error}, not {folder.name!r}") from None
+        raise UsageError(f"the name of a design {error}, not {folder.name!r}") from None
     if not folder.parent.is_dir():
         raise DesignError(f"{folder.parent} must be a folder, in which {folder.name} is made, but is none: make it")
     if folder.exists():

@@ -33,6 +33,10 @@ class DesignError(QfxError):
     """A design folder or one of its files is not as it must be."""
 
 
+class UsageError(DesignError):
+    """An argument of a command is wrong whatever design, network or board it is used on."""
+
+
 class TrainError(QfxError):
     """Data, weights or settings make training or calibration impossible."""
 

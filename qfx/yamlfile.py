@@ -92,13 +92,29 @@ def _parse(path: Path, error: type[QfxError]) -> yaml.Node:
         raise error(f"{path} must be readable as UTF-8 text: {problem}") from None
     try:
         node = yaml.compose(text, Loader=_Loader)
+    except RecursionError:
+        raise error(f"{path}:1: the file must be nested less deeply than it is") from None
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
         raise error(f"{path}:{line}: the file must be YAML: {getattr(problem, 'problem', problem)}") from None
     if node is None:
         raise error(f"{path}:1: the file must be a mapping of keys to values, but is empty")
+    _refuse_endless(node, path, error)
     return node
+
+
+def _refuse_endless(node: yaml.Node, path: Path, error: type[QfxError], around: tuple[yaml.Node, ...] = ()) -> None:
+    """Refuse a list or a mapping that an alias puts into itself."""
+    if any(node is outer for outer in around):
+        raise error(
+            f"{path}:{node.start_mark.line + 1}: the list or mapping that begins here must not contain itself: write "
+            "out what the alias in it shall stand for"
+        )
+    parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+    for part in parts:
+        for inner in part if isinstance(part, tuple) else (part,):
+            _refuse_endless(inner, path, error, (*around, node))
 
 
 def _construct(node: yaml.Node, path: Path, error: type[QfxError]) -> Any:

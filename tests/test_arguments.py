@@ -120,7 +120,7 @@ CASES: list[tuple[Callable[[Any], Any], type[QfxError], str]] = [
     (lambda m: plan(m.graph, "ultra96v2"), PlanError, 'a Board, such as Board.load("ultra96v2"), not \'ultra96v2\''),
     (lambda m: plan(m.net, m.board), PlanError, f"{GRAPH}Sequential"),
     (lambda m: plan(m.graph, m.board, "4096"), PlanError, "target_cycles must be a whole number of cycles, not '4096'"),
-    (lambda m: plan(m.graph, m.board, clock_mhz="a"), PlanError, "clock_mhz must be a number of at least 0, not 'a'"),
+    (lambda m: plan(m.graph, m.board, clock_mhz="a"), PlanError, "clock_mhz must be a number from 1 to 1,000, not 'a'"),
     (lambda m: emit.hls(m.net, m.plan, m.new), EmitError, f"{GRAPH}Sequential"),
     (lambda m: emit.hls(m.graph, m.board, m.new), EmitError, f"{PLAN}Board"),
     (lambda m: emit.hls(m.graph, m.plan, m.new, part=3), EmitError, "part must be the name of a device, not 3"),

@@ -107,6 +107,29 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, complaint):
     assert str(caught.value) == f"{path}{complaint}"
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("a: &a [*a]\n", 1), ("b: 1\nparts: &p\n  q: {width: 4}\n  r: *p\n", 2), ("&a {*a : 1}\n", 1)],
+)
+def test_an_alias_inside_of_what_it_names_is_refused(tmp_path, text, line):
+    path = write(tmp_path, text)
+    for reading in (lambda: yamlfile.load(path, Outer), lambda: yamlfile.read(path)):
+        with pytest.raises(DesignError) as caught:
+            reading()
+        assert str(caught.value) == (
+            f"{path}:{line}: the list or mapping that begins here must not contain itself: write out what the alias in "
+            "it shall stand for"
+        )
+    path = write(tmp_path, "inner: &i {width: 3}\nparts: {p: *i, q: *i}\n")  # an alias beside what it names is none
+    assert yamlfile.load(path, Outer).parts["q"].width == 3
+
+
+def test_a_file_nested_too_deeply_is_refused(tmp_path):
+    path = write(tmp_path, "a: " + "[" * 100_000)
+    with pytest.raises(DesignError, match="the file must be nested less deeply than it is"):
+        yamlfile.read(path)
+
+
 def test_a_missing_file_and_one_that_is_not_text_are_refused(tmp_path):
     with pytest.raises(DesignError, match=r"none\.yaml must exist, but there is no such file"):
         yamlfile.load(tmp_path / "none.yaml", Outer)

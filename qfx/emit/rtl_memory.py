@@ -102,6 +102,14 @@ def shift_words(shifts: Sequence[int], *, lanes: int) -> list[int]:
     return channel_words(codes, lanes=lanes, field=CodeField(shift_field_width(shifts)))
 
 
+def table_words(codes: np.ndarray, *, signed: bool, field: Field) -> list[int]:
+    """Return the words of qfx_lookup's TableFile for a table in the order of its input's values.
+
+    The address is the input's code as an unsigned number, which for signed ones begins with the upper half.
+    """
+    return _pack(np.roll(codes, len(codes) // 2) if signed else codes, fields=1, field=field)
+
+
 def shift_field_width(shifts: Sequence[int]) -> int:
     """Return qfx_requant's ShiftWidth: the bits of the difference between the largest and the smallest shift."""
     return max(1, (max(shifts) - min(shifts)).bit_length())

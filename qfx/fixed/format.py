@@ -11,6 +11,9 @@ from qfx.errors import FormatError
 
 MAX_FRAC = 64  # |frac| of any format
 MAX_WIDTH = 62  # codes and static bounds stay inside int64 with a bit to spare
+TABLE_WIDTH = 12  # bits of the widest input of a table
+WIDEST = 32  # bits of a format that a network states or learns
+FRAC_RANGE = (-21, 21)  # where its frac is held, so that a product of three factors stays within |frac| <= 64
 
 
 class Rounding(StrEnum):
@@ -107,6 +110,20 @@ class Fixed:
     def __str__(self) -> str:
         frac = "[" + ",".join(map(str, self.frac)) + "]" if isinstance(self.frac, tuple) else str(self.frac)
         return f"{'s' if self.signed else 'u'}{self.width}.{frac}"
+
+
+def require_input_format(text: str) -> str:
+    """Return ``text`` if it is a format of codes that a host may send; raise a ValueError with the condition if not."""
+    try:
+        fixed = Fixed.parse(text)
+    except FormatError:
+        fixed = None
+    if fixed is None or fixed.per_channel:
+        raise ValueError("must be a format with one binary point, such as u8.0")
+    low, high = FRAC_RANGE
+    if not 1 <= fixed.width <= WIDEST or not low <= fixed.scalar_frac <= high:
+        raise ValueError(f"must have 1 to {WIDEST} bits and a frac of {low} to {high}")
+    return text
 
 
 def fixed_for_range(low: int, high: int, frac: int | Iterable[int]) -> Fixed:

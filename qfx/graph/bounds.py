@@ -16,6 +16,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Requantize,
     SumPool,
@@ -81,6 +82,8 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             return Range(inputs[0].low.clip(low, high), inputs[0].high.clip(low, high))
         case Flatten():
             return _full_range(inputs[0].low.min(), inputs[0].high.max(), channels)
+        case Lookup():
+            return _looked_up(constants[0], graph.by_name[node.inputs[0]].type.fixed, inputs[0])
         case Requantize():
             return _requantized(node.op, graph.by_name[node.inputs[0]].type.fixed, inputs[0])
         case _:
@@ -99,6 +102,14 @@ def _magnitude_of_sum(node: Node, weight: np.ndarray, x: np.ndarray) -> np.ndarr
             return (np.abs(weight) * x[:, None]).sum(axis=0)
         case _:
             return np.abs(weight) * x
+
+
+def _looked_up(table: np.ndarray, source: Fixed, x: Range) -> Range:
+    """The least and the largest of the entries that each channel reaches."""
+    first, last = (ends.clip(source.min_code, source.max_code) - source.min_code for ends in (x.low, x.high))
+    reached = [table[low : high + 1] for low, high in zip(first, last, strict=True)]
+    low, high = (np.array([of(entries) for entries in reached], dtype=object) for of in (min, max))
+    return Range(low, high)
 
 
 def _requantized(op: Requantize, source: Fixed, x: Range) -> Range:

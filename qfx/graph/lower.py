@@ -22,6 +22,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Requantize,
     SumPool,
@@ -29,9 +30,9 @@ from qfx.graph.ops import (
 )
 from qfx.graph.passes import run_passes
 from qfx.nn.constants import Codes
-from qfx.nn.inputs import require_input, require_model
+from qfx.nn.inputs import require_finite, require_input, require_model
 from qfx.nn.quantizer import Quantizer
-from qfx.nn.trace import call_name, node_path, trace
+from qfx.nn.trace import call_name, misreturned, node_path, trace
 
 Shape = tuple[int, ...]
 
@@ -45,11 +46,13 @@ def lower(model: nn.Module, example: Tensor, name: str | None = None) -> Graph:
         name: the graph's name; by default the model's class.
 
     Raises:
-        LowerError: all the places that no graph operation stands for, each with its module path and what to use.
+        LowerError: all the places that no graph operation stands for, each with its module path and what to use; or a
+            constant is not finite.
     """
     require_model(model, LowerError)
     require_input("example", example, LowerError)
     require_kind(LowerError, "name", name, (str, type(None)), "a text")
+    require_finite(model, LowerError)
     traced = trace(model).graph
     lowering = _Lowering(GraphBuilder(name or type(model).__name__), dict(model.named_modules()), tuple(example.shape))
     values: dict[fx.Node, str] = {}
@@ -97,6 +100,8 @@ class _Lowering:
                 self.placeholder = node.name
                 return node.name
             case "output":
+                if reason := misreturned(node):
+                    raise LowerError(f"the network's result: {reason}")
                 self._check_output(inputs)
                 return inputs[0]
             case "call_module":
@@ -144,7 +149,7 @@ class _Lowering:
     def add(self, name: str, op: Any, *inputs: str) -> str:
         """Add a node; elementwise ones pass on how their input was flattened."""
         result = self.builder.add(name, op, *inputs)
-        if inputs[0] in self.flattened and isinstance(op, Requantize | Clamp | Add):
+        if inputs[0] in self.flattened and isinstance(op, Requantize | Clamp | Lookup | Add):
             self.flattened[result] = self.flattened[inputs[0]]
         return result
 
@@ -200,7 +205,7 @@ def _linear(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
     constants = layer.constants()
     if x in low.flattened:
-        constants["weight"] = _channels_last(constants["weight"], low.flattened[x])
+        constants["weight"] = _channels_last(name, constants["weight"], low.flattened[x])
     return low.add(name, Dense(), x, *_weights(low, name, constants))
 
 
@@ -228,6 +233,21 @@ def _relu(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
 
 def _hardtanh(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     return low.add(name, Clamp(*layer.bounds()), low.quantize(f"{name}.in", layer.quant, inputs[0]))
+
+
+def _table(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
+    return low.add(name, Lookup(), x, low.constant(f"{name}.table", layer.constants()["table"]))
+
+
+def _prelu(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
+    fixed, slope = low.builder.type(x).fixed, layer.constants()["slope"]
+    positive = low.add(f"{name}.positive", Clamp(0, fixed.max_code), x)
+    negative = low.add(f"{name}.negative", Clamp(fixed.min_code, 0), x)
+    nothing = Codes(np.zeros(len(slope.codes), dtype=np.int64), Fixed(1, 0))
+    sloped = _scale_and_shift(low, f"{name}.sloped", negative, slope, nothing)
+    return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), positive, sloped))
 
 
 def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -313,9 +333,14 @@ def _scale_and_shift(low: _Lowering, name: str, x: str, scale: Codes, shift: Cod
     return low.add(name, Affine(), x, scale_name, low.builder.constant(f"{name}.shift", codes, fixed))
 
 
-def _channels_last(weight: Codes, image: Shape) -> Codes:
+def _channels_last(name: str, weight: Codes, image: Shape) -> Codes:
     """The weight of a Linear after a Flatten, its inputs moved from torch's (C, H, W) to the graph's (H, W, C)."""
     height, width, channels = image
+    if height * width * channels != len(weight.codes):
+        raise LowerError(
+            f"'{name}' must read {len(weight.codes)} features, not {channels}x{height}x{width}: give an example of the "
+            "size that the model was converted for"
+        )
     codes = weight.codes.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
     return replace(weight, codes=codes.reshape(weight.codes.shape))
 
@@ -330,6 +355,8 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.ReLU: _relu,
     nn.ReLU: _relu,
     qnn.Hardtanh: _hardtanh,
+    qnn.Table: _table,
+    qnn.PReLU: _prelu,
     qnn.Add: _add,
     qnn.Concat: _concat,
     qnn.MaxPool2d: _max_pool,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qfx.errors import GraphError
-from qfx.fixed import Fixed, Overflow, Rounding, fixed_for_range, requantize, simplest_frac
+from qfx.fixed import TABLE_WIDTH, Fixed, Overflow, Rounding, fixed_for_range, requantize, simplest_frac
 from qfx.graph.tensor import Constant, Operand, TensorType, accumulator, largest_magnitude, operand_type
 from qfx.graph.window import Pair, Quad, check_window, output_size, taps
 
@@ -281,7 +281,7 @@ class Upsample(Op):
 
 @dataclass(frozen=True)
 class Requantize(Op):
-    """``out[..., c] = overflow(round(x[..., c] * 2**(to.frac - frac[c])))``: the operation that loses information."""
+    """``out[..., c] = overflow(round(x[..., c] * 2**(to.frac - frac[c])))``: what loses information, as Lookup does."""
 
     to: Fixed
     rounding: Rounding = Rounding.RND
@@ -314,6 +314,31 @@ class Clamp(Op):
 
 
 @dataclass(frozen=True)
+class Lookup(Op):
+    """``out = table[x - lowest]``, ``lowest`` the lowest code of x's format: any function of a single element."""
+
+    arity: ClassVar[tuple[int, ...]] = (2,)
+    constants: ClassVar[tuple[int, ...]] = (1,)
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        x, table = operand_type(operands[0]), _constant(operands[1], "table", 1)
+        _require_scalar(x, "the input of Lookup")
+        if x.fixed.width > TABLE_WIDTH:
+            raise GraphError(f"the input of Lookup must be at most {TABLE_WIDTH} bits wide, not {x.fixed}")
+        if table.codes.size != 1 << x.fixed.width:
+            raise GraphError(
+                f"the table must have an entry for each of the {1 << x.fixed.width} codes of {x.fixed}, "
+                f"not {table.codes.size}"
+            )
+        if table.fixed.per_channel:
+            raise GraphError(f"the table must have one binary point, not {table.fixed}")
+        return TensorType(x.shape, table.fixed)
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        return codes[1][codes[0] - operand_type(operands[0]).fixed.min_code]
+
+
+@dataclass(frozen=True)
 class Flatten(Op):
     """All elements in the order height, width, channel."""
 
@@ -329,20 +354,9 @@ class Flatten(Op):
 OPS: dict[str, type[Op]] = {
     op.__name__: op
     for op in (
-        Input,
-        Conv2d,
-        DeformConv2d,
-        Dense,
-        Affine,
-        Add,
-        Concat,
-        MaxPool,
-        SumPool,
-        Upsample,
-        Requantize,
-        Clamp,
-        Flatten,
-    )  # fmt: skip
+        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Upsample, Requantize),
+        *(Clamp, Lookup, Flatten),
+    )
 }
 
 

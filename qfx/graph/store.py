@@ -116,7 +116,7 @@ def fingerprint(graph: Graph) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GraphError(
             f"{path} must be whole JSON, but {error}: the file is truncated or damaged, lower again"
         ) from error

@@ -1,16 +1,13 @@
 """The verifier: one check for each numbered rule of SPEC.md."""
 
-import re
-
 import numpy as np
 
+from qfx.arguments import LEGAL_NAME, NAME
 from qfx.errors import GraphError, QfxError
 from qfx.fixed import Fixed
 from qfx.graph.bounds import static_ranges
 from qfx.graph.graph import Graph, Node, require_graph
-from qfx.graph.ops import DeformConv2d, Input, Requantize
-
-NAME = re.compile(r"(?!__metadata__$)[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+from qfx.graph.ops import DeformConv2d, Input, Lookup, Requantize
 
 
 def verify(graph: Graph) -> None:
@@ -37,8 +34,7 @@ def _check_names(graph: Graph) -> None:
         _require(
             bool(NAME.fullmatch(name)),
             "G1",
-            f"a name must be letters, digits, '_', '.' or '-', not begin with '.' or '-', and not be '__metadata__', "
-            f"but is {name!r}",
+            f"a name must be {LEGAL_NAME}, but is {name!r}",
         )
     doubled = {name for name in names if names.count(name) > 1}
     _require(not doubled, "G1", f"each name must be used once, but these are used twice: {sorted(doubled)}")
@@ -109,7 +105,7 @@ def _check_types(graph: Graph) -> None:
             f"node {node.name!r} must have frac {inferred.fixed.frac}, not {node.type.fixed.frac}",
         )
         _require(
-            node.type.fixed == inferred.fixed or not isinstance(node.op, (Input, Requantize)),
+            node.type.fixed == inferred.fixed or not isinstance(node.op, (Input, Requantize, Lookup)),
             "G8",
             f"node {node.name!r} must have its operation's format {inferred.fixed}, not {node.type.fixed}",
         )

@@ -9,32 +9,26 @@ import torch
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
+from qfx.fixed import TABLE_WIDTH
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
-from qfx.nn.calibrate import floating, name_quantizers, quantizers
+from qfx.nn.calibrate import floating, name_quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import (
-    SATURATING,
-    AdaptiveAvgPool2d,
-    Add,
-    AvgPool2d,
-    Concat,
-    Flatten,
-    Hardtanh,
-    MaxPool2d,
-    ReLU,
-    Upsample,
-)
+from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.geometry import NO_PADDING, Quad, added, inside, pool_window
 from qfx.nn.in_place import refuse_in_place, require_same
-from qfx.nn.inputs import require_input, require_model
+from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
+from qfx.nn.ready import require_ready
 from qfx.nn.recipe import Recipe, placed
-from qfx.nn.shapes import flattened_from, has_products, misread, never_negative, shape_of, uneven, unjoinable, unlike
+from qfx.nn.results import has_products, never_negative
+from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of, uneven, unjoinable, unlike
 from qfx.nn.sharing import share, tie
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, is_sum, joined, joins_channels, remedy
-from qfx.nn.trace import call_name, is_layer, node_path, scope, trace
+from qfx.nn.table import FUNCTIONS, Table
+from qfx.nn.trace import call_name, is_layer, misnamed, misreturned, node_path, scope, trace
+from qfx.nn.upsample import Upsample
 
 
 def convert(
@@ -53,10 +47,11 @@ def convert(
         LowerError: layers or calls that cannot be fixed-point: all of them, each with what to use instead.
         RecipeError: an impossible recipe; of a file, the line is named.
     """
-    _require_arguments(model, example)
+    require_ready(model, example)
     training = model.training
     traced = trace(copy.deepcopy(model))
-    if example is not None and _takes_one_input(traced):
+    if example is not None:
+        require_batch(traced, example)
         require_same(model, traced, example)
     with placed(recipe if isinstance(recipe, Path) else None):
         conversion = _Conversion(traced, Recipe(recipe))
@@ -65,18 +60,6 @@ def convert(
         with floating(converted), torch.no_grad():
             converted.eval()(example)
     return converted.train(training)  # type: ignore[return-value]
-
-
-def _require_arguments(model: nn.Module, example: Tensor | None) -> None:
-    require_model(model, LowerError)
-    if isinstance(model, fx.GraphModule) and quantizers(model):
-        raise LowerError("model must be a float network, not one that qfx.convert made: convert the network before it")
-    if example is not None:
-        require_input("example", example, LowerError)
-
-
-def _takes_one_input(traced: fx.GraphModule) -> bool:
-    return sum(node.op == "placeholder" for node in traced.graph.nodes) == 1
 
 
 class _Conversion:
@@ -168,6 +151,10 @@ class _Conversion:
         self.declared.add(new)
 
     def _output(self, node: fx.Node) -> None:
+        if reason := misreturned(node):
+            self.problems[node] = reason
+            return
+
         def quantize(result: fx.Node) -> fx.Node:
             if flattened_from(self.module, result):
                 self.problems.setdefault(
@@ -241,7 +228,7 @@ class _Conversion:
     def _tied(self, new: nn.Module | None, path: str, place: str) -> str | None:
         """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
         new = new or self.module.get_submodule(place)  # a folded BatchNorm has its place already
-        if not isinstance(new, Conv2d | Linear | BatchNorm2d):
+        if not isinstance(new, Conv2d | Linear | BatchNorm2d | PReLU | Table):
             return "it is called twice: use one module for each call"
         for point in ("weight", "constant"):
             if self.recipe.names(place, point) and self.recipe.spec(place, point) != self.recipe.spec(path, point):
@@ -327,6 +314,24 @@ class _Conversion:
         return (
             new if overflow in SATURATING else f"it must have overflow SAT or SAT_SYM at 'elementwise', not {overflow}"
         )
+
+    def table(self, node: fx.Node, layer: nn.Module, path: str) -> nn.Module | str:
+        spec = self.recipe.spec(path, "elementwise")
+        new = Table.from_float(layer, spec, spec)
+        self._enter(node, new, path, "elementwise", "input_quant")
+        width = new.input_quant.width
+        if width > TABLE_WIDTH:
+            return f"its input must be at most {TABLE_WIDTH} bits wide at 'elementwise', not {width}"
+        return new
+
+    def prelu(self, node: fx.Node, layer: nn.PReLU, path: str) -> nn.Module | str:
+        if layer.weight.numel() == 1:
+            return self.table(node, layer, path)
+        if flattened_from(self.module, node.args[0]):
+            return "it must not read a flattened image: put it before the Flatten"
+        new = PReLU.from_float(layer, self.recipe.spec(path, "constant"), self.recipe.spec(path, "elementwise"))
+        self._enter(node, new, path, "elementwise", "input_quant")
+        return new
 
     def max_pool(self, node: fx.Node, layer: nn.MaxPool2d | nn.MaxPool1d, path: str) -> nn.Module | str:
         if layer.ceil_mode or layer.return_indices or layer.dilation not in (1, (1, 1)):
@@ -435,18 +440,20 @@ class _Conversion:
     # What is left -------------------------------------------------------------------------------------------------
 
     def _refuse(self) -> None:
-        lines = []
+        found: dict[fx.Node, str] = {}
         for node in self.graph.nodes:
-            reason = self.problems.get(node)
+            reason = self.problems.get(node) or misnamed(node)
             if reason is None and node.op in ("placeholder", "output"):
                 continue
             known = node.op == "call_module" and is_layer(self.module.get_submodule(str(node.target)))
-            if reason is None and known:
+            part_of_refused = call_name(node) == "getitem" and not found.keys().isdisjoint(node.all_input_nodes)
+            if reason is None and (known or part_of_refused):
                 continue
             name = call_name(node)
             if node.op == "call_module":
                 name = type(self.module.get_submodule(str(node.target))).__name__
-            lines.append(f"  {node_path(node)} ({name}): {reason or remedy(name)}")
+            found[node] = f"  {node_path(node)} ({name}): {reason or remedy(name, node)}"
+        lines = list(found.values())
         if lines:
             number = "1 layer or call" if len(lines) == 1 else f"{len(lines)} layers or calls"
             raise LowerError(
@@ -471,6 +478,8 @@ _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.Flatten: _Conversion.flatten,
     nn.ReLU6: _Conversion.hardtanh,
     nn.Hardtanh: _Conversion.hardtanh,
+    **dict.fromkeys(FUNCTIONS, _Conversion.table),
+    nn.PReLU: _Conversion.prelu,
     nn.MaxPool1d: _Conversion.max_pool,
     nn.AvgPool1d: _Conversion.avg_pool,
     nn.AdaptiveAvgPool1d: _Conversion.adaptive_pool,

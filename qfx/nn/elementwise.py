@@ -1,4 +1,4 @@
-"""ReLU, Hardtanh, addition, concatenation, pooling, upsampling and flatten in fixed point, of signals (N, C, L) too."""
+"""ReLU, Hardtanh, addition, concatenation, pooling and flatten in fixed point, of signals (N, C, L) too."""
 
 import numpy as np
 import torch
@@ -116,31 +116,6 @@ class MaxPool2d(nn.Module):
         half = self.kernel[0] // 2, self.kernel[1] // 2
         image, padding = padded(as_image(self.input_quant(x)), self.padding, half, -torch.inf)
         return shaped_like(F.max_pool2d(image, self.kernel, self.stride, padding), x)
-
-
-class Upsample(nn.Module):
-    """Each pixel ``factor`` times below each other and side by side: the nearest neighbour, exact, on the codes."""
-
-    def __init__(self, factor: int | Pair) -> None:
-        super().__init__()
-        self.factor = pair(factor)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x if x.dim() == 3 else x.repeat_interleave(self.factor[0], 2)
-        return rows.repeat_interleave(self.factor[1], -1)
-
-    @classmethod
-    def from_float(cls, layer: nn.Upsample) -> "Upsample | str":
-        """Return the layer, or why it cannot be: any other than the nearest neighbour by whole factors."""
-        if layer.mode not in ("nearest", "nearest-exact"):
-            return f"its mode must be 'nearest', not '{layer.mode}'"
-        scale = layer.scale_factor
-        factors = scale if isinstance(scale, tuple) else (scale, scale)
-        if len(factors) > 2 or not all(isinstance(f, int | float) and f >= 1 and f == int(f) for f in factors):
-            return f"its scale_factor must be a whole number, not {scale}" + (f" with size {layer.size}") * bool(
-                layer.size
-            )
-        return cls((int(factors[0]), int(factors[-1])))
 
 
 class AvgPool2d(nn.Module):

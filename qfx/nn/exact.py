@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qfx.errors import TrainError
 from qfx.nn.calibrate import name_quantizers
-from qfx.nn.inputs import require_converted, require_input, taken
+from qfx.nn.inputs import require_converted, require_finite, require_input, taken
 from qfx.nn.trace import FIXED_LAYERS
 
 
@@ -21,8 +21,9 @@ def exact(model: nn.Module) -> Callable[..., Any]:
     float or integer dtype, and results are float64. The model is left as it was.
 
     Raises:
-        TrainError: the model is not converted; (the function) an input is no tensor, is empty, has values that are not
-            finite or a shape that the network does not take, a bound leaves int64, or a quantizer was never calibrated.
+        TrainError: the model is not converted; (the function) an input is no tensor, is empty or has a shape that the
+            network does not take, a value of it or of the model is not finite, a bound leaves int64, or a quantizer was
+            never calibrated.
     """
     require_converted(model)
 
@@ -33,6 +34,7 @@ def exact(model: nn.Module) -> Callable[..., Any]:
             require_input("the input", x)
             if not x.isfinite().all():
                 raise TrainError("the input must be finite, but NaN or infinity is among its values")
+        require_finite(model)
         name_quantizers(model)
         device = inputs[0].device.type
         with taken(inputs[0]), torch.no_grad(), torch.autocast(device, enabled=False), _exactly(model):

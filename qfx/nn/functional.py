@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qfx.fixed import Overflow, Rounding
+from qfx.fixed import FRAC_RANGE, Overflow, Rounding
 from qfx.nn import fused
 from qfx.nn.barrier import powers_of_two
 
 LN2 = math.log(2.0)
 _SATURATING = (Overflow.SAT, Overflow.SAT_SYM)
-FRAC_RANGE = (-21, 21)  # where frac is held, so that a product of three factors stays within |frac| <= 64
 WIDEST_IN_FLOAT32 = 24  # codes of wider formats are computed in float64
 
 

@@ -30,21 +30,6 @@ def added(a: Quad, b: Quad) -> Quad:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
 
 
-def inside(kernel: Pair, padding: Quad) -> bool:
-    """Return whether every window of a pool meets a pixel of its image."""
-    return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]
-
-
-def pool_window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
-    """Return kernel, stride and padding of a pool of torch, with ``zeros`` before it."""
-
-    def along(value: Any, of_height: int) -> Pair:
-        signal = isinstance(layer, nn.MaxPool1d | nn.AvgPool1d) and isinstance(value, int)
-        return pair((value,) if signal else value, of_height)
-
-    return along(layer.kernel_size, 1), along(layer.stride, 1), added(quad(along(layer.padding, 0)), zeros)
-
-
 def as_image(x: Tensor) -> Tensor:
     """Return a signal, or its weights, as an image of height 1; an image as it is."""
     return x.unsqueeze(2) if x.dim() == 3 else x
@@ -64,3 +49,18 @@ def padded(x: Tensor, padding: Quad, most: Pair | None = None, fill: float = 0.0
     if (top, left) == (bottom, right) and (most is None or (top <= most[0] and left <= most[1])):
         return x, (top, left)
     return F.pad(x, (left, right, top, bottom), value=fill), (0, 0)
+
+
+def inside(kernel: Pair, padding: Quad) -> bool:
+    """Return whether every window of a pool meets a pixel of its image."""
+    return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]
+
+
+def pool_window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
+    """Return kernel, stride and padding of a pool of torch's, with ``zeros`` before it."""
+
+    def along(value: Any, of_height: int) -> Pair:
+        signal = isinstance(layer, nn.MaxPool1d | nn.AvgPool1d) and isinstance(value, int)
+        return pair((value,) if signal else value, of_height)
+
+    return along(layer.kernel_size, 1), along(layer.stride, 1), added(quad(along(layer.padding, 0)), zeros)

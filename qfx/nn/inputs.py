@@ -27,6 +27,17 @@ def require_converted(model: Any) -> None:
         )
 
 
+def require_finite(model: nn.Module, error: type[QfxError] = TrainError) -> None:
+    """Raise ``error`` where a parameter or a buffer of ``model`` holds NaN or infinity."""
+    for name, values in (*model.named_parameters(), *model.named_buffers()):
+        if not values.isfinite().all():
+            path, _, role = name.rpartition(".")
+            raise error(
+                f"{role} of '{path or type(model).__name__}' must be finite, but holds NaN or infinity: training has "
+                "diverged; load an earlier checkpoint, and train on with a lower learning rate"
+            )
+
+
 def require_input(name: str, x: Any, error: type[QfxError] = TrainError) -> None:
     """Raise ``error`` unless ``x`` is a tensor with at least one element."""
     require_kind(error, name, x, Tensor, "a tensor (torch.from_numpy(x) of an array x)")

@@ -31,6 +31,11 @@ class Observer:
         """Whether nothing has been seen."""
         return self._peak is None
 
+    @property
+    def peak(self) -> float:
+        """The largest size of a value seen."""
+        return 0.0 if self._peak is None else self._peak.max().item()
+
     def add(self, x: Tensor) -> None:
         """Record one tensor."""
         if not torch.isfinite(x).all():

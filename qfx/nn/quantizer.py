@@ -7,13 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
-from qfx.fixed import Fixed, Overflow, Rounding
+from qfx.fixed import FRAC_RANGE, WIDEST, Fixed, Overflow, Rounding
 from qfx.fixed.khot import magnitudes
-from qfx.nn.functional import FRAC_RANGE, cast, code_range, round_frac
+from qfx.nn.functional import cast, code_range, round_frac
 from qfx.nn.learned_width import WIDEST_LEARNED, cast_learned_width, round_width, width_in_use
 from qfx.nn.observe import Observer
-
-WIDEST = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +20,7 @@ class Digits:
 
     k: int
     signed: bool = False
+    zero: bool = True  # whether a word may be 0; binary weights are never
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +174,23 @@ class Quantizer(nn.Module):
         largest = self.levels[-1].item() if self.levels is not None else code_range(self.width, signed, Overflow.SAT)[1]
         samples = observer.samples().to(self.frac.device)
         best = observer.frac_for(largest or 1, part).to(self.frac.device)
+        self._require_reach(best, observer.peak)
         if self.learned and not self.constant and least_error:
             best = self._least_error(samples, best)
         self.start_at(best, signed)
         self._require_room(samples)
+
+    def _require_reach(self, frac: Tensor, peak: float) -> None:
+        """Refuse values of which a frac within FRAC_RANGE clips the largest, or makes all of an activation zero."""
+        if not self.learned or self.width == 0:
+            return
+        low, high = FRAC_RANGE
+        lost = self.axis == 1 and frac.max() > high and 0 < peak < 2.0 ** -(high + 1)
+        if frac.min() < low or lost:
+            raise TrainError(
+                f"quantizer '{self.path}' must see values that a frac in {low}..{high} reaches, not values of up to "
+                f"{peak:.3g} in size: scale the data, or the weights of the layers before it"
+            )
 
     def _require_room(self, samples: Tensor) -> None:
         """Refuse a format that clips every value that is not zero."""
@@ -222,6 +234,7 @@ class Quantizer(nn.Module):
     def extra_repr(self) -> str:
         spec = self.spec
         digits = f", {spec.digits.k}-hot{' signed' if spec.digits.signed else ''}" if spec.digits else ""
+        digits += "" if not spec.digits or spec.digits.zero else ", never 0"
         name = str(self.format()) if self.calibrated else f"{spec.width} bits, not calibrated"
         digits += ", learned width" if spec.learn_width else ""
         return f"{name}, {spec.rounding}, {spec.overflow}{digits}"
@@ -231,4 +244,5 @@ def _khot_tables(spec: Spec) -> tuple[Tensor | None, Tensor | None]:
     if spec.digits is None:
         return None, None
     levels = torch.tensor(magnitudes(spec.width, spec.digits.k, spec.digits.signed), dtype=torch.float32)
+    levels = levels if spec.digits.zero else levels[levels > 0]
     return (levels[1:] + levels[:-1]) / 2, levels

@@ -23,7 +23,7 @@ POINTS: dict[str, Spec] = {
     "output": Spec(),
 }
 _VECTORS = ("weight", "constant")  # the points that may have one binary point per channel
-_KEYS = ("width", "frac", "signed", "granularity", "rounding", "overflow", "digits", "learn_width")
+_KEYS = ("width", "frac", "signed", "granularity", "rounding", "overflow", "digits", "levels", "learn_width")
 
 
 class Recipe:
@@ -33,9 +33,9 @@ class Recipe:
         source: ``{"default": {point: spec}, "layers": {pattern: {point: spec}}}``, a YAML file of that, or None. A spec
             is a width, a format such as ``u5.0``, or a mapping of ``width``, ``frac`` (``learn`` or an integer),
             ``signed``, ``granularity`` (``tensor`` or ``channel``), ``rounding``, ``overflow``, ``digits``
-            (``{k, signed}``) and ``learn_width`` (true: the width is where training starts from); what a mapping
-            leaves out is the point's default. Beside the points, ``fold: true`` folds a BatchNorm into the convolution
-            before it.
+            (``{k, signed}``), ``levels`` (``binary``: codes -1 and 1, ``ternary``: 0 too) and ``learn_width`` (true:
+            the width is where training starts from); what a mapping leaves out is the point's default. Beside the
+            points, ``fold: true`` folds a BatchNorm into the convolution before it.
 
     Raises:
         RecipeError: an unknown key or an impossible value, with the key's path.
@@ -76,8 +76,8 @@ class Recipe:
             if not point:
                 near = get_close_matches(pattern, self._asked, 1, cutoff=0.0)
                 raise RecipeError(
-                    f"recipe pattern 'layers.{pattern}' must match a layer of the model, but matches none; the nearest "
-                    f"is '{near[0]}'",
+                    f"recipe pattern 'layers.{pattern}' must match a layer of the model that has quantization points, "
+                    f"but matches none; the nearest is '{near[0]}'",
                     f"layers.{pattern}",
                 )
             if (pattern, "") not in self._unused:
@@ -129,14 +129,20 @@ def _spec(given: Any, point: str, where: str) -> Spec:
     try:
         if isinstance(given, str):
             fixed = Fixed.parse(given)
-            return replace(base, width=fixed.width, frac=fixed.scalar_frac, signed=fixed.signed)
-        if isinstance(given, int) and not isinstance(given, bool):
-            return replace(base, width=given)
-        return replace(base, **_fields(_mapping(given, where), point, where))
+            spec = replace(base, width=fixed.width, frac=fixed.scalar_frac, signed=fixed.signed)
+        elif isinstance(given, int) and not isinstance(given, bool):
+            spec = replace(base, width=given)
+        elif isinstance(given, Mapping):
+            spec = replace(base, **_fields(given, point, where))
+        else:
+            raise _wrong(where, f"must be a width, a format such as 's8.3', or a mapping, not {given!r}")
     except RecipeError:
         raise
     except QfxError as error:
         raise RecipeError(f"{error}, in recipe key '{where}'", where) from None
+    if point == "input" and spec.width == 0:
+        raise _wrong(where, "must be at least one bit wide, not 0")
+    return spec
 
 
 def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
@@ -161,6 +167,8 @@ def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
                     raise _wrong(place, "must be 'tensor', not 'channel', except for weights and constants")
             case "digits":
                 fields["digits"] = _digits(value, point, place)
+            case "levels":
+                fields |= _levels(value, point, place, given)
             case "learn_width":
                 fields["learn_width"] = _boolean(value, place)
     if isinstance(fields.get("frac"), int) and point in _VECTORS:
@@ -176,6 +184,16 @@ def _digits(value: Any, point: str, where: str) -> Digits:
     if "k" not in given or _integer(given["k"], f"{where}.k") < 1:
         raise _wrong(f"{where}.k", f"must be at least 1, not {given.get('k')}")
     return Digits(given["k"], _boolean(given.get("signed", False), f"{where}.signed"))
+
+
+def _levels(value: Any, point: str, where: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Words of two bits with one digit: its sign, and for ternary ones whether it is there."""
+    if point not in _VECTORS:
+        raise _wrong(where, f"must stand at one of {', '.join(_VECTORS)}, not at {point}")
+    kind = _choice(value, ["binary", "ternary"], where)
+    if other := [key for key in ("width", "digits", "learn_width", "overflow", "rounding", "signed") if key in given]:
+        raise _wrong(where, f"must stand without {other[0]}: {kind} weights are signed words of two bits")
+    return {"width": 2, "digits": Digits(1, zero=kind == "ternary")}
 
 
 def _known(given: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from qfx.nn.compute import Conv2d
-from qfx.nn.deform import DeformConv2d
-from qfx.nn.elementwise import Add, Concat, Flatten, Hardtanh, ReLU, Upsample
+from qfx.errors import LowerError
+from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.table import Table
 
 Shape = tuple[int, ...]  # of one input, without the batch axis; an image is (C, H, W)
 
-_KEEP_ORDER = (ReLU, Hardtanh, Add, Quantizer, nn.Dropout)
+_KEEP_ORDER = (ReLU, Hardtanh, Table, Add, Quantizer, nn.Dropout)
 _READS: dict[type[nn.Module], str] = {
     nn.Conv1d: "(N, C, L)",
     nn.MaxPool1d: "(N, C, L)",
@@ -42,6 +42,11 @@ def shape_of(node: Any) -> Shape | None:
     return node.meta.get("shape") if isinstance(node, fx.Node) else None
 
 
+def sizes(shape: Shape) -> str:
+    """Return a shape in print."""
+    return "x".join(map(str, shape))
+
+
 def misread(layer: nn.Module, shape: Shape | None) -> str | None:
     """Return why a torch layer must not read a tensor of that shape, or None."""
     reads = _READS.get(type(layer))
@@ -51,17 +56,25 @@ def misread(layer: nn.Module, shape: Shape | None) -> str | None:
     return f"it must read a tensor of axes {reads}, not one of {len(shape) + 1} axes{remedy}"
 
 
+def require_batch(traced: fx.GraphModule, example: Tensor) -> None:
+    """Raise LowerError where the layer that reads the network's input finds one axis too few in ``example``."""
+    for node in traced.graph.nodes:
+        if node.op != "call_module" or not any(source.op == "placeholder" for source in node.all_input_nodes):
+            continue
+        reads = _READS.get(type(traced.get_submodule(str(node.target))), "")
+        if reads.count(",") == example.dim():
+            raise LowerError(
+                f"example must have the axes {reads}, the batch first, not {example.dim()} axes: give example[None] "
+                "if it is one input alone"
+            )
+
+
 def uneven(size: tuple[int | None, int | None], shape: Shape | None) -> str | None:
     """Return why an adaptive pool must not make ``size`` windows of a tensor of that shape, or None."""
     for wanted, given in zip(size[::-1], (shape or ())[:0:-1], strict=False):
         if wanted is not None and given % wanted:
             return f"its input must divide evenly into {wanted} windows, not be {given} wide: use AvgPool2d instead"
     return None
-
-
-def sizes(shape: Shape) -> str:
-    """Return a shape in print."""
-    return "x".join(map(str, shape))
 
 
 def unlike(module: fx.GraphModule, a: fx.Node, b: fx.Node) -> str | None:
@@ -92,21 +105,3 @@ def flattened_from(module: fx.GraphModule, node: Any) -> Shape | None:
             return None
         node = source
     return None
-
-
-def has_products(module: fx.GraphModule, node: Any) -> bool:
-    """Return whether a tensor is the exact result of a convolution or a Concat, with a binary point a channel."""
-    while isinstance(node, fx.Node) and node.op == "call_module":
-        layer = module.get_submodule(str(node.target))
-        if isinstance(layer, Conv2d | DeformConv2d):
-            return layer.weight_quant.spec.per_channel
-        if not isinstance(layer, ReLU | Upsample | nn.Dropout):
-            return isinstance(layer, Concat)
-        node = node.args[0]
-    return False
-
-
-def never_negative(module: fx.GraphModule, node: Any) -> bool:
-    """Return whether a tensor has only values from 0 on."""
-    layer = module.get_submodule(node.target) if node.op == "call_module" else None
-    return isinstance(layer, ReLU) or (isinstance(layer, Hardtanh) and layer.low >= 0)

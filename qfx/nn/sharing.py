@@ -11,6 +11,20 @@ def share(layer: nn.Module, name: str, quantizer: Quantizer) -> None:
     object.__setattr__(layer, name, quantizer)
 
 
+def borrow(layer: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Let ``layer`` use a parameter that another module owns; it is saved and counted there only."""
+    layer._parameters.pop(name, None)
+    object.__setattr__(layer, name, parameter)
+
+
+def take(layer: nn.Module, name: str, other: nn.Module) -> None:
+    """Let ``layer`` have a parameter of ``other``, whose place it takes: its own, or borrowed as ``other`` had it."""
+    if name in other._parameters:
+        setattr(layer, name, getattr(other, name))
+    else:
+        borrow(layer, name, getattr(other, name))
+
+
 def tie(layer: nn.Module, first: nn.Module) -> None:
     """Make ``layer`` another call of ``first``: its parameters, statistics and constants are those of ``first``.
 
@@ -18,8 +32,7 @@ def tie(layer: nn.Module, first: nn.Module) -> None:
     ``output_quant``.
     """
     for name in list(layer._parameters):
-        del layer._parameters[name]
-        object.__setattr__(layer, name, getattr(first, name))
+        borrow(layer, name, getattr(first, name))
     layer._buffers = first._buffers
     layer._non_persistent_buffers_set = {*first._buffers}
     for name, quantizer in first.named_children():

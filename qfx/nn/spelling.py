@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from qfx.nn.sharing import borrow
 from qfx.nn.trace import call_name
 
 _INSTEAD = {
@@ -16,7 +17,7 @@ _INSTEAD = {
     "batch_norm": "the module nn.BatchNorm2d",
     "conv2d": "the module nn.Conv2d",
     "linear": "the module nn.Linear",
-    "dropout": "the module nn.Dropout",
+    **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d"), "the module nn.Dropout"),
     "matmul": "the module nn.Linear",
     "ConvTranspose2d": "nn.Conv2d",
     "pad": "zeros of the sides of an image, right before a convolution or a pool",
@@ -35,29 +36,49 @@ _INSTEAD = {
     "sub": "qfx.nn.Normalize",
     "mean": "x.mean((2, 3)) over all of an image, or keepdim=True over one axis of it",
 }
-_ACTIVATIONS = ("gelu silu sigmoid tanh leakyrelu leaky_relu prelu elu mish hardswish hardsigmoid softplus").split()
-_SOFTMAX = ("softmax", "logsoftmax", "log_softmax")
-_LAYERS = (
-    "Conv1d, Conv2d, Linear, BatchNorm, ReLU, ReLU6, Hardtanh, +, torch.cat, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, "
-    "Upsample, Flatten"
+_INSTEAD |= dict.fromkeys(("amax", "max", "AdaptiveMaxPool2d"), "nn.MaxPool2d, its kernel of the image's size")
+_AXES = "keep the axes as they are, and bring the data into their order before the network"
+_PARTS = "let a layer of its own give each part"
+_WITHOUT = {
+    **dict.fromkeys(("transpose", "permute", "movedim", "swapaxes", "unsqueeze"), _AXES),
+    **dict.fromkeys(("chunk", "split", "unbind", "getitem"), _PARTS),
+}
+_OF_TWO = {
+    **dict.fromkeys(("sub", "isub"), "difference"),
+    **dict.fromkeys(("mul", "imul"), "product"),
+    **dict.fromkeys(("div", "truediv", "itruediv"), "quotient"),
+}
+RANDOM = (  # calls that give other values each time
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
+    *("rand_like", "randn_like", "bernoulli", "rrelu", "gumbel_softmax"),
 )
+_SOFTMAX = ("softmax", "logsoftmax", "log_softmax")
 
 
-def remedy(name: str) -> str:
+def remedy(name: str, node: fx.Node) -> str:
     """Return what to do about a layer or call of that name, such as what to use instead."""
+    if node.op == "get_attr":
+        return "it is a parameter outside of a layer: make it the bias of a layer, or a constant of a BatchNorm2d"
+    if name in _OF_TWO and len(_tensors(node)) == 2:
+        return f"there is no {_OF_TWO[name]} of two tensors in fixed point yet"
     if name.lower() in _SOFTMAX:
         return (
             "it has no fixed-point form; at the end leave it out: the argmax of the logits is the same, and "
             "nn.functional.cross_entropy trains on logits"
         )
-    other = "nn.ReLU or nn.ReLU6" if name.lower() in _ACTIVATIONS else _INSTEAD.get(name, f"one of {_LAYERS}")
-    return f"use {other} instead"
+    if name not in _INSTEAD:
+        return "there is no fixed-point form of it" + (f": {_WITHOUT[name]}" if name in _WITHOUT else "")
+    return f"use {_INSTEAD[name]} instead"
 
 
 def is_sum(node: fx.Node) -> bool:
     """Return whether a call adds two tensors, and does nothing else."""
-    tensors = [argument for argument in node.args if isinstance(argument, fx.Node)]
-    return call_name(node) in ("add", "iadd") and len(tensors) == len(node.args) == 2 and not node.kwargs
+    return call_name(node) in ("add", "iadd") and len(_tensors(node)) == len(node.args) == 2 and not node.kwargs
+
+
+def _tensors(node: fx.Node) -> list[fx.Node]:
+    """The operands that the network computes, other than its parameters."""
+    return [operand for operand in node.args if isinstance(operand, fx.Node) and operand.op != "get_attr"]
 
 
 def joined(node: fx.Node) -> list[fx.Node] | None:
@@ -128,6 +149,16 @@ def _interpolate(size: Any = None, scale_factor: Any = None, mode: str = "neares
     return nn.Upsample(size, scale_factor, mode, align_corners, recompute_scale_factor)
 
 
+def _prelu(weight: Any) -> nn.Module:
+    """The layer with the slope that the model owns elsewhere: it is saved and counted there only."""
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        raise _NotALayerError
+    layer, owner = nn.PReLU(), weight.graph.owning_module
+    assert owner is not None
+    borrow(layer, "weight", operator.attrgetter(str(weight.target))(owner))
+    return layer
+
+
 def _mean(rank: int | None, dim: Any = None, keepdim: bool = False) -> list[nn.Module] | None:
     axes = (dim,) if isinstance(dim, int) else dim
     if not isinstance(axes, tuple | list):
@@ -176,6 +207,17 @@ _CALLS: dict[str, Callable[..., nn.Module]] = {
     "flatten": _flatten,
     "pad": _pad,
     "interpolate": _interpolate,
+    "prelu": _prelu,
+    "sigmoid": nn.Sigmoid,
+    "hardsigmoid": nn.Hardsigmoid,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "hardswish": nn.Hardswish,
+    "gelu": nn.GELU,
+    "mish": nn.Mish,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "leaky_relu": nn.LeakyReLU,
 }
 _POOLS: dict[Any, Callable[..., nn.Module]] = {
     F.max_pool2d: _max_pool,

@@ -5,13 +5,17 @@ from typing import Any
 
 from torch import fx, nn
 
+from qfx.arguments import LEGAL_NAME, NAME
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU, Upsample
+from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.shortcut import PadShortcut
+from qfx.nn.table import Table
+from qfx.nn.upsample import Upsample
 
 FIXED_LAYERS = (
     Quantizer,
@@ -22,6 +26,8 @@ FIXED_LAYERS = (
     Affine,
     ReLU,
     Hardtanh,
+    Table,
+    PReLU,
     Add,
     Concat,
     MaxPool2d,
@@ -91,3 +97,20 @@ def call_name(node: fx.Node) -> str:
 def node_path(node: fx.Node) -> str:
     """Return the module path under which a node is spoken of in messages and recipes."""
     return str(node.target) if node.op in ("call_module", "get_attr") else scope(node) + call_name(node)
+
+
+def misnamed(node: fx.Node) -> str | None:
+    """Return why no node of a graph can be named after a traced one, or None."""
+    path = node_path(node)
+    return None if NAME.fullmatch(path) else f"its path must be {LEGAL_NAME}: rename the module"
+
+
+def misreturned(node: fx.Node) -> str | None:
+    """Return why a graph cannot give what the model of an ``output`` node returns, or None."""
+    given = node.args[0]
+    several = isinstance(given, tuple | list) and len(given) > 1 and all(isinstance(one, fx.Node) for one in given)
+    if several or isinstance(given, fx.Node):
+        return None
+    kind = next((kind for kind in (dict, list, tuple) if isinstance(given, kind)), None)
+    what = f"a {kind.__name__} of {len(given)}" if kind else repr(given)  # type: ignore[arg-type]
+    return f"it must be a tensor, or a tuple of two or more tensors, not {what}: return the tensors alone"

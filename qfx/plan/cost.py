@@ -12,6 +12,8 @@ from qfx.plan.timing import SHIFT_DEPTH, Window
 LUT_PER_PRODUCT_BIT = 1.6  # one product a x b in logic: 8x8 112, 8x4 50, 4x4 24
 LUT_PER_DIGIT_BIT = {False: 2.25, True: 2.85}  # K-hot product, per digit and bit of a x constant; signed digits or not
 DISTRIBUTED_DEPTH = 128  # words up to which a memory is built of LUTs
+TABLE_DEPTH = 1024  # entries up to which a table of one lookup is: 8x8 36, 9x8 66, 10x8 104; then 11x9 one RAMB18
+RAMB18 = 18432  # bits
 WINDOW_LUT, WINDOW_FF = 150, 180  # ring, counters and credits of a window
 TAP_LUT, TAP_FF = 70, 75  # one tap address
 
@@ -45,6 +47,8 @@ def estimate(part: Part) -> Resources:
             return _window(part, _get(part, "Lanes")) + Resources(ff=_get(part, "Lanes") * _get(part, "InWidth"))
         case "qfx_affine":
             return _affine(part)
+        case "qfx_lookup":
+            return _lookup(part)
         case "qfx_requant" | "qfx_clamp" | "qfx_add":
             return _element_wise(part)
         case _:
@@ -109,6 +113,13 @@ def _element_wise(part: Part) -> Resources:
         return Resources(lut=lanes * (width + out), ff=lanes * (width + out + 2))
     barrel = lanes * width * 4 if _get(part, "PerChannel", 0) else 0
     return Resources(lut=lanes * (2 * width + 2 * out) + barrel, ff=lanes * (3 * width + out) + barrel)
+
+
+def _lookup(part: Part) -> Resources:
+    lanes, width, depth = _get(part, "Lanes"), _get(part, "OutWidth"), 1 << _get(part, "InWidth")
+    if depth <= TABLE_DEPTH:
+        return Resources(lut=lanes * width * ceil(depth / 64), ff=2 * lanes * width + 2)
+    return Resources(bram18=lanes * ceil(width * depth / RAMB18), ff=lanes * width + 2)
 
 
 def _plumbing(part: Part) -> Resources:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from qfx.errors import PlanError
 from qfx.graph import Graph, Node, TensorType
-from qfx.graph.ops import Affine, Clamp, Flatten, Input, Requantize
+from qfx.graph.ops import Affine, Clamp, Flatten, Input, Lookup, Requantize
 from qfx.plan import parts as build
 from qfx.plan.data import NodePlan
 from qfx.plan.timing import Fifo, Fork, Gate, Timing, Width
 
-PIPES = (Affine, Clamp, Requantize)
+PIPES = (Affine, Clamp, Lookup, Requantize)
 GENEROUS = 256  # words of a FIFO that is not sized yet
 
 

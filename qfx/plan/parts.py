@@ -19,6 +19,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    Lookup,
     MaxPool,
     Op,
     Requantize,
@@ -33,7 +34,7 @@ from qfx.plan.timing import Join, Pipe, Timing, Turns, Window
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_pool
 UPSAMPLE_LATENCY = 9  # and for qfx_upsample
-AFFINE_LATENCY, CLAMP_LATENCY, ADD_LATENCY = 6, 2, 1
+AFFINE_LATENCY, CLAMP_LATENCY, LOOKUP_LATENCY, ADD_LATENCY = 6, 2, 2, 1
 REQUANT_LATENCY = {False: 3, True: 8}  # one shift for all channels; a shift for each
 
 
@@ -286,6 +287,17 @@ def _clamp(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     return [Block("qfx_clamp", parameters, Pipe(CLAMP_LATENCY), plan.out_lanes * node.type.fixed.width)]
 
 
+def _lookup(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    width = node.type.fixed.width
+    parameters: dict[str, int | str] = {
+        "InWidth": graph.by_name[node.inputs[0]].type.fixed.width,
+        "OutWidth": width,
+        "Lanes": plan.out_lanes,
+        "Channels": node.type.channels,
+    }
+    return [Block("qfx_lookup", parameters, Pipe(LOOKUP_LATENCY), plan.out_lanes * width, memories=("TableFile",))]
+
+
 _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     Conv2d: _conv,
     DeformConv2d: _deform,
@@ -298,6 +310,7 @@ _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     Upsample: _upsample,
     Requantize: _requantize,
     Clamp: _clamp,
+    Lookup: _lookup,
 }
 
 

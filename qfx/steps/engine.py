@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shlex
 import shutil
 import time
@@ -250,10 +251,12 @@ class Build:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep a second qfx out of the folder meanwhile."""
+        """Keep a second qfx out of the folder meanwhile; leave no folder behind in which nothing was made."""
+        lock = self.folder / ".lock"
+        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("w")
+            handle = lock.open("w")
         except OSError as error:
             raise DesignError(
                 f"the build folder {self.folder} must be writable, but: {error.strerror}: mend it, or build elsewhere "
@@ -262,6 +265,8 @@ class Build:
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.fstat(handle.fileno()).st_nlink:
+                    raise BlockingIOError  # whoever was here has just removed it
             except BlockingIOError:
                 raise DesignError(
                     f"{self.folder} must be used by one qfx at a time, but another one is working there: "
@@ -269,7 +274,14 @@ class Build:
                 ) from None
             for name in self.steps:
                 recover(self.folder / name)
-            yield
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    if [*self.folder.iterdir()] == [lock]:
+                        lock.unlink()
+                        for folder in made:
+                            folder.rmdir()
 
 
 @contextmanager

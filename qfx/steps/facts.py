@@ -7,6 +7,7 @@ from typing import Any
 
 from qfx.boards import Board
 from qfx.design import Design
+from qfx.errors import DesignError
 from qfx.fixed import Fixed
 from qfx.graph import Graph, Node
 from qfx.plan import Plan
@@ -92,7 +93,10 @@ def plan_facts(made: Plan, board: Board) -> dict[str, Any]:
 def board_of(design: Design) -> Board:
     """Return the design's board: a shipped one by name, or a file of the design folder."""
     name = design.content.board
-    return Board.load(design.folder / name if name.endswith((".yaml", ".yml")) else name)
+    try:
+        return Board.load(design.folder / name if name.endswith((".yaml", ".yml")) else name)
+    except DesignError as error:
+        raise DesignError(f"{design.place('board')}: {error}") from error
 
 
 def budget_of(board: Board) -> dict[str, float]:

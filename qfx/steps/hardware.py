@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qfx.arguments import counted
 from qfx.boards import Board
 from qfx.design import Design
 from qfx.emit.hls import hls as write_hls
@@ -69,7 +70,7 @@ def _plan(work: Work) -> dict[str, Any]:
 
 def _plan_summary(figures: Mapping[str, Any]) -> str:
     return (
-        f"{figures['interval']:,} cycles a frame, {figures['frames_per_second']:,.0f} frames/s at "
+        f"{counted(figures['interval'], 'cycle')} a frame, {figures['frames_per_second']:,.0f} frames/s at "
         f"{figures['clock_mhz']:g} MHz on {figures['board']['name']}; {figures['bottleneck']} sets the rate"
     )
 
@@ -156,7 +157,7 @@ def _sim(work: Work) -> dict[str, Any]:
     predicted = _predicted(graph, planned, ends[0])
     for key in ("interval", "latency"):
         if first[key] is not None and first[key] != predicted[key]:
-            work.warn(f"{key} must be the planned {predicted[key]:,} cycles, but the RTL takes {first[key]:,}")
+            work.warn(f"{key} must be the planned {counted(predicted[key], 'cycle')}, but the RTL takes {first[key]:,}")
     return {
         **figures,
         "predicted": predicted,
@@ -190,7 +191,8 @@ def _sim_summary(figures: Mapping[str, Any]) -> str:
     stalled, codes = sum(run["stalls"] != "none" for run in runs), sum(run["codes"] for run in runs)
     return (
         f"RTL = interpreter on {runs[0]['frames']} images in {len(runs)} runs, {stalled} of them with stalls, one at "
-        f"{max(run['nodes'] for run in runs)} nodes, {codes:,} codes; {figures['interval'] or 0:,} cycles a frame"
+        f"{max(run['nodes'] for run in runs)} nodes, {codes:,} codes; "
+        f"{counted(figures['interval'] or 0, 'cycle')} a frame"
     )
 
 

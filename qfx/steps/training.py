@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qfx.arguments import counted
 from qfx.design import Design
 from qfx.emit.vectors import load as load_vectors
 from qfx.emit.vectors import vectors as write_vectors
@@ -122,13 +123,13 @@ class _Shares:
 
 def _judge(work: Work, figures: Mapping[str, Any]) -> None:
     """Warn where the lowered network reaches less than the design asks for."""
-    asked = work.design.content.accuracy
+    asked, width = work.design.content.accuracy, counted(figures["lowered"], "bit")
     reached, full = figures["widths"][str(figures["lowered"])]["accuracy"], figures["float"]["accuracy"]
     if asked.minimum is not None and reached < asked.minimum:
-        work.warn(f"accuracy at {figures['lowered']} bits must be at least {asked.minimum:g} %, not {reached:.2f} %")
+        work.warn(f"accuracy at {width} must be at least {asked.minimum:g} %, not {reached:.2f} %")
     if asked.below_float is not None and full - reached > asked.below_float:
         work.warn(
-            f"accuracy at {figures['lowered']} bits must be within {asked.below_float:g} points of float "
+            f"accuracy at {width} must be within {asked.below_float:g} points of float "
             f"({full:.2f} %), not {full - reached:.2f} below it"
         )
 
@@ -138,10 +139,12 @@ def _train_summary(figures: Mapping[str, Any]) -> str:
     best = widths[str(figures["lowered"])]
     moved = sum(a != b for move in best["moves"].values() for a, b in zip(move["before"], move["now"], strict=True))
     points = sum(len(move["now"]) for move in best["moves"].values())
-    others = "".join(f", {width} bits {run['accuracy']:.2f} %" for width, run in list(widths.items())[1:])
+    others = "".join(
+        f", {counted(int(width), 'bit')} {run['accuracy']:.2f} %" for width, run in list(widths.items())[1:]
+    )
     return (
-        f"{figures['lowered']} bits {best['accuracy']:.2f} % (float {figures['float']['accuracy']:.2f} %, quantized "
-        f"after training {best['quantized']:.2f} %{others}); {moved} of {points} binary points moved"
+        f"{counted(figures['lowered'], 'bit')} {best['accuracy']:.2f} % (float {figures['float']['accuracy']:.2f} %, "
+        f"quantized after training {best['quantized']:.2f} %{others}); {moved} of {points} binary points moved"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -24,7 +25,23 @@ _ERROR_PATTERNS = (
 _NOT_ERRORS = re.compile(r"^\s*(make(\[\d+\])?:|%Error: Exiting due to|collect2:|In file included from)")
 
 
+PROGRAMS = ("g++", "make", "perl")
+"""What builds of C++ and of simulations call, and no Python package brings."""
+
 _running: set[subprocess.Popen[bytes]] = set()
+
+
+def find_program(name: str) -> Path:
+    """Return one of PROGRAMS on the PATH; where it is missing, name all that are, so that one installation does."""
+    found = shutil.which(name)
+    if found is not None:
+        return Path(found)
+    missing = [each for each in PROGRAMS if shutil.which(each) is None]
+    remedy = f"on Debian or Ubuntu with `apt install {' '.join(missing)}`"
+    if len(missing) == 1:
+        raise ToolError(f"{name} must be installed, but no `{name}` is on the PATH: install it, {remedy}")
+    names = f"{', '.join(missing[:-1])} and {missing[-1]}"
+    raise ToolError(f"{names} must be installed, but none of them is on the PATH: install them, {remedy}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from qfx.errors import ToolError
 from qfx.tools import _cache
-from qfx.tools._run import ToolResult, run
-
-REMEDY = "install it, on Debian or Ubuntu with `apt install g++`"
+from qfx.tools._run import ToolResult, find_program, run
 
 
 def executable() -> Path:
     """Return the compiler on the PATH."""
-    found = shutil.which("g++")
-    if found is None:
-        raise ToolError(f"g++ must be installed, but no `g++` is on the PATH: {REMEDY}")
-    return Path(found)
+    return find_program("g++")
 
 
 def version() -> str:

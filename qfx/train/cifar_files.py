@@ -11,6 +11,8 @@ import torch
 
 from qfx.errors import TrainError
 from qfx.train.data import Data
+from qfx.train.image_folder import class_names, read_classes, read_image
+from qfx.train.npz_file import npz_arrays
 
 Part = tuple[np.ndarray, np.ndarray]  # images (N, 3, 32, 32) as bytes, labels (N,)
 _SIDE = 32
@@ -71,15 +73,7 @@ def _npz_there(folder: Path, classes: int) -> bool:
 
 def _read_npz(folder: Path, classes: int) -> list[tuple[Part, str]]:
     path = folder / f"cifar{classes}.npz"
-    names = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with np.load(path) as file:
-            missing = [name for name in names if name not in file]
-            if missing:
-                raise TrainError(f"{path} must hold {', '.join(names)}, but has no {', '.join(missing)}")
-            arrays = {name: file[name] for name in names}
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{path} must be a file of numpy arrays, but: {error}") from error
+    arrays = npz_arrays(path)
     for part in ("x_train", "x_test"):
         if arrays[part].ndim != 4 or arrays[part].shape[1:] != (_SIDE, _SIDE, 3):
             raise TrainError(f"{part} of {path} must be N x 32 x 32 x 3, not {_shape(arrays[part])}")
@@ -139,35 +133,17 @@ def _tree_there(folder: Path, classes: int) -> bool:
 
 
 def _read_tree(folder: Path, classes: int) -> list[tuple[Part, str]]:
-    names = sorted(place.name for place in (folder / "train").iterdir() if place.is_dir())
+    names = class_names(folder / "train")
     if len(names) != classes:
         raise TrainError(f"{folder / 'train'} must hold {classes} folders, one for each class, not {len(names)}")
-    return [(_read_classes(folder / part, names), part) for part in ("train", "test")]
+    return [(read_classes(folder / part, names, (".png",), _small), part) for part in ("train", "test")]
 
 
-def _read_classes(folder: Path, names: list[str]) -> Part:
-    """The images of a folder for each class; labels are the places of the names in their alphabetical order."""
-    images, labels = [], []
-    for label, name in enumerate(names):
-        paths = sorted((folder / name).glob("*.png"))
-        if not paths:
-            raise TrainError(f"{folder / name} must hold PNG images, but there are none")
-        images += [_png(path) for path in paths]
-        labels += [label] * len(paths)
-    return np.stack(images), np.array(labels)
-
-
-def _png(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise TrainError(f"{path} must be a PNG image, but: {error}") from error
-    if pixels.shape != (_SIDE, _SIDE, 3):
-        raise TrainError(f"{path} must have 32 x 32 pixels, not {pixels.shape[1]} x {pixels.shape[0]}")
-    return pixels.transpose(2, 0, 1)
+def _small(path: Path) -> np.ndarray:
+    image = read_image(path)
+    if image.shape != (3, _SIDE, _SIDE):
+        raise TrainError(f"{path} must have 32 x 32 pixels, not {image.shape[2]} x {image.shape[1]}")
+    return image
 
 
 _FORMS: tuple[tuple[Callable[[Path, int], bool], Read], ...] = (

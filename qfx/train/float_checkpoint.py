@@ -1,6 +1,7 @@
 """A float network from a checkpoint that others trained, instead of training it here."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,24 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise TrainError(f"{path} must be a checkpoint of tensors alone, but: {reason}") from error
+        raise TrainError(f"{path} must be a checkpoint of tensors alone, but {_fault(path, error)}") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise TrainError(f"{path} must hold a state_dict, tensors by name, not {type(content).__name__}")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _fault(path: Path, error: Exception) -> str:
+    """What is wrong with a file that could not be read, and what to do; torch's own words advise to run its code."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    if zipfile.is_zipfile(path) and isinstance(error, pickle.UnpicklingError):
+        return "holds other objects too: write it with torch.save(model.state_dict(), path)"
+    return (
+        "is damaged or another kind of file: write it with torch.save(model.state_dict(), path), or as .safetensors "
+        "with safetensors.torch.save_file"
+    )
 
 
 def _some(keys: list[str]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
+from qfx.arguments import counted
 from qfx.design import Design
 from qfx.errors import TrainError
-from qfx.fixed import Fixed
+from qfx.fixed import Fixed, count_digits
+from qfx.fixed.khot import magnitudes
+from qfx.nn import quantizers
 from qfx.train import runs
 from qfx.train.data import Data
 
@@ -21,11 +25,19 @@ def preflight(design: Design, data: Data) -> list[str]:
         QfxError: what is wrong, with its place.
     """
     model = runs.float_model(design).eval()
-    scores = _require_scores(design, model, data)
+    runs.load_given(design, model)
+    runs.augmentation(design)
+    with runs.at(design, "data"):
+        _require_reals(design, data)
+    with runs.at(design, "model"):
+        scores = _scores(design, model, data)
+    with runs.at(design, "data"):
+        _require_labels(design, data, scores.shape[1])
     _require_teacher(design, data, scores)
+    warnings = [*_large_batch(design, data), *_off_grid(design, data)]
     for width in design.content.training.widths:
-        runs.fixed_model(design, runs.float_model(design), width)
-    return _off_grid(design, data)
+        warnings += _idle_digits(runs.fixed_model(design, runs.float_model(design), width))
+    return list(dict.fromkeys(warnings))
 
 
 @torch.no_grad()
@@ -34,25 +46,29 @@ def _require_teacher(design: Design, data: Data, scores: torch.Tensor) -> None:
     teacher = runs.teacher_of(design)
     if teacher is None:
         return
+    where = design.place("training.teacher")
     try:
         found = tuple(teacher(data.train_x[:2]).shape)
     except (RuntimeError, AttributeError) as error:
-        raise TrainError(f"training.teacher must give scores for the design's inputs, but: {error}") from error
+        raise TrainError(f"{where}: training.teacher must give scores for the design's inputs, but: {error}") from error
     if found != tuple(scores.shape):
         raise TrainError(
-            f"training.teacher must give {scores.shape[1]} scores an input, as model {design.content.model} does, not "
-            f"{' x '.join(map(str, found[1:]))}"
+            f"{where}: training.teacher must give {scores.shape[1]} scores an input, as model {design.content.model} "
+            f"does, not {' x '.join(map(str, found[1:]))}"
         )
 
 
-@torch.no_grad()
-def _require_scores(design: Design, model: nn.Module, data: Data) -> torch.Tensor:
-    name = design.content.model
-    for part in ("train", "test"):
-        x = getattr(data, f"{part}_x")
+def _require_reals(design: Design, data: Data) -> None:
+    for part, x in (("train", data.train_x), ("test", data.test_x)):
         if not x.is_floating_point():
             kind = str(x.dtype).removeprefix("torch.")
             raise TrainError(f"{part} data of {design.content.data} must be float32, not {kind}: use .float()")
+
+
+@torch.no_grad()
+def _scores(design: Design, model: nn.Module, data: Data) -> torch.Tensor:
+    """Return what the network makes of two training inputs."""
+    name = design.content.model
     try:
         scores = model(data.train_x[:2])
     except RuntimeError as error:
@@ -61,14 +77,39 @@ def _require_scores(design: Design, model: nn.Module, data: Data) -> torch.Tenso
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise TrainError(f"model {name} must return one score a class, a tensor (N, classes), not {found}")
-    for part in ("train", "test"):
-        labels = getattr(data, f"{part}_y")
-        if labels.min() < 0 or labels.max() >= scores.shape[1]:
-            raise TrainError(
-                f"{part} labels of {design.content.data} must lie in 0..{scores.shape[1] - 1}, since model {name} "
-                f"gives {scores.shape[1]} scores, not in {labels.min().item()}..{labels.max().item()}"
-            )
     return scores
+
+
+def _require_labels(design: Design, data: Data, classes: int) -> None:
+    for part, labels in (("train", data.train_y), ("test", data.test_y)):
+        if labels.min() < 0 or labels.max() >= classes:
+            raise TrainError(
+                f"{part} labels of {design.content.data} must lie in 0..{classes - 1}, since model "
+                f"{design.content.model} gives {classes} scores, not in {labels.min().item()}..{labels.max().item()}"
+            )
+
+
+def _large_batch(design: Design, data: Data) -> list[str]:
+    batch, inputs = design.content.training.batch, len(data.train_x)
+    if batch <= inputs:
+        return []
+    return [
+        f"training.batch should be at most the {inputs:,} training inputs, not {batch:,}: each step takes all of them"
+    ]
+
+
+def _idle_digits(model: nn.Module) -> list[str]:
+    """Warn of K-hot words that leave out no code of their width."""
+    warnings = []
+    for name, quantizer in quantizers(model).items():
+        width, digits = quantizer.width, quantizer.spec.digits
+        if digits and len(magnitudes(width, digits.k, digits.signed)) == 1 << (width - 1):
+            most = count_digits(np.arange(1 << (width - 1)), width, digits.signed)
+            warnings.append(
+                f"digits of {name} should leave out some codes of {counted(width, 'bit')}, but none has more than "
+                f"{counted(most, 'digit')}: {f'state k below {most}, or ' if most > 1 else ''}leave digits out"
+            )
+    return warnings
 
 
 def _off_grid(design: Design, data: Data) -> list[str]:

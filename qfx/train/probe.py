@@ -26,6 +26,8 @@ def find_network(reference: str) -> nn.Module:
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
         raise DesignError(f"a network must be named as pkg.mod:Net or path/model.py:Net, not {reference!r}")
+    if place.endswith(".py") and not Path(place).is_file():
+        raise DesignError(f"{place} must exist, but there is no such file")
     try:
         module = _from_file(Path(place)) if place.endswith(".py") else _from_path(place)
     except (Exception, SystemExit) as error:
@@ -76,8 +78,7 @@ def _from_path(name: str) -> Any:
 
 def _from_file(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(f"qfx_checked_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+    assert spec is not None and spec.loader is not None  # a .py file always has them
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module
     spec.loader.exec_module(module)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from qfx.design import FILE_NAME, Design, PhaseSection
-from qfx.errors import TrainError
+from qfx.errors import RecipeError, TrainError
 from qfx.nn import calibrate, convert, correct, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
 from qfx.nn.recipe import Recipe, placed
@@ -31,15 +31,25 @@ _CALIBRATION = 1024  # training inputs that initial formats are taken from
 Progress = Callable[[float, str], None]
 
 
+@contextmanager
+def at(design: Design, key: str) -> Iterator[None]:
+    """Name the place of a key of design.yaml where what it stands for is refused in the block."""
+    try:
+        yield
+    except TrainError as error:
+        raise TrainError(f"{design.place(key)}: {error}") from error
+
+
 def load_data(design: Design) -> Data:
     """Return the design's data, checked."""
     data = design.call(design.content.data, "data")
     if not isinstance(data, Data):
         raise TrainError(
-            f"{design.folder / FILE_NAME}: data {design.content.data} must return a qfx.train.Data, not "
+            f"{design.place('data')}: data {design.content.data} must return a qfx.train.Data, not "
             f"{type(data).__name__}"
         )
-    data.check_shape(design.content.input.shape)
+    with at(design, "data"):
+        data.check_shape(design.content.input.shape)
     return data
 
 
@@ -49,7 +59,7 @@ def float_model(design: Design) -> nn.Module:
     model = design.call(design.content.model, "model")
     if not isinstance(model, nn.Module):
         raise TrainError(
-            f"{design.folder / FILE_NAME}: model {design.content.model} must make a torch.nn.Module, not "
+            f"{design.place('model')}: model {design.content.model} must make a torch.nn.Module, not "
             f"{type(model).__name__}"
         )
     return model
@@ -58,19 +68,14 @@ def float_model(design: Design) -> nn.Module:
 def fixed_model(design: Design, model: nn.Module, width: int) -> nn.Module:
     """Return the fixed-point copy of a float network by the design's recipe, with ``width`` as its default.
 
-    The recipe's own defaults for weights and activations win at the first width of the design, and its patterns
-    always: they name what is to stay as it is.
+    The recipe's patterns hold at every width: they name what is to stay as it is.
     """
-    recipe = design.content.recipe
+    recipe, first = design.content.recipe, design.content.training.widths[0]
     with placed(design.folder / FILE_NAME, "recipe"):
         Recipe(recipe)
-    default = dict(recipe.get("default") or {})
-    if width != design.content.training.widths[0] or "weight" not in default:
-        default["weight"] = _with_width(default.get("weight"), width)
-    if width != design.content.training.widths[0] or "activation" not in default:
-        default["activation"] = _with_width(default.get("activation"), width)
-    default.setdefault("input", design.content.input.format)
-    with placed(design.folder / FILE_NAME, "recipe"):
+        default = {"input": design.content.input.format, **(recipe.get("default") or {})}
+        for point in ("weight", "activation"):
+            default[point] = _at_width(default.get(point), point, width, first)
         return convert(model, {**recipe, "default": default}, example(design))
 
 
@@ -87,12 +92,19 @@ def train_float(design: Design, data: Data, folder: Path, halfway: Path, progres
     """
     call((0, folder, halfway))
     model = float_model(design)
-    if place := design.float_checkpoint:
-        load_float(model, place).eval()
-    else:
+    if not load_given(design, model):
         _fit(design, model, data, design.content.training.float_, halfway, progress)
         _keep_logs(halfway, folder)
     _save(folder, model, {"accuracy": accuracy(model, data.test_x, data.test_y)})
+
+
+def load_given(design: Design, model: nn.Module) -> bool:
+    """Load the float network from the design's checkpoint and return True, if it has one."""
+    place = design.float_checkpoint
+    if place is not None:
+        with at(design, "training.float.checkpoint"):
+            load_float(model, place).eval()
+    return place is not None
 
 
 def train_fixed(
@@ -128,8 +140,8 @@ def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
     model = design.call(asked.model, "training.teacher.model") if asked.model else float_model(design)
     if not isinstance(model, nn.Module):
         raise TrainError(
-            f"{design.folder / FILE_NAME}: training.teacher.model {asked.model} must make a torch.nn.Module, not "
-            f"{type(model).__name__}"
+            f"{design.place('training.teacher.model')}: training.teacher.model {asked.model} must make a "
+            f"torch.nn.Module, not {type(model).__name__}"
         )
     if place := design.teacher_checkpoint:
         load_float(model, place)
@@ -200,7 +212,7 @@ def _fit(
     teacher: nn.Module | None = None,
 ) -> None:
     with _threads(design):
-        fit(model, data, settings(design, phase), progress, _augment(design), halfway, teacher)
+        fit(model, data, settings(design, phase), progress, augmentation(design), halfway, teacher)
 
 
 def settings(design: Design, phase: PhaseSection) -> Settings:
@@ -221,10 +233,30 @@ def _keep_logs(halfway: Path, folder: Path) -> None:
         shutil.copytree(halfway / TENSORBOARD, folder / TENSORBOARD)
 
 
-def _augment(design: Design) -> Any:
+def augmentation(design: Design) -> Any:
+    """Return the design's function from a batch of training inputs to another one, or None."""
     reference = design.content.augment
-    return design.object(reference, "augment") if reference else None
+    found = design.object(reference, "augment") if reference else None
+    if reference and not callable(found):
+        raise TrainError(
+            f"{design.place('augment')}: augment must name a function, not {reference}, a {type(found).__name__}"
+        )
+    return found
 
 
-def _with_width(spec: Any, width: int) -> Any:
-    return {**spec, "width": width} if isinstance(spec, Mapping) else width
+def _at_width(spec: Any, point: str, width: int, first: int) -> Any:
+    """Return the default of a point in the run of that width.
+
+    Raises:
+        RecipeError: it states another width than the ``first`` one, so that run would not be what it is called.
+    """
+    rest = spec if isinstance(spec, Mapping) else {}
+    whole = spec if isinstance(spec, str | int) else {"width": first, **rest}
+    stated = Recipe({"default": {point: whole}}).spec("", point).width
+    if stated != first:
+        raise RecipeError(
+            f"recipe key 'default.{point}' must have the first width of training.widths, {first}, not {stated}: "
+            f"begin widths with {stated}, or state the width in layers, at '*', where it holds in every run",
+            f"default.{point}",
+        )
+    return whole if width == first else {**rest, "width": width}

@@ -38,6 +38,14 @@ class Blocked(nn.Module):
         return self.norm(self.up(self.conv(x))).softmax(1)
 
 
+class Huge(nn.Module):
+    """A network of which nothing fits into memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(1 << 24, 1 << 26)
+
+
 class Needy(nn.Module):
     """A network that asks for an argument."""
 
@@ -71,6 +79,17 @@ def test_a_network_that_is_too_slow_is_blocked_with_node_and_cycles() -> None:
     assert not found.ok and found.graph and "must take at most 2 cycles a frame" in found.problems[0]
 
 
+def test_a_single_cycle_is_said_as_one() -> None:
+    found = check(f"{ME}:Small", "2x4x4", cycles=1)
+    assert "must take at most 1 cycle a frame" in found.problems[0]
+
+
+@pytest.mark.parametrize(("network", "shape"), [("Huge", "2x4x4"), ("Small", "2x9000000x9000000")])
+def test_a_network_for_which_memory_is_short_is_said_in_own_words(network: str, shape: str) -> None:
+    with pytest.raises(DesignError, match=rf"^memory must hold {network} and an input of {shape}, but is short: "):
+        check(f"{ME}:{network}", shape)
+
+
 def test_a_network_that_does_not_fit_names_the_resource(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from qfx import resources
 
@@ -100,8 +119,8 @@ def test_an_input_of_the_wrong_shape_is_said_in_a_sentence() -> None:
     ("network", "said"),
     [
         ("Small", "a network must be named as pkg.mod:Net or path/model.py:Net, not 'Small'"),
-        ("nowhere.py:Net", "nowhere.py must be importable, but FileNotFoundError: there is no file nowhere.py"),
-        (f"{ME}:Big", f"{ME} must have 'Big', but has Blocked, Needy, Small"),
+        ("nowhere.py:Net", "nowhere.py must exist, but there is no such file"),
+        (f"{ME}:Big", f"{ME} must have 'Big', but has Blocked, Huge, Needy, Small"),
         (f"{ME}:Needy", "must make a network when called without arguments, but TypeError"),
         (f"{ME}:HERE", "must make a network when called without arguments, but TypeError"),
     ],
@@ -128,6 +147,16 @@ def test_a_network_that_is_not_there_is_refused_in_a_sentence(network: str, said
         (
             "layers:\n  co*:\n    weight: 4\n    constant: 4\n",
             ":4: recipe key 'layers.co*.constant' must match a",
+        ),
+        ("layers:\n  pool:\n    fold: true\n", ":3: recipe key 'layers.pool.fold' must match a"),
+        (
+            "layers:\n  classifi:\n    weight: 4\n",
+            ":2: recipe pattern 'layers.classifi' must match a layer of the model that has quantization points, but "
+            "matches none; the nearest is 'classify'",
+        ),
+        (
+            "default: {weight: 4.5}\n",
+            ":1: recipe key 'default.weight' must be a width, a format such as 's8.3', or a mapping, not 4.5",
         ),
         ("", ":1: the file must be a mapping of keys to values, but is empty"),
         ("default: {weight: 4, weight: 5}\n", ":1: default.weight must stand once, not twice"),

@@ -129,6 +129,20 @@ def test_unequal_integers_fail_the_build_after_the_report(stand: Stand, capsys: 
     assert lines(said.out)[-1].startswith("report figures of report")
 
 
+def test_a_first_step_that_fails_leaves_no_folder(stand: Stand, tmp_path: Path) -> None:
+    stand.faults["train"] = ToolError("refused")
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.run(["train", "micro"]) == cli.run(["train", "micro", "--out", "a/b"]) == 1
+    assert cli.run(["hls", "micro"]) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "a").mkdir()
+    assert cli.run(["train", "micro", "--out", "a"]) == 1
+    assert list((tmp_path / "a").iterdir()) == []
+    stand.faults = {"lower": ToolError("refused")}
+    assert cli.run(["build", "micro", "--out", "a"]) == 1
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [".lock", "train"]
+
+
 def test_a_full_disk_is_a_sentence(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
     stand.faults["lower"] = OSError(errno.ENOSPC, "No space left on device", "/disk/file")
     assert cli.run(["build", "micro"]) == 1
@@ -164,14 +178,8 @@ def test_a_step_on_stale_results_warns(stand: Stand, capsys: pytest.CaptureFixtu
     ("arguments", "said"),
     [
         (["train", "nowhere"], "error: a design must be a folder with a design.yaml, or one of the shipped designs"),
-        (["synth", "micro", "--tool", "vivado"], "error: --tool must be yosys, not 'vivado'"),
-        (
-            ["check", "nowhere:Net", "--input", "3x8"],
-            "error: --input must be channels x height x width such as 3x32x32",
-        ),
         (["check", "nowhere:Net", "--input", "1x8x8"], "error: nowhere must be importable, but ModuleNotFoundError"),
         (["check", "nowhere:Net", "--input", "1x8x8", "--board", "pynq"], "error: board must be one of ultra96v2"),
-        (["new", "Bad-Name"], "error: the name of a design must start with a small letter"),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -179,6 +187,44 @@ def test_a_mistake_is_one_sentence(
 ) -> None:
     assert cli.run(arguments) == 1
     assert lines(capsys.readouterr().err)[-1].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["synth", "micro", "--tool", "vivado"], "--tool must be yosys, not 'vivado'"),
+        (["new", "Bad-Name"], "the name of a design must start with a small letter"),
+        (["check", "no:Net", "--input", "3x8"], "--input must be channels x height x width such as 3x32x32"),
+        (["check", "no:Net", "--input", "3x"], "--input must be channels x height x width such as 3x32x32"),
+        (
+            ["check", "no:Net", "--input", "8", "--format", "q8"],
+            "--format must be a format with one binary point, such",
+        ),
+        (
+            ["check", "no:Net", "--input", "8", "--format", "u40.0"],
+            "--format must have 1 to 32 bits and a frac of -21 to ",
+        ),
+        (
+            ["check", "no:Net", "--input", "8", "--cycles", "0"],
+            "--cycles must be a whole number from 1 to 1,000,000,000,000, not 0",
+        ),
+        (["check", "no:Net", "--input", "8", "--clock", "0"], "--clock must be a number from 1 to 1,000, not 0.0"),
+        (["check", "no:Net", "--input", "8", "--clock", "nan"], "--clock must be a number from 1 to 1,000, not nan"),
+        (
+            ["check", "no:Net", "--input", "8", "--clock", "1e-30"],
+            "--clock must be a number from 1 to 1,000, not 1e-30",
+        ),
+        (
+            ["check", "no:Net", "--input", "8", "--clock", "1001"],
+            "--clock must be a number from 1 to 1,000, not 1001.0",
+        ),
+    ],
+)
+def test_an_option_that_is_always_wrong_is_one_sentence_and_leaves_with_2(
+    stand: Stand, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert cli.run(arguments) == 2
+    assert lines(capsys.readouterr().err)[-1].startswith(f"error: {said}")
 
 
 def test_wrong_usage_leaves_with_2(stand: Stand, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,5 +255,6 @@ def test_version_and_help_need_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("new", "doctor", "check", "train", "lower", "plan", "hls", "rtl", "sim", "synth", "report", "build"):
-        assert re.search(rf"^ +{name} ", done.stdout, re.MULTILINE), done.stdout
+    names = re.findall(r"^  ([a-z]+) ", done.stdout.partition("Commands:")[2], re.MULTILINE)
+    steps_in_order = ["train", "lower", "plan", "hls", "rtl", "sim", "synth", "report"]
+    assert names == ["new", "check", "doctor", *steps_in_order, "build"], done.stdout

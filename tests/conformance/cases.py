@@ -20,6 +20,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Requantize,
     SumPool,
@@ -395,7 +396,7 @@ case("Requantize", "symmetric_one_bit", partial(_requantize, to="s1.1", overflow
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Clamp, Flatten
+# Clamp, Lookup, Flatten
 
 
 def _clamp(draft: Draft, low: int, high: int) -> str:
@@ -415,6 +416,39 @@ case("Clamp", "to_one_code", partial(_clamp, low=3, high=3), "s5.2")
 case("Clamp", "unsigned", partial(_clamp, low=2, high=20), "u5.2")
 case("Clamp", "vector", partial(_clamp, low=-5, high=9), "s5.2", (6,))
 case("Clamp", "per_channel", _clamp_per_channel)
+
+
+def _lookup(draft: Draft, table: str = "s6.3", x: str | None = None) -> str:
+    source = x or draft.x
+    entries = (1 << draft.builder.type(source).fixed.width,)
+    return draft.add("looked_up", Lookup(), source, draft.constant("table", entries, table))
+
+
+def _lookup_behind_requantize(draft: Draft) -> str:
+    """What a layer lowers to: its input's own format, then the table."""
+    to = Requantize(Fixed(5, 1), Rounding.RND_CONV)
+    return _lookup(draft, x=draft.add("q", to, _conv(draft, weight="s4.[2,-1,4,0]")))
+
+
+def _lookup_of_reached_codes(draft: Draft) -> str:
+    """Codes that the input cannot have; narrowing must leave it the format that the table is made for."""
+    return _lookup(draft, "s9.4", draft.add("c", Clamp(-3, 2), draft.add("twice", Add(), draft.x, draft.x)))
+
+
+for _width in range(1, 13):
+    _fixed, _shape = f"{'us'[_width % 2]}{_width}.{_width // 2}", (4, 8, 1 if _width < 9 else 16)
+    case("Lookup", f"width_{_width}", _lookup, _fixed, _shape, partial(_every_code, _fixed, _shape))
+case("Lookup", "signed", partial(_lookup, table="u5.5"), "s6.2", (4, 8, 1), partial(_every_code, "s6.2", (4, 8, 1)))
+case("Lookup", "unsigned", partial(_lookup, table="s3.7"), "u6.-2", (4, 8, 1), partial(_every_code, "u6.-2", (4, 8, 1)))
+case("Lookup", "image", _lookup)
+case("Lookup", "vector", _lookup, shape=(6,))
+case("Lookup", "many_channels", _lookup, shape=(3, 3, 13))
+case("Lookup", "one_bit_entries", partial(_lookup, table="u1.0"))
+case("Lookup", "wide_entries", partial(_lookup, table="s24.9"))
+case("Lookup", "entries_of_width_0", partial(_lookup, table="s0.2"))
+case("Lookup", "of_width_0", lambda draft: _lookup(draft, x=draft.add("q", Requantize(Fixed(0, 1)), draft.x)))
+case("Lookup", "behind_requantize", _lookup_behind_requantize)
+case("Lookup", "of_reached_codes", _lookup_of_reached_codes)
 
 case("Flatten", "image", lambda draft: draft.add("y", Flatten(), draft.x))
 case("Flatten", "one_pixel", lambda draft: draft.add("y", Flatten(), draft.x), shape=(1, 1, 2))

@@ -13,7 +13,7 @@ from qfx import nn as fixed_layers
 from qfx.boards import Board
 from qfx.emit import hls
 from qfx.emit.rtl import rtl
-from qfx.fixed import Fixed, Overflow, Rounding, decode
+from qfx.fixed import FRAC_RANGE, WIDEST, Fixed, Overflow, Rounding, decode
 from qfx.graph import Constant, Graph, Node
 from qfx.graph.ops import (
     Add,
@@ -25,6 +25,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Requantize,
     SumPool,
@@ -32,9 +33,8 @@ from qfx.graph.ops import (
 )
 from qfx.graph.passes import remove_zero_width
 from qfx.nn.deform import dilations, sample
-from qfx.nn.functional import FRAC_RANGE
 from qfx.nn.integer import exact_product
-from qfx.nn.quantizer import WIDEST, Quantizer, Spec
+from qfx.nn.quantizer import Quantizer, Spec
 from qfx.plan import plan
 from qfx.steps.compare import Mismatch, first_mismatch
 from qfx.tools import csim
@@ -129,6 +129,8 @@ def _evaluated(graph: Graph, node: Node, x: list[Tensor]) -> Tensor:
             return fixed_layers.exact(_quantizer(to, 1, rounding, overflow))(x[0])
         case Clamp(low=low, high=high):
             return _clamped(x[0], low, high, source)
+        case Lookup():
+            return fixed_layers.exact(_table_layer(node, source, constants[0]))(x[0])
         case Flatten():
             return fixed_layers.Flatten()(x[0].permute(0, 2, 3, 1) if x[0].dim() == 4 else x[0])
     raise AssertionError(node.op)
@@ -202,6 +204,18 @@ def _padded(op: MaxPool | SumPool, source: Fixed, x: Tensor) -> Tensor:
     top, bottom, left, right = op.padding
     outside = source.min_code * 2.0**-source.scalar_frac if isinstance(op, MaxPool) else 0.0
     return F.pad(x, (left, right, top, bottom), value=outside)
+
+
+def _table_layer(node: Node, source: Fixed, table: Constant) -> nn.Module:
+    """A layer whose function gives the table's values."""
+    values = torch.tensor(decode(table.codes, table.fixed))
+
+    def function(x: Tensor) -> Tensor:
+        return values[(x * 2.0**source.scalar_frac - source.min_code).long()]
+
+    layer = fixed_layers.Table(function)
+    layer.input_quant, layer.output_quant = _quantizer(source), _quantizer(node.type.fixed)
+    return layer
 
 
 def _clamped(x: Tensor, low: int, high: int, source: Fixed) -> Tensor:

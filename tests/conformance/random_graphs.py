@@ -20,6 +20,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Op,
     Requantize,
@@ -130,6 +131,7 @@ class _Author:
             self.deform,
             self.affine,
             self.clamp,
+            self.lookup,
             self.concat,
             self.max_pool,
             self.sum_pool,
@@ -252,6 +254,16 @@ class _Author:
         self.rng.shuffle(bounds)
         chosen = next((pair for pair in bounds if varies(sample.clip(*pair))), bounds[0])
         return self.add(self.name("Clamp"), Clamp(*chosen), x)
+
+    def lookup(self, x: str) -> str:
+        """A table of random entries."""
+        name = self.name("Lookup")
+        width = int(self.rng.integers(1, 9))
+        fixed = Fixed(width, int(self.rng.integers(-2, 6)), bool(self.rng.integers(2)))
+        entries = self.rng.integers(
+            fixed.min_code, fixed.max_code, 1 << self.builder.type(x).fixed.width, endpoint=True
+        )
+        return self.add(name, Lookup(), x, self.builder.constant(f"{name}.table", entries, fixed))
 
     def concat(self, x: str) -> str:
         """The tensor and a convolution of it, at times on the same grid; many channels are only requantized."""

@@ -35,6 +35,8 @@ SHORT = (
     "requantize_per_channel_rnd_conv",
     "requantize_symmetric_same_format",
     "clamp_both_sides",
+    "lookup_behind_requantize",
+    "lookup_of_reached_codes",
     "flatten_image",
 )
 

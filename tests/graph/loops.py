@@ -18,6 +18,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Requantize,
     SumPool,
@@ -68,6 +69,9 @@ def _element(node: Node, index: tuple[int, ...], values: list[np.ndarray], forma
             return sum(_window(node.op, index, x, 0))
         case Clamp(low=low, high=high):
             return low if x[index] < low else high if x[index] > high else x[index]
+        case Lookup():
+            every = range(formats[0].min_code, formats[0].max_code + 1)
+            return next(entry for code, entry in zip(every, values[1], strict=True) if code == x[index])
         case Flatten():
             return [v for row in x for pixel in row for v in pixel][channel] if x.ndim == 3 else list(x.flat)[channel]
         case Requantize(to=to, rounding=rounding, overflow=overflow):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qfx.fixed import Fixed, Overflow, Rounding, requantize
 from qfx.graph import Graph, GraphBuilder, run_passes
 from qfx.graph.bounds import static_ranges
-from qfx.graph.ops import Add, Affine, Clamp, Concat, Conv2d, Dense, Input, MaxPool, Requantize, SumPool
+from qfx.graph.ops import Add, Affine, Clamp, Concat, Conv2d, Dense, Input, Lookup, MaxPool, Requantize, SumPool
 from tests.conformance.cases import case_named, case_names
 from tests.conformance.random_graphs import random_codes, random_graphs
 
@@ -105,6 +105,20 @@ def test_a_range_is_kept_for_each_channel() -> None:
     graph = reached(("y", Conv2d(), (weight,)), fixed="u3.0", shape=(2, 2, 1))
     bound = static_ranges(graph)["y"]
     assert bound.high.tolist() == [7, 35, 0] and bound.low.tolist() == [-7, -35, 0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reached"), [(-8, 7, (-9, 5)), (-3, 1, (-7, 5)), (2, 7, (-2, 3)), (4, 4, (1, 1))]
+)
+def test_a_lookup_reaches_the_entries_of_the_codes_that_its_input_reaches(low, high, reached) -> None:
+    build = GraphBuilder("lookup")
+    x = build.add("c", Clamp(low, high), build.add("x", Input((2,), Fixed(4, 0))))
+    x = build.add("r", Requantize(Fixed(4, 0)), x)
+    entries = [-9, 4, -8, 0, 0, 5, -7, 2, 2, 0, -1, 3, 1, -2, 0, 0]
+    table = build.constant("t", np.array(entries), Fixed(6, 2))
+    graph = build.build(build.add("y", Lookup(), x, table))
+    every = graph.evaluate_codes(np.arange(-8, 8).reshape(8, 2))["y"]
+    assert ends(graph) == reached == (every.min(), every.max())
 
 
 def test_the_sum_of_aligned_operands_is_interval_arithmetic() -> None:

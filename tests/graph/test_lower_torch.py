@@ -252,6 +252,17 @@ def test_relu6_behind_batch_norm_has_its_format_and_alone_the_range_of_its_resul
     assert isinstance(graph.by_name[graph.by_name["six"].inputs[0]].op, Requantize)
 
 
+def test_an_example_of_another_size_than_the_model_was_converted_for_is_a_sentence() -> None:
+    x = torch.rand(2, 1, 8, 8)
+    model = calibrated(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3)), x)
+    with pytest.raises(LowerError) as caught:
+        lower(model, torch.zeros(1, 1, 9, 9))
+    assert str(caught.value) == (
+        "the model must be lowered whole, but:\n- '2' must read 144 features, not 4x7x7: give an example of the size "
+        "that the model was converted for"
+    )
+
+
 def test_a_module_called_twice_has_one_weight_and_a_format_for_each_call() -> None:
     network, model, x = made(Twice)
     assert {name for name in model.state_dict() if "quant" not in name} - network.state_dict().keys() <= {
@@ -372,7 +383,7 @@ def test_swapped_factors_of_an_upsampling_show() -> None:
         (nn.Upsample(scale_factor=2, mode="bicubic"), "its mode must be 'nearest', not 'bicubic'"),
         (nn.Upsample(scale_factor=1.5), "its scale_factor must be a whole number, not 1.5"),
         (nn.Upsample(scale_factor=(2.0, 0.5)), "its scale_factor must be a whole number, not (2.0, 0.5)"),
-        (nn.Upsample(size=8), "its scale_factor must be a whole number, not None with size 8"),
+        (nn.Upsample(size=8), "its scale_factor must be a whole number, not size 8"),
     ],
 )
 def test_another_upsampling_than_by_whole_factors_is_refused(layer: nn.Module, reason: str) -> None:

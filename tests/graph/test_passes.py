@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph import Constant, Graph, GraphBuilder, Node, TensorType, run_passes, verify
-from qfx.graph.ops import Add, Clamp, Conv2d, Dense, Flatten, Input, MaxPool, Op, Requantize
+from qfx.graph.ops import Add, Clamp, Conv2d, Dense, Flatten, Input, Lookup, MaxPool, Op, Requantize
 from qfx.graph.passes import DEFAULT, Pass, fuse_requantize, narrow_widths, remove_dead, remove_zero_width
 from tests.conformance.cases import case_named, case_names
 from tests.conformance.random_graphs import random_codes, random_graphs
@@ -190,6 +190,28 @@ def test_narrowing_gives_an_accumulator_the_width_that_its_weights_need() -> Non
 def test_narrowing_leaves_the_formats_that_training_chose() -> None:
     graph = narrow_widths(chain(("c", Clamp(0, 1)), ("y", Requantize(Fixed(9, 2)))))
     assert graph.by_name["y"].type.fixed == Fixed(9, 2) and graph.by_name["x"].type.fixed == Fixed(5, 2)
+
+
+def test_narrowing_leaves_what_a_lookup_reads_the_format_that_the_table_is_made_for() -> None:
+    case = case_named("lookup_of_reached_codes")
+    graph = run_passes(run_passes(case.graph))
+    assert [str(node.type.fixed) for node in graph.nodes] == ["s4.1", "s5.1", "s3.1", "s9.4"]
+    assert same_outputs(case.graph, graph, case.codes)
+
+
+def test_a_lookup_may_read_a_narrowed_sum_through_operations_that_keep_its_codes() -> None:
+    build = GraphBuilder("g")
+    x = build.add("c", Clamp(0, 3), build.add("x", Input((2, 2, 1), Fixed(4, 0))))
+    y = build.add("f", Flatten(), build.add("m", MaxPool((1, 1), (1, 1)), build.add("s", Add(), x, x)))
+    table = build.constant("t", np.arange(1 << build.type(y).fixed.width), Fixed(5, 0, signed=False))
+    graph = build.build(build.add("y", Lookup(), y, table))
+    assert same_outputs(graph, run_passes(run_passes(graph)), random_codes(graph, 20, 0))
+
+
+def test_a_table_of_one_entry_gets_another_that_is_never_read() -> None:
+    graph = remove_zero_width(case_named("lookup_of_width_0").graph)
+    (table,) = graph.constants.values()
+    assert len(table.codes) == 2 and table.codes[0] == table.codes[1] != 0
 
 
 @pytest.mark.parametrize("bounds", [(40, 50), (-60, -50), (0, 63)])

@@ -104,6 +104,14 @@ def test_a_file_truncated_anywhere_is_refused(tmp_path: Path) -> None:
     load(path)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000])
+def test_a_file_nested_too_deeply_is_refused_as_damaged(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path)
+    path.write_text(text)
+    with pytest.raises(GraphError, match=r"must be whole JSON, but .*: the file is truncated or damaged, lower again"):
+        load(path)
+
+
 def test_an_edited_number_is_noticed(tmp_path: Path) -> None:
     path = written(tmp_path)
     path.write_text(path.read_text().replace('"s5.', '"s6.', 1))

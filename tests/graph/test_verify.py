@@ -19,6 +19,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Requantize,
     SumPool,
@@ -164,7 +165,7 @@ def test_a_wider_format_than_the_inferred_one_is_legal() -> None:
 
 
 IMAGE, VECTOR = (4, 5, 2), (6,)
-ONES = {"w": (3, 3, 2, 2), "dw": (3, 3, 2), "m": (6, 2), "v": (2,), "empty": (3, 3, 2, 0)}
+ONES = {"w": (3, 3, 2, 2), "dw": (3, 3, 2), "m": (6, 2), "v": (2,), "empty": (3, 3, 2, 0), "t16": (16,)}
 REFUSED = {
     "input of no bits": (Input(IMAGE, Fixed(0, 0)), (), "an input must be at least one bit wide, not s0.0"),
     "input per channel": (Input(IMAGE, Fixed(4, (1, 2))), (), "an input must have one binary point, not s4.[1,2]"),
@@ -250,6 +251,19 @@ REFUSED = {
     ),
     "clamp order": (Clamp(3, 2), ("x",), "Clamp bounds must be codes of s4.1 in order, not 3..2"),
     "clamp bounds": (Clamp(0, 8), ("x",), "Clamp bounds must be codes of s4.1 in order, not 0..8"),
+    "lookup table": (
+        Lookup(),
+        ("x", "v"),
+        "the table must have an entry for each of the 16 codes of s4.1, not 2",
+    ),
+    "lookup table axes": (Lookup(), ("x", "m"), "the table must have 1 axes, not shape (6, 2)"),
+    "lookup width": (Lookup(), ("s13", "t16"), "the input of Lookup must be at most 12 bits wide, not s13.0"),
+    "lookup table per channel": (Lookup(), ("u1", "scale"), "the table must have one binary point, not s2.[0,1]"),
+    "lookup per channel": (
+        Lookup(),
+        ("pc", "t16"),
+        "the input of Lookup must have one binary point, not s5.[1,2]: put a Requantize before it",
+    ),
     "flatten per channel": (
         Flatten(),
         ("pc",),
@@ -276,6 +290,8 @@ def test_operands_that_are_not_legal_are_refused_by_node_and_operation(refusal: 
     build.constant("one", np.ones((4, 5, 2, 1), dtype=np.int64), Fixed(2, 0))
     build.constant("pick", np.ones((1, 1, 2, 1), dtype=np.int64), Fixed(2, 0))
     build.add("far", Requantize(Fixed(4, 64)), x)
+    build.add("s13", Requantize(Fixed(13, 0)), x)
+    build.add("u1", Requantize(Fixed(1, 0, signed=False)), x)
     build.add("pc", Affine(), x, "scale", "shift")
     build._types["v6"] = TensorType((6,), Fixed(4, 1))
     build.add("so", Requantize(Fixed(3, 0)), build.add("picked", Conv2d(), x, "pick"))

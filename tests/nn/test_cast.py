@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from qfx.fixed import Fixed, Overflow, Rounding, decode, digits_of, encode
+from qfx.fixed import FRAC_RANGE, Fixed, Overflow, Rounding, decode, digits_of, encode
 from qfx.fixed.khot import magnitudes
-from qfx.nn.functional import FRAC_RANGE, cast, cast_to_grid, power_of_two
+from qfx.nn.functional import cast, cast_to_grid, power_of_two
 
 LN2 = math.log(2)
 

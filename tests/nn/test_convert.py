@@ -122,10 +122,15 @@ def test_the_recipes_last_match_wins() -> None:
             r"'layers.stem.constant' must match a layer that has this point; 'stem' has weight, activation$",
         ),
         ({"default": {"bias": 8}}, r"'default.bias' must be left out: a bias follows its input and weight formats"),
-        ({"default": {"weight": 4.5}}, r"recipe key 'default.weight' must be a mapping, not 4.5"),
+        (
+            {"default": {"weight": 4.5}},
+            r"recipe key 'default.weight' must be a width, a format such as 's8.3', or a mapping, not 4.5",
+        ),
         ({"default": {"weight": {"width": True}}}, r"'default.weight.width' must be an integer, not True"),
         ({"default": {"weight": 40}}, r"must lie in 0..32, not 40, in recipe key 'default.weight'"),
         ({"default": {"input": "u8"}}, r"must look like 's8.3' or 'u5.0' .*, not 'u8', in recipe key 'default.input'"),
+        ({"default": {"input": "u0.0"}}, r"recipe key 'default.input' must be at least one bit wide, not 0"),
+        ({"layers": {"input": {"input": 0}}}, r"'layers.input.input' must be at least one bit wide, not 0"),
         (
             {"default": {"activation": {"granularity": "channel"}}},
             r"must be 'tensor', not 'channel', except for weights",
@@ -167,7 +172,7 @@ class Unsupported(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect")
-        self.act = nn.SiLU()
+        self.act = nn.Softsign()
         self.inner = nn.Sequential(nn.GroupNorm(2, 4), nn.AvgPool2d(2, ceil_mode=True))
         self.crop, self.border = nn.ZeroPad2d((0, -1, 0, 0)), nn.ZeroPad2d(1)
         self.pool = nn.MaxPool2d(2)
@@ -189,7 +194,7 @@ def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
     )
     for line in (
         "conv (Conv2d): its padding_mode must be 'zeros', not 'reflect'",
-        "act (SiLU): use nn.ReLU or nn.ReLU6 instead",
+        "act (Softsign): there is no fixed-point form of it",
         "inner.0 (GroupNorm): use nn.BatchNorm2d instead",
         "inner.1 (AvgPool2d): it must not have ceil_mode, and padding only with count_include_pad",
         "crop (ZeroPad2d): it must add zeros, not 0.0 at (0, -1, 0, 0)",
@@ -221,7 +226,7 @@ def test_what_the_shapes_of_an_example_forbid_is_listed_with_all_else() -> None:
     class Misshapen(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.wide, self.norm, self.act = nn.Linear(8, 8), nn.BatchNorm1d(128), nn.Sigmoid()
+            self.wide, self.norm, self.act = nn.Linear(8, 8), nn.BatchNorm1d(128), nn.LayerNorm(8)
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.act(self.wide(x)) + F.adaptive_avg_pool2d(x, 1)
@@ -234,7 +239,7 @@ def test_what_the_shapes_of_an_example_forbid_is_listed_with_all_else() -> None:
     assert str(caught.value).splitlines()[1:] == [
         "  wide (Linear): it must read a tensor of axes (N, features), not one of 4 axes: put a Flatten before it, or "
         "use a Conv2d of 1x1",
-        "  act (Sigmoid): use nn.ReLU or nn.ReLU6 instead",
+        "  act (LayerNorm): use nn.BatchNorm2d instead",
         "  add (Add): its operands must have one shape, not 2x8x8 and 2x1x1",
         "  adaptive_avg_pool2d_1 (AdaptiveAvgPool2d): its input must divide evenly into 3 windows, not be 8 wide: use "
         "AvgPool2d instead",
@@ -252,8 +257,16 @@ def test_what_the_shapes_of_an_example_forbid_is_listed_with_all_else() -> None:
             r"2 \(ReLU\): it must not be the network's result, since the order of a flattened image is \(height, "
             r"width, channel\) here: give the image itself, or put a Linear behind",
         ),
-        (nn.Conv1d(2, 2, 1), (4,), r"\(Conv1d\): it must read a tensor of axes \(N, C, L\), not one of 2 axes"),
-        (nn.MaxPool2d(2), (4, 4), r"\(MaxPool2d\): it must read a tensor of axes \(N, C, H, W\), not one of 3 axes"),
+        (
+            nn.Sequential(nn.ReLU(), nn.Conv1d(2, 2, 1)),
+            (4,),
+            r"1 \(Conv1d\): it must read a tensor of axes \(N, C, L\), not one of 2 axes",
+        ),
+        (
+            nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)),
+            (4, 4),
+            r"1 \(MaxPool2d\): it must read a tensor of axes \(N, C, H, W\), not one of 3 axes",
+        ),
         (
             nn.ReLU(),
             (1, 2, 4, 4),

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import qfx.nn as qnn
-from qfx.errors import TrainError
+from qfx.errors import LowerError, TrainError
 from qfx.fixed import Fixed, decode, encode, requantize
+from qfx.graph.lower import lower
 from qfx.nn import Spec, calibrate, convert, exact
 from qfx.nn.integer import grid_of
 from tests.nn.nets import RECIPE, Net, digits_like
@@ -132,6 +133,28 @@ def test_exact_notices_one_weight_bit() -> None:
         weight, step = model.fc.weight[3], 2.0 ** -model.fc.weight_quant.frac_now[3]
         weight[5] -= torch.sign(weight[5]) * step
     assert not torch.equal(exact(model)(x), y)
+
+
+@pytest.mark.parametrize("name", ["stem.weight", "fc.bias", "bn.running_var", "fc.weight_quant.frac"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_constant_that_is_not_finite_is_refused_by_name(name: str, value: float) -> None:
+    net = nn.Sequential()
+    net.stem, net.bn, net.flat, net.fc = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)
+    x = torch.rand(2, 1, 4, 4)
+    model = calibrate(convert(net, None, x).eval(), [x])
+    with torch.no_grad():
+        model.state_dict()[name].view(-1)[0] = value
+    path, _, role = name.rpartition(".")
+    message = (
+        f"{role} of '{path}' must be finite, but holds NaN or infinity: training has diverged; load an earlier "
+        "checkpoint, and train on with a lower learning rate"
+    )
+    with pytest.raises(TrainError) as caught:
+        exact(model)(x)
+    assert str(caught.value) == message
+    with pytest.raises(LowerError) as refused:
+        lower(model, x)
+    assert str(refused.value) == message
 
 
 def test_addition_beyond_float64_is_refused() -> None:

@@ -208,6 +208,28 @@ def test_a_fixed_format_that_clips_everything_is_refused_with_its_layer(value: f
         calibrate(model, [torch.full((1, 1, 2, 2), value)])
 
 
+@pytest.mark.parametrize(("scale", "size"), [(1e9, "1e+09"), (1e-9, "1e-09")])
+def test_values_out_of_reach_of_a_binary_point_are_refused(scale: float, size: str) -> None:
+    x = torch.linspace(0, 1, 64).reshape(4, 16) * scale
+    with pytest.raises(TrainError) as caught:
+        calibrate(convert(nn.Sequential(nn.Linear(16, 2))), [x])
+    assert str(caught.value) == (
+        f"quantizer 'input' must see values that a frac in -21..21 reaches, not values of up to {size} in size: scale "
+        "the data, or the weights of the layers before it"
+    )
+
+
+def test_values_in_reach_zeros_and_small_weights_are_calibrated() -> None:
+    net = nn.Sequential(nn.Linear(16, 2))
+    with torch.no_grad():
+        net[0].weight[1] *= 1e-12
+        net[0].bias.zero_()
+    recipe = {"default": {"output": {"width": 8, "frac": 0}}}
+    for scale in (255 * 2.0**21, 2.0**-22, 0.0):  # the ends of what eight bits hold, with a frac of -21 and of 21
+        quantizer = calibrate(convert(net, recipe), [torch.full((1, 16), scale)]).input
+        assert quantizer.format().scalar_frac == (-21 if scale > 1 else 21)
+
+
 def test_methods_of_calibration_differ_as_they_should(rng) -> None:
     values = torch.tensor(rng.normal(0, 1, (1, 4000))).float()
     values[0, 0] = 100.0

@@ -14,8 +14,11 @@ from qfx.fixed import Fixed
 from qfx.graph import Graph, GraphBuilder
 from qfx.graph.ops import Concat, Conv2d, Dense, Flatten, Input, Requantize
 from qfx.plan import NoFitError, Plan, network, plan
+from qfx.plan.cost import estimate
+from qfx.plan.data import Resources
 from qfx.plan.depths import own_cycles
 from qfx.plan.search import lane_choices
+from tests.conformance.cases import case_named
 from tests.conformance.random_graphs import random_graphs
 from tests.rtl.examples import chain, everything
 
@@ -113,7 +116,7 @@ def test_a_board_without_dsps_is_planned_without_them(board):
 
 
 def test_a_target_below_one_is_refused(board):
-    with pytest.raises(PlanError, match="target_cycles must be at least 1, not 0"):
+    with pytest.raises(PlanError, match="target_cycles must be a whole number from 1 to 1,000,000,000,000, not 0"):
         plan(chain(), board, 0)
 
 
@@ -187,6 +190,22 @@ def test_grouped_convolution_keeps_its_lanes_within_a_group(board):
     made = plan(b.build("conv"), board, 100)
     assert 6 % made.nodes["conv"].in_lanes == 0
     assert 4 % made.nodes["conv"].out_lanes == 0
+
+
+@pytest.mark.parametrize(
+    ("case", "resources"),
+    [
+        ("lookup_width_8", Resources(lut=24, ff=14)),
+        ("lookup_width_10", Resources(lut=96, ff=14)),
+        ("lookup_width_11", Resources(bram18=1, ff=8)),
+        ("lookup_width_12", Resources(bram18=2, ff=8)),
+    ],
+)
+def test_a_table_is_made_of_luts_up_to_ten_bits_and_of_block_ram_beyond(board, case, resources):
+    graph = case_named(case).graph
+    made = plan(graph, board, 4000)
+    (part,) = (part for part in network(graph, made.nodes, made.depths).parts if part.module == "qfx_lookup")
+    assert estimate(part) == resources
 
 
 def joined(first: int, second: int, flat: bool = False) -> Graph:

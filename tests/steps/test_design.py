@@ -19,6 +19,10 @@ board: ultra96v2
 """
 
 
+SHAPE = "must be three numbers (height, width, channels) or one (features)"
+FORMAT = "must have 1 to 32 bits and a frac of -21 to 21"
+
+
 def write(folder: Path, text: str) -> Path:
     (folder / "design.yaml").write_text(textwrap.dedent(text), encoding="utf-8")
     return folder
@@ -55,7 +59,18 @@ def test_a_minimal_design_loads(tmp_path: Path) -> None:
         ),
         (GOOD.replace("[8, 8, 1]", "[8, 0, 1]"), 4, "input.shape.1 must be greater than 0, not 0"),
         (GOOD + "target: {cycles: fast}\n", 6, "target.cycles must be an integer, not 'fast'"),
-        (GOOD + "target:\n  cycles: 64\n  clock_mhz: -3\n", 8, "target.clock_mhz must be greater than 0, not -3"),
+        (
+            GOOD + "target:\n  cycles: 64\n  clock_mhz: -3\n",
+            8,
+            "target.clock_mhz must be greater than or equal to 1, not -3",
+        ),
+        (GOOD + "target: {clock_mhz: 2000}\n", 6, "target.clock_mhz must be less than or equal to 1000, not 2000"),
+        (GOOD + "target: {clock_mhz: .nan}\n", 6, "target.clock_mhz must be "),
+        (
+            GOOD + "target: {cycles: 1000000000001}\n",
+            6,
+            "target.cycles must be less than or equal to 1000000000000, not 1000000000001",
+        ),
         (GOOD + "training:\n  float: {epochs: 0, lr: 0.1}\n", 7, "training.float.epochs must be greater than 0, not 0"),
         (
             GOOD + "training:\n  float:\n    epochs: 9\n    lr: 0.1\n    schedule: {kind: step, milestones: [4, 9]}\n",
@@ -82,8 +97,12 @@ def test_a_minimal_design_loads(tmp_path: Path) -> None:
         (GOOD + "training: {clip: 0}\n", 6, "training.clip must be greater than 0, not 0"),
         (GOOD + "training: {checkpoint: 0}\n", 6, "training.checkpoint must be greater than 0, not 0"),
         (GOOD + "training:\n  widths: [4, 99]\n", 7, "training.widths.1 must be less than or equal to 16, not 99"),
-        (GOOD.replace("[8, 8, 1]", "[]"), 4, "input.shape must have at least 1 item, not []"),
-        (GOOD.replace("[8, 8, 1]", "[1, 2, 3, 4]"), 4, "input.shape must have at most 3 items, not [1, 2, 3, 4]"),
+        (GOOD.replace("[8, 8, 1]", "[]"), 4, f"input.shape {SHAPE}, not []"),
+        (GOOD.replace("[8, 8, 1]", "[8, 8]"), 4, f"input.shape {SHAPE}, not [8, 8]"),
+        (GOOD.replace("[8, 8, 1]", "[1, 2, 3, 4]"), 4, f"input.shape {SHAPE}, not [1, 2, 3, 4]"),
+        (GOOD.replace("u5.0", "u40.0"), 4, f"input.format {FORMAT}, not 'u40.0'"),
+        (GOOD.replace("u5.0", "u0.0"), 4, f"input.format {FORMAT}, not 'u0.0'"),
+        (GOOD.replace("u5.0", "u8.22"), 4, f"input.format {FORMAT}, not 'u8.22'"),
         (GOOD.replace("[8, 8, 1]", "8"), 4, "input.shape must be a list, not 8"),
         (GOOD.replace("{format: u5.0, shape: [8, 8, 1]}", "u8.0"), 4, "input must be a mapping, not 'u8.0'"),
         (GOOD + "training:\n  widths: []\n", 7, "training.widths must have at least 1 item, not []"),
@@ -95,6 +114,11 @@ def test_a_minimal_design_loads(tmp_path: Path) -> None:
             GOOD + "training:\n  float: {checkpoint: ''}\n",
             7,
             "training.float.checkpoint must have at least 1 character, not ''",
+        ),
+        (
+            GOOD + "training:\n  float: {checkpoint: net.th, epochs: 3, lr: 0.1}\n",
+            7,
+            "training.float must have either checkpoint or epochs and lr, not {'checkpoint': 'net.th'",
         ),
         (GOOD + "recipe: [4]\n", 6, "recipe must be a mapping, not [4]"),
         (GOOD + "0: 1\n", 6, "0 must be one of the known keys (name, model, "),
@@ -166,7 +190,9 @@ def test_python_with_a_syntax_error_is_named_with_its_line(tmp_path: Path) -> No
 def test_a_name_that_the_python_lacks_is_refused_with_the_key(tmp_path: Path) -> None:
     design = Design.load(write(tmp_path, GOOD))
     (tmp_path / "model.py").write_text("class Nett: ...\n")
-    with pytest.raises(DesignError, match=r"design.yaml: model must name something in model.py, not 'Net'"):
+    with pytest.raises(
+        DesignError, match=r"design.yaml:2: model must name something in model.py, which has Nett, not 'Net'"
+    ):
         design.object(design.content.model, "model")
 
 

@@ -158,6 +158,7 @@ def test_another_target_plans_again_and_trains_no_more(micro: Path) -> None:
 
 def test_another_width_trains_again(micro: Path) -> None:
     change(micro, "widths: [3]", "widths: [2]")
+    change(micro, "{weight: 3, activation: 3}", "{weight: 2, activation: 2}")
     build = open_micro(micro)
     assert not build.run("train").skipped
     assert (micro / "build" / "train" / "result.json").read_text().count('"quantized"') == 1

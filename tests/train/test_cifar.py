@@ -156,14 +156,14 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path) -> None:
 def test_a_tree_with_an_empty_class_or_a_wrong_image_is_refused(rng, tmp_path) -> None:
     write_tree(tmp_path, arrays(rng))
     (tmp_path / "train" / "class000" / "00000.png").write_bytes(b"no image")
-    with pytest.raises(TrainError, match="00000.png must be a PNG image, but: "):
+    with pytest.raises(TrainError, match="00000.png must be an image, but: "):
         cifar(10, tmp_path)
     Image.new("RGB", (16, 32)).save(tmp_path / "train" / "class000" / "00000.png")
     with pytest.raises(TrainError, match="00000.png must have 32 x 32 pixels, not 16 x 32"):
         cifar(10, tmp_path)
     for path in (tmp_path / "train" / "class000").iterdir():
         path.unlink()
-    with pytest.raises(TrainError, match="class000 must hold PNG images, but there are none"):
+    with pytest.raises(TrainError, match=r"class000 must hold images \(.png\), but there are none"):
         cifar(10, tmp_path)
     (tmp_path / "train" / "class000").rmdir()
     with pytest.raises(TrainError, match="train must hold 10 folders, one for each class, not 9"):

@@ -82,7 +82,7 @@ def test_a_design_may_have_its_own_float_network_as_teacher(tmp_path: Path) -> N
 def test_a_design_may_name_a_teacher_and_its_weights(tmp_path: Path) -> None:
     model = "model: model.py:Net, checkpoint: net.th"
     folder = changed(tmp_path, "design.yaml", TEACHER, f"{TEACHER}  teacher: {{{model}}}\n")
-    said = r"design.yaml: training.teacher.checkpoint must name a file, not 'net.th' \(there is no .*net.th\)"
+    said = r"design.yaml:12: training.teacher.checkpoint must name a file, not 'net.th' \(there is no .*net.th\)"
     with pytest.raises(DesignError, match=said):
         steps.train(folder)
     weights = Design.load(folder).object("model.py:Net", "model")().state_dict()

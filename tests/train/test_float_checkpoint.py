@@ -54,12 +54,21 @@ def test_another_architecture_is_refused_with_its_keys(tmp_path) -> None:
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path) -> None:
     path = tmp_path / "net.th"
-    path.write_bytes(b"nothing")
-    with pytest.raises(TrainError, match="net.th must be a checkpoint of tensors alone, but: "):
-        load_float(network(), path)
+    damaged = "net.th must be a checkpoint of tensors alone, but is damaged or another kind of file: write it with tor"
+    torch.save(weights(), path)
+    whole = path.read_bytes()
+    for content in (b"nothing", b"", b"import torch\n", b"# A network.\n", whole[:99], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(TrainError, match=damaged):
+            load_float(network(), path)
+    (tmp_path / "net.safetensors").write_bytes(b"nothing")
+    with pytest.raises(TrainError, match="net.safetensors must be .* alone, but is damaged or another kind of file"):
+        load_float(network(), tmp_path / "net.safetensors")
     torch.save(network(), path)  # objects, which could run code
-    with pytest.raises(TrainError, match="net.th must be a checkpoint of tensors alone, but: "):
+    with pytest.raises(TrainError, match="net.th must be .* alone, but holds other objects too: write it with torch.s"):
         load_float(network(), path)
+    with pytest.raises(TrainError, match="must be a checkpoint of tensors alone, but cannot be read: Is a directory$"):
+        load_float(network(), tmp_path)
     torch.save([1, 2], path)
     with pytest.raises(TrainError, match="net.th must hold a state_dict, tensors by name, not list"):
         load_float(network(), path)
@@ -73,7 +82,7 @@ def test_a_design_names_the_file_and_misses_it_in_words(tmp_path, monkeypatch) -
     (folder / "design.yaml").write_text(named)
     with pytest.raises(
         DesignError,
-        match=r"design.yaml: training.float.checkpoint must name a file, not '\$QFX_TEST/net.th' \(the environment "
+        match=r"design.yaml:10: training.float.checkpoint must name a file, not '\$QFX_TEST/net.th' \(the environment "
         r"variable QFX_TEST is not set\): put the checkpoint there, or leave the key out",
     ):
         _ = Design.load(folder).float_checkpoint

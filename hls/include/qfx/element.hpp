@@ -46,6 +46,21 @@ template <class CONFIG_T> struct Clamp {
     }
 };
 
+/// y[c] = table(x[c] - lowest), in codes: a function by its values at every code of x, in their order.
+/// \tparam CONFIG_T channels_out, lowest (the lowest code of x's format), static constants table(int i).
+template <class CONFIG_T> struct Lookup {
+    typedef CONFIG_T config;
+    template <class X, class Y> static void pixel(const X &x, Y &y) {
+        #pragma HLS INLINE
+    Channel:
+        for (int c = 0; c < CONFIG_T::channels_out; ++c) {
+            #pragma HLS UNROLL
+            const int place = int(code_of(x[c])) - CONFIG_T::lowest;
+            y[c] = word_of<Element<Y>>(typename Code<Element<Y>>::type(CONFIG_T::table(place)));
+        }
+    }
+};
+
 /// y[c] = x[c] * scale(c) + shift(c), in codes, exact: a fixed-point batch normalisation.
 /// \tparam CONFIG_T channels_out, static constants scale(int c), shift(int c).
 template <class CONFIG_T> struct Affine {

@@ -23,6 +23,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Requantize,
     SumPool,
@@ -192,6 +193,12 @@ def _clamp(graph: Graph, node: Node, name: str) -> LayerSpec:
     return _kernel(node, name, "element.hpp", _MAP, _pixels(node) | {"low": op.low, "high": op.high})
 
 
+def _lookup(graph: Graph, node: Node, name: str) -> LayerSpec:
+    constants = _pixels(node) | {"lowest": graph.by_name[node.inputs[0]].type.fixed.min_code}
+    tables = {"table": _table(_constant(graph, node, 1), digits=False)}
+    return _kernel(node, name, "element.hpp", _MAP, constants, tables)
+
+
 def _flatten(graph: Graph, node: Node, name: str) -> LayerSpec:
     x = graph.by_name[node.inputs[0]].type
     constants = {"pixels": x.size // x.channels, "channels_in": x.channels}
@@ -220,6 +227,7 @@ _MAKERS: dict[type, Callable[[Graph, Node, str], LayerSpec]] = {
     Upsample: _upsample,
     Requantize: _requantize,
     Clamp: _clamp,
+    Lookup: _lookup,
     Flatten: _flatten,
 }
 

@@ -16,9 +16,10 @@ from qfx.emit.rtl_memory import (
     mem_text,
     shift_field_width,
     shift_words,
+    table_words,
 )
 from qfx.graph import Constant, Graph, Node
-from qfx.graph.ops import Requantize
+from qfx.graph.ops import Lookup, Requantize
 from qfx.plan.dataflow import Network, Part
 from qfx.plan.parts import requantize_shifts, signed_width
 
@@ -37,6 +38,9 @@ def _text(graph: Graph, node: Node, part: Part, parameter: str) -> str:
         shifts, lanes = requantize_shifts(graph, node), _int(part, "Lanes")
         return mem_text(shift_words(shifts, lanes=lanes), lanes * shift_field_width(shifts))
     constants = [graph.constants[name] for name in node.inputs if name in graph.constants]
+    if isinstance(node.op, Lookup):
+        signed, bits = graph.by_name[node.inputs[0]].type.fixed.signed, _int(part, "OutWidth")
+        return mem_text(table_words(constants[0].codes, signed=signed, field=CodeField(bits)), bits)
     if parameter in ("BiasFile", "OffsetFile"):
         lanes = _int(part, "CoLanes" if "CoLanes" in part.parameters else "Lanes")
         field = CodeField(signed_width(constants[1]))

@@ -5,7 +5,20 @@ from dataclasses import replace
 from qfx.fixed import Fixed, fixed_for_range
 from qfx.graph.bounds import Range, static_ranges
 from qfx.graph.graph import Graph, Node
-from qfx.graph.ops import Add, Affine, Clamp, Concat, Conv2d, DeformConv2d, Dense, Flatten, MaxPool, SumPool, Upsample
+from qfx.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Flatten,
+    Lookup,
+    MaxPool,
+    SumPool,
+    Upsample,
+)
 from qfx.graph.passes.rebuild import operands_of
 from qfx.graph.tensor import TensorType
 
@@ -16,10 +29,11 @@ def narrow_widths(graph: Graph) -> Graph:
     """Return the graph whose arithmetic results are as narrow as their proved ranges.
 
     Only the results of exact arithmetic are narrowed, and what inherits its format from them. The formats that training
-    chose (Input, Requantize) stay. The bounds of a Clamp shrink with the format that they are codes of.
+    chose (Input, Requantize, Lookup) stay, and so does what a Lookup reads, whose codes its table counts. The bounds of
+    a Clamp shrink with the format that they are codes of.
     """
     ranges = static_ranges(graph)
-    kept = _below_clamps_that_always_act(graph, ranges)
+    kept = _kept(graph, ranges)
     known: dict[str, TensorType] = {}
     nodes = []
     for node in graph.nodes:
@@ -30,10 +44,12 @@ def narrow_widths(graph: Graph) -> Graph:
     return graph.replace_nodes(tuple(nodes))
 
 
-def _below_clamps_that_always_act(graph: Graph, ranges: dict[str, Range]) -> set[str]:
-    """The nodes whose format must stay, since a Clamp's bound, a code of that format, lies beyond what they reach."""
+def _kept(graph: Graph, ranges: dict[str, Range]) -> set[str]:
+    """The nodes whose format must stay: a Lookup reads them, or a Clamp with a bound beyond what they reach."""
     kept: set[str] = set()
     for node in reversed(graph.nodes):
+        if isinstance(node.op, Lookup):
+            kept.add(node.inputs[0])
         if isinstance(node.op, Clamp):
             x = ranges[node.inputs[0]]
             if node.op.low > x.high.max() or node.op.high < x.low.min():

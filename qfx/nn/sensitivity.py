@@ -1,0 +1,116 @@
+"""How much each quantizer alone disturbs the outputs of a network, at each width it could have."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from qfx.errors import TrainError
+from qfx.nn.calibrate import quantizers
+from qfx.nn.observe import Observer
+from qfx.nn.quantizer import Quantizer
+
+Metric = Callable[[Tensor, Tensor], float]  # what float arithmetic gives, and what came instead, to a distance
+
+
+def relative_error(real: Tensor, found: Tensor) -> float:
+    """The squared error as a part of the squared values: 1 / SQNR."""
+    return float(((found - real) ** 2).sum() / (real**2).sum().clamp_min(1e-30))
+
+
+@torch.no_grad()
+def sensitivities(
+    model: nn.Module,
+    names: Sequence[str],
+    widths: Sequence[int],
+    batches: Iterable[Tensor],
+    metrics: Mapping[str, Metric] | Metric = relative_error,
+) -> dict[str, dict[int, float]]:
+    """Return, for each quantizer and width, how far the outputs are from float when only this quantizer quantizes.
+
+    Args:
+        model: a converted network in evaluation mode; it is left as it was.
+        names: paths of quantizers whose binary point is learned.
+        batches: inputs; they are kept in memory and run once for each quantizer and width.
+        metrics: the distance of an output; a mapping gives each output its own ("0", "1", ... of a tuple, the keys of
+            a dict, "" of a single tensor), and their mean counts.
+
+    Source: MixDQ (Zhao et al., 2024), section 4: sensitivities layer by layer, metrics separate for what differs.
+    """
+    inputs = list(batches)
+    if not inputs:
+        raise TrainError("sensitivities must be measured on at least one batch, but there was none")
+    known = quantizers(model)
+    with _transparent(known) as windows:
+        real = [_outputs(model(x)) for x in inputs]
+        for window in windows.values():
+            window.looking = False
+        return {
+            name: {
+                width: _distance(model, known[name], width, windows[name], inputs, real, metrics) for width in widths
+            }
+            for name in names
+        }
+
+
+class _Window(Observer):
+    """An observer that stops looking: the quantizer lets every value through and keeps nothing."""
+
+    looking = True
+
+    def add(self, x: Tensor) -> None:
+        if self.looking:
+            super().add(x)
+
+
+@contextmanager
+def _transparent(known: Mapping[str, Quantizer]) -> Iterator[dict[str, _Window]]:
+    """Let all quantizers pass values on; what the first runs show them stays in their windows."""
+    windows = {}
+    for name, quantizer in known.items():
+        axis = quantizer.axis if quantizer.spec.per_channel else None
+        windows[name] = quantizer.observer = _Window(axis, quantizer.constant, quantizer.path or name)
+    try:
+        yield windows
+    finally:
+        for quantizer in known.values():
+            quantizer.observer = None
+
+
+def _distance(
+    model: nn.Module,
+    quantizer: Quantizer,
+    width: int,
+    window: _Window,
+    inputs: Sequence[Tensor],
+    real: Sequence[Mapping[str, Tensor]],
+    metrics: Mapping[str, Metric] | Metric,
+) -> float:
+    """The mean distance of the outputs with one quantizer at work."""
+    kept = quantizer.spec, quantizer.frac.clone(), quantizer.signed, quantizer.calibrated, quantizer.initial.clone()
+    quantizer.spec, quantizer.observer = replace(quantizer.spec, width=width), window
+    try:
+        quantizer.initialise()
+        found = []
+        for x, outputs in zip(inputs, real, strict=True):
+            for name, output in _outputs(model(x)).items():
+                metric = metrics[name] if isinstance(metrics, Mapping) else metrics
+                found.append(metric(outputs[name], output))
+    finally:
+        quantizer.spec, frac, quantizer.signed, quantizer.calibrated, initial = kept
+        quantizer.frac.copy_(frac)
+        quantizer.initial.copy_(initial)
+        quantizer.observer = window
+    return sum(found) / len(found)
+
+
+def _outputs(result: object) -> dict[str, Tensor]:
+    """A network's outputs by name."""
+    if isinstance(result, Tensor):
+        return {"": result}
+    if isinstance(result, Mapping):
+        return {str(name): output for name, output in result.items()}
+    assert isinstance(result, Sequence)  # convert takes no other
+    return {str(number): output for number, output in enumerate(result)}

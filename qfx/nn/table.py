@@ -1,0 +1,123 @@
+"""Functions of a single element: in fixed point, a table of what they give for every code of their input."""
+
+import copy
+from collections.abc import Callable
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qfx.errors import LowerError
+from qfx.fixed import TABLE_WIDTH, Overflow
+from qfx.nn.constants import Codes, quantized_codes
+from qfx.nn.functional import code_range
+from qfx.nn.quantizer import ELEMENTWISE, Quantizer, Spec
+from qfx.nn.sharing import take
+
+FUNCTIONS: tuple[type[nn.Module], ...] = (
+    nn.Sigmoid,
+    nn.Hardsigmoid,
+    nn.Tanh,
+    nn.SiLU,
+    nn.Hardswish,
+    nn.GELU,
+    nn.Mish,
+    nn.ELU,
+    nn.Softplus,
+    nn.LeakyReLU,
+    nn.PReLU,
+)
+"""The layers of torch that a Table stands for."""
+
+
+class Table(nn.Module):
+    """``y = output_quant(f(input_quant(x)))``, ``f`` a function of a single element: a table in the graph.
+
+    In training ``f`` is computed on the tensor, and its gradient stands between those of the quantizers. In evaluation
+    its values are looked up: ``f`` of every code of the input, computed in float64 on the CPU by one function for
+    evaluation, exact evaluation and lowering, so that all three have the table's very entries.
+
+    Args:
+        function: takes and gives a tensor of one shape, and ``weight`` where there is one.
+        weight: what it learns, like the slope of PReLU: the table follows.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        weight: nn.Parameter | None = None,
+        *,
+        input_spec: Spec = ELEMENTWISE,
+        output_spec: Spec = ELEMENTWISE,
+    ) -> None:
+        super().__init__()
+        self.function, self.weight = function, weight
+        self.input_quant = Quantizer(input_spec, axis=1)
+        self.output_quant = Quantizer(output_spec, axis=1)
+
+    @classmethod
+    def from_float(cls, layer: nn.Module, input_spec: Spec, output_spec: Spec) -> Self:
+        """Return the table of one of torch's FUNCTIONS; it shares the layer's parameter."""
+        if isinstance(layer, nn.PReLU):
+            new = cls(F.prelu, input_spec=input_spec, output_spec=output_spec)
+            take(new, "weight", layer)
+            return new
+        function = copy.copy(layer)
+        if hasattr(function, "inplace"):
+            function.inplace = False
+        return cls(function, input_spec=input_spec, output_spec=output_spec)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.input_quant(x)
+        observed = self.input_quant.observer is not None or self.output_quant.observer is not None
+        if self.training or observed:
+            return self.output_quant(self._of(x))
+        return self.output_quant(self._looked_up(x)).to(x.dtype)
+
+    def constants(self) -> dict[str, Codes]:
+        """Return ``table``: an entry for each code of the input, lowest first."""
+        entries = self._entries()
+        if not entries.isfinite().all():
+            raise LowerError(
+                f"the function of '{self.output_quant.owner}' must be finite at every code of its input, but of "
+                f"{self.input_quant.format()} it is {entries[~entries.isfinite()][0].item()} at "
+                f"{self._inputs()[~entries.isfinite()][0].item():g}"
+            )
+        return {"table": quantized_codes(self.output_quant, entries.to(self.output_quant.frac.device), (0,))}
+
+    def require_narrow(self) -> None:
+        """Raise LowerError where the table would have too many entries."""
+        if self.input_quant.width > TABLE_WIDTH:
+            raise LowerError(
+                f"the input of the table '{self.output_quant.owner}' must be at most {TABLE_WIDTH} bits wide at point "
+                f"'elementwise', not {self.input_quant.width}"
+            )
+
+    def _of(self, x: Tensor) -> Tensor:
+        return self.function(x) if self.weight is None else self.function(x, self.weight.to(x))
+
+    def _looked_up(self, x: Tensor) -> Tensor:
+        """The values of ``f`` at codes of the input in float64, with the gradient of ``f``."""
+        entries = self._entries().to(x.device)
+        place = torch.ldexp(x, self.input_quant.frac_now).round() - self._codes()[0]
+        values = entries[place.long().clamp(0, len(entries) - 1)]
+        values = torch.where(x.isnan(), torch.nan, values)
+        if torch.is_grad_enabled():
+            smooth = self._of(x.double())
+            values = values + (smooth - smooth.detach())
+        return values
+
+    @torch.no_grad()
+    def _entries(self) -> Tensor:
+        """``f`` of each code of the input, lowest first, in float64 on the CPU, not quantized yet."""
+        self.require_narrow()
+        return self._of(self._inputs())
+
+    def _inputs(self) -> Tensor:
+        low, high = self._codes()
+        codes = torch.arange(low, high + 1, dtype=torch.float64)
+        return torch.ldexp(codes, -self.input_quant.frac_now.detach().cpu())
+
+    def _codes(self) -> tuple[int, int]:
+        return code_range(self.input_quant.width, self.input_quant.signed, Overflow.SAT)

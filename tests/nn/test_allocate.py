@@ -1,0 +1,119 @@
+"""Bit allocation: what the integer program chooses is the best of all choices, keeps the budget, and helps."""
+
+import itertools
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import qfx
+from qfx.errors import TrainError
+from qfx.nn import relative_error, sensitivities
+from qfx.nn.calibrate import floating, quantizers
+from tests.nn.nets import Net, digits_like
+
+WIDTHS = (2, 4, 8)
+RECIPE = {"default": {"input": "u5.0", "elementwise": 12, "constant": 12, "output": 16}}
+
+
+def small() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)
+    ).eval()
+
+
+def measured(net: nn.Module, recipe: object, x: Tensor) -> float:
+    """The relative error of the whole quantized network."""
+    fixed = qfx.calibrate(qfx.convert(net, recipe, x).eval(), [x])
+    with torch.no_grad():
+        return relative_error(net(x), fixed(x))
+
+
+def test_the_choice_is_the_best_of_all() -> None:
+    net, x = small(), digits_like(32, 1)
+    budget = {"weight_bits": 700.0, "bit_operations": 60_000.0}
+    found = qfx.allocate(net, [x], budget, RECIPE, WIDTHS)
+    fixed = qfx.calibrate(qfx.convert(net, RECIPE, x).eval(), [x])
+    names = ("0.weight_quant", "2.weight_quant", "2.input_quant", "5.weight_quant", "5.input_quant")
+    noise = sensitivities(fixed, names, WIDTHS, [x])
+    weights, macs = (36, 72, 96), (36 * 36, 72 * 16, 96)
+    best = min(
+        (sum(noise[name][width] for name, width in zip(names, choice, strict=True)), choice)
+        for choice in itertools.product(WIDTHS, repeat=5)
+        if sum(w * n for w, n in zip(weights, (choice[0], choice[1], choice[3]), strict=True)) <= 700
+        and macs[0] * choice[0] * 5 + macs[1] * choice[1] * choice[2] + macs[2] * choice[3] * choice[4] <= 60_000
+    )
+    assert found.noise == pytest.approx(best[0], rel=1e-9)
+    assert found.widths == {"0": (best[1][0], 5), "2": best[1][1:3], "5": best[1][3:5]}
+    assert found.cost["weight_bits"] <= 700 and found.cost["bit_operations"] <= 60_000
+
+
+def test_mixed_widths_disturb_less_than_one_width_of_the_same_cost() -> None:
+    torch.manual_seed(5)
+    net, x = Net().eval(), digits_like(64, 2)
+    fixed = qfx.convert(net, RECIPE, x)
+    layers = [layer for layer in fixed.modules() if hasattr(layer, "weight_quant")]
+    bits = 4 * sum(layer.weight.numel() for layer in layers)
+    found = qfx.allocate(net, [x], {"weight_bits": bits}, RECIPE, (2, 3, 4, 5, 6, 8))
+    assert found.cost["weight_bits"] <= bits
+    same = {**RECIPE, "default": {**RECIPE["default"], "weight": 4}}
+    assert measured(net, found.recipe, x) < measured(net, same, x)
+    more = qfx.allocate(net, [x], {"weight_bits": 2 * bits}, RECIPE, (2, 3, 4, 5, 6, 8))
+    assert more.noise < found.noise
+
+
+def test_a_recipe_keeps_what_it_fixes_and_its_modes() -> None:
+    net, x = small(), digits_like(16, 1)
+    recipe = {
+        "default": {"input": "u5.0", "activation": {"width": 8, "rounding": "RND_CONV"}},
+        "layers": {"*": {"weight": 6}, "2": {"weight": {"width": 8, "digits": {"k": 2}}}},
+    }
+    found = qfx.allocate(net, [x], {"weight_bits": 1000}, recipe, (2, 4))
+    assert found.widths["2"][0] == 8 and found.widths["0"][1] == 5 and found.widths["0"][0] in (2, 4)
+    assert list(found.recipe["layers"])[0] == "*"
+    fixed = qfx.calibrate(qfx.convert(net, found.recipe, x).eval(), [x])
+    known = quantizers(fixed)
+    assert known["2.weight_quant"].spec.digits is not None and known["2.input_quant"].spec.rounding == "RND_CONV"
+    for path, (weight, activation) in found.widths.items():
+        layer = fixed.get_submodule(path)
+        assert (layer.weight_quant.width, layer.input_quant.width) == (weight, activation)
+    assert recipe["layers"]["*"] == {"weight": 6}  # as it was given
+
+
+def test_outputs_have_metrics_of_their_own_and_the_model_stays() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.a(x), self.b(x)
+
+    x = digits_like(8, 4)
+    fixed = qfx.calibrate(qfx.convert(Two().eval(), RECIPE, x).eval(), [x])
+    before = {name: str(quantizer.format()) for name, quantizer in quantizers(fixed).items()}
+    only_b = {"0": lambda real, found: 0.0, "1": relative_error}
+    noise = sensitivities(fixed, ("a.weight_quant", "b.weight_quant"), (2, 8), [x], only_b)
+    assert noise["a.weight_quant"] == {2: 0.0, 8: 0.0}
+    assert noise["b.weight_quant"][2] > 10 * noise["b.weight_quant"][8] > 0
+    assert {name: str(quantizer.format()) for name, quantizer in quantizers(fixed).items()} == before
+    with floating(fixed), torch.no_grad():
+        assert torch.equal(fixed(x)[1], Two()(x)[1])
+
+
+@pytest.mark.parametrize(
+    ("budget", "widths", "said"),
+    [
+        ({}, WIDTHS, "budget must give numbers above 0 for weight_bits or bit_operations, not {}"),
+        ({"luts": 5}, WIDTHS, "budget must give numbers above 0 for weight_bits or bit_operations, not {'luts': 5}"),
+        ({"weight_bits": 0}, WIDTHS, "budget must give numbers above 0"),
+        ({"weight_bits": 100}, (0, 4), "widths must be integers in 1..16, not (0, 4)"),
+        ({"weight_bits": 100}, WIDTHS, "the smallest widths, which need 408 weight_bits, not 100 weight_bits"),
+    ],
+)
+def test_an_impossible_budget_is_refused(budget: dict[str, float], widths: tuple[int, ...], said: str) -> None:
+    with pytest.raises(TrainError, match=re.escape(said)):
+        qfx.allocate(small(), [digits_like(4, 0)], budget, RECIPE, widths)

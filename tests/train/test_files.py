@@ -1,0 +1,96 @@
+"""Data from a folder for each class and from a file of arrays, and clear words about what is wrong with them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from qfx.errors import TrainError
+from qfx.train import image_folder, npz
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, pixels: np.ndarray) -> Path:
+    """Two classes, two training images and one test image each."""
+    for number, image in enumerate(pixels):
+        part, label = ("test", number - 4) if number > 3 else ("train", number % 2)
+        place = tmp_path / part / ("ant", "bee")[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number}.png")
+    return tmp_path
+
+
+def test_a_folder_for_each_class(tree: Path, pixels: np.ndarray) -> None:
+    data = image_folder(tree)
+    assert data.train_y.tolist() == [0, 0, 1, 1] and data.test_y.tolist() == [0, 1]
+    wanted = torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float()
+    assert torch.equal(data.train_x, wanted[[0, 2, 1, 3]]) and torch.equal(data.test_x, wanted[4:])
+    (tree / "test").rename(tree / "val")
+    assert torch.equal(image_folder(str(tree)).test_x, wanted[4:])
+
+
+def test_images_are_resized_and_made_gray(tree: Path) -> None:
+    data = image_folder(tree, size=(8, 6), gray=True)
+    assert data.train_x.shape == (4, 1, 8, 6) and data.test_x.shape == (2, 1, 8, 6)
+    assert data.train_x.min() >= 0 and data.train_x.max() <= 255 and torch.equal(data.train_x, data.train_x.round())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda tree: (tree / "train" / "cat").mkdir(), r"train/cat must hold images (.png, "),
+        (lambda tree: (tree / "test" / "cat").mkdir(), "test/cat must be a class of "),
+        (lambda tree: (tree / "train" / "ant" / "0.png").write_bytes(b"no"), "0.png must be an image, but: "),
+        (
+            lambda tree: Image.new("RGB", (9, 9)).save(tree / "train" / "bee" / "9.png"),
+            "9.png must have 4 x 5 pixels like the images before it, not 9 x 9: give size, such as size=(32, 32)",
+        ),
+        (
+            lambda tree: (tree / "test").rename(tree / "other"),
+            "must hold the folders train and test (or val), with one",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said(tree: Path, spoil: object, said: str) -> None:
+    spoil(tree)
+    with pytest.raises(TrainError, match=re.escape(said)):
+        image_folder(tree)
+
+
+def test_arrays(tmp_path: Path, pixels: np.ndarray) -> None:
+    arrays = {"x_train": pixels[:4], "y_train": np.arange(4), "x_test": pixels[4:], "y_test": np.arange(2)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    data = npz(tmp_path / "a.npz")
+    assert torch.equal(data.train_x, torch.from_numpy(pixels[:4].transpose(0, 3, 1, 2)).float())
+    np.savez(tmp_path / "b.npz", **{**arrays, "x_train": pixels[:4, ..., 0], "x_test": pixels[4:, ..., 0]})
+    assert npz(str(tmp_path / "b.npz")).test_x.shape == (2, 1, 5, 4)
+    np.savez(tmp_path / "c.npz", **{**arrays, "x_train": np.ones((4, 7)), "x_test": np.ones((2, 7))})
+    assert npz(tmp_path / "c.npz").train_x.shape == (4, 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"y_train": np.ones(4)}, "a.npz must be integers (N,), not 4 float64"),
+        ({"x_test": np.ones(3)}, "must be numbers N x features, N x H x W or N x H x W x channels, not 3 float64"),
+        ({"y_test": np.arange(3)}, "test data must be N > 0 inputs and N integer labels, not (2, 3, 5, 4) and (3,)"),
+    ],
+)
+def test_what_is_wrong_with_arrays_is_said(tmp_path: Path, pixels: np.ndarray, change: object, said: str) -> None:
+    arrays = {"x_train": pixels[:4], "y_train": np.arange(4), "x_test": pixels[4:], "y_test": np.arange(2)}
+    np.savez(tmp_path / "a.npz", **{**arrays, **change})
+    with pytest.raises(TrainError, match=re.escape(said)):
+        npz(tmp_path / "a.npz")
+    with pytest.raises(TrainError, match="b.npz must exist, but there is no such file"):
+        npz(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", x_train=pixels)
+    with pytest.raises(TrainError, match="c.npz must hold .*, but has no y_train, x_test, y_test"):
+        npz(tmp_path / "c.npz")
