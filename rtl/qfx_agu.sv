@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Address generator: walks a window over the image in a ring, one step a cycle.
 //
-//   for row in OutHeight, col in OutWidth, group in Groups, fold in Folds, ky in TapsH, kx in TapsW, word in Words: step
+//   for row in OutHeight, again in RepeatH, col in OutWidth, again in RepeatW,
+//   group in Groups, fold in Folds, ky in TapsH, kx in TapsW, word in Words: step
 //
 // A *word* of the result is made of the TapsH * TapsW * Words innermost steps. The first step of each takes a credit
 // (credit_i, take_o); the first step of a pixel also waits for start_i and until the ring holds the window's last pixel.
@@ -22,6 +23,8 @@ module qfx_agu #(
   parameter int unsigned PadLeft    = 1, // columns of the first window left of the image
   parameter int unsigned ReachH     = 2, // rows of a window, less 1
   parameter int unsigned ReachW     = 2, // columns of a window, less 1
+  parameter int unsigned RepeatH    = 1, // times that each row of windows is walked, at least 1
+  parameter int unsigned RepeatW    = 1, // times that each window is walked in each of them, at least 1
   parameter int unsigned Rows       = 4, // rows of the ring
   parameter int unsigned Groups     = 1, // groups of channels, at least 1
   parameter int unsigned Folds      = 1, // words of the result a group, at least 1
@@ -66,6 +69,9 @@ module qfx_agu #(
   if (Groups < 1 || Folds < 1 || TapsH < 1 || TapsW < 1 || Words < 1) begin : gen_check_loops
     $fatal(1, "qfx_agu: Groups, Folds, TapsH, TapsW and Words must be at least 1, not %0d, %0d, %0d, %0d and %0d",
            Groups, Folds, TapsH, TapsW, Words);
+  end
+  if (RepeatH < 1 || RepeatW < 1) begin : gen_check_repeats
+    $fatal(1, "qfx_agu: RepeatH and RepeatW must be at least 1, not %0d and %0d", RepeatH, RepeatW);
   end
   if (Rows < ReachH + 1 || Rows < StrideH + 1) begin : gen_check_rows
     $fatal(1, "qfx_agu: Rows must hold a window (%0d) and the stride plus one (%0d), not %0d",
@@ -115,7 +121,8 @@ module qfx_agu #(
   // Loops
   logic first_pixel_q, first_word_q; // this is the first step of a pixel, of a word
   logic word_last, kx_last, ky_last, fold_last, group_last, col_last, row_last;
-  logic window_last, step_pixel, step_row;
+  logic window_last, again_w_last, again_h_last;
+  logic step_pixel, step_col, step_line, step_row; // a pixel of the result ends, with it a window, a line of it, a row of windows
 
   localparam int unsigned FoldWidth  = (Folds > 1) ? $clog2(Folds) : 1;
   localparam int unsigned GroupWidth = (Groups > 1) ? $clog2((Groups - 1) * Words + 1) : 1;
@@ -128,10 +135,14 @@ module qfx_agu #(
   logic [InnerWidth-1:0]    word;
   logic [IndexWidth-1:0]    row_index_unused;
   logic [ColIndexWidth-1:0] col_index_unused;
+  logic [((RepeatH > 1) ? $clog2(RepeatH) : 1)-1:0] again_h_unused;
+  logic [((RepeatW > 1) ? $clog2(RepeatW) : 1)-1:0] again_w_unused;
 
   assign window_last  = word_last && kx_last && ky_last;
   assign step_pixel   = step_o && window_last && fold_last && group_last;
-  assign step_row     = step_pixel && col_last;
+  assign step_col     = step_pixel && again_w_last;
+  assign step_line    = step_col && col_last;
+  assign step_row     = step_line && again_h_last;
   assign first_o      = first_word_q;
   assign last_o       = window_last;
   assign pixel_last_o = window_last && fold_last && group_last;
@@ -152,8 +163,14 @@ module qfx_agu #(
   qfx_agu_counter #(.Count(Groups), .Step(Words)) u_group (
     .clk_i, .rst_ni, .step_i(step_o && window_last && fold_last), .value_o(group), .last_o(group_last)
   );
+  qfx_agu_counter #(.Count(RepeatW)) u_again_w (
+    .clk_i, .rst_ni, .step_i(step_pixel), .value_o(again_w_unused), .last_o(again_w_last)
+  );
   qfx_agu_counter #(.Count(OutWidth)) u_col (
-    .clk_i, .rst_ni, .step_i(step_pixel), .value_o(col_index_unused), .last_o(col_last)
+    .clk_i, .rst_ni, .step_i(step_col), .value_o(col_index_unused), .last_o(col_last)
+  );
+  qfx_agu_counter #(.Count(RepeatH)) u_again_h (
+    .clk_i, .rst_ni, .step_i(step_line), .value_o(again_h_unused), .last_o(again_h_last)
   );
   qfx_agu_counter #(.Count(OutHeight)) u_row (
     .clk_i, .rst_ni, .step_i(step_row), .value_o(row_index_unused), .last_o(row_last)
@@ -176,7 +193,7 @@ module qfx_agu #(
         first_word_q  <= window_last;
         first_pixel_q <= pixel_last_o;
       end
-      if (step_pixel) col_o <= col_last ? FirstCol : col_o + ColWidth'(StrideW);
+      if (step_col) col_o <= col_last ? FirstCol : col_o + ColWidth'(StrideW);
       if (step_row) begin
         row_o  <= row_last ? FirstRow : row_o + RowWidth'(StrideH);
         slot_o <= (slot_sum >= (SlotWidth+1)'(Rows)) ? SlotWidth'(slot_sum - (SlotWidth+1)'(Rows)) : SlotWidth'(slot_sum);
@@ -227,7 +244,7 @@ module qfx_agu #(
     end else begin
       lead_q    <= lead_q + LeadWidth'({1'b0, ring_row_i}) - (step_row ? LeadWidth'({1'b0, last_step_q}) : '0);
       release_o <= step_row ? first_step_q : '0;
-      if (step_pixel) edge_q <= col_last ? FirstEdge : edge_q + EdgeWidth'(StrideW);
+      if (step_col) edge_q <= col_last ? FirstEdge : edge_q + EdgeWidth'(StrideW);
     end
   end
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The taps of every window of an image: row ring, address generator and tap addresses; what convolution and pooling share.
 //
-//   for row, col in the result, group, fold, ky, kx, word (the order of qfx_agu): one step, TapLanes taps of the window
+//   for row, col of a window, group, fold, ky, kx, word (the order of qfx_agu): one step, TapLanes taps of the window
 //
+// Each row of windows is walked RepeatH times, each window RepeatW times in each of them.
 // A step is announced by step_o with first_o and last_o (of a word of the result); its data_o follows 2 cycles later, as
 // from a memory. Tap lane p holds the tap (ky, kx) with TapLanes = 1: serial; KernelW: kx = p; KernelH*KernelW:
 // ky = p / KernelW, kx = p mod KernelW. A tap outside the image is the word Outside.
@@ -12,7 +13,8 @@
 // Square = 0: tie dilation_valid_i to 1.
 //
 // Latency from the step (credit taken) to step_o 6 cycles. One step per cycle: with enough Rows, credits and input a frame
-// takes exactly OutHeight*OutWidth*Groups*Folds*(serial taps)*Words cycles, or Height*Width*Groups*Words where that is more.
+// takes exactly OutHeight*RepeatH*OutWidth*RepeatW*Groups*Folds*(serial taps)*Words cycles, or Height*Width*Groups*Words where
+// that is more.
 module qfx_agu_window #(
   parameter int unsigned WordBits  = 8, // bits a word, at least 1
   parameter logic [WordBits-1:0] Outside = '0, // word of a tap in the padding
@@ -28,6 +30,8 @@ module qfx_agu_window #(
   parameter int unsigned PadBottom = 1,
   parameter int unsigned PadLeft   = 1, // columns of padding
   parameter int unsigned PadRight  = 1,
+  parameter int unsigned RepeatH   = 1, // pixels of the result below each other for each window
+  parameter int unsigned RepeatW   = 1, // and side by side
   parameter int unsigned Groups    = 1, // groups of channels
   parameter int unsigned Folds     = 1, // words of the result a group
   parameter int unsigned Words     = 1, // words of the image a pixel and group
@@ -152,6 +156,8 @@ module qfx_agu_window #(
     .PadLeft  (PadLeft),
     .ReachH   (ReachH),
     .ReachW   (ReachW),
+    .RepeatH  (RepeatH),
+    .RepeatW  (RepeatW),
     .Rows     (Rows),
     .Groups   (Groups),
     .Folds    (Folds),

@@ -20,6 +20,7 @@ from qfx.graph.ops import (
     MaxPool,
     Requantize,
     SumPool,
+    Upsample,
 )
 
 _BEYOND = (1 << MAX_WIDTH) - 1  # no code is larger
@@ -75,7 +76,7 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             x = inputs[0].with_zero() if any(padding) else inputs[0]
             count = kernel[0] * kernel[1]
             return Range(x.low * count, x.high * count)
-        case MaxPool():
+        case MaxPool() | Upsample():
             return inputs[0]
         case Clamp(low=low, high=high):
             return Range(inputs[0].low.clip(low, high), inputs[0].high.clip(low, high))

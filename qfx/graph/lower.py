@@ -26,6 +26,7 @@ from qfx.graph.ops import (
     MaxPool,
     Requantize,
     SumPool,
+    Upsample,
 )
 from qfx.graph.passes import run_passes
 from qfx.nn.constants import Codes
@@ -274,6 +275,11 @@ def _max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     return low.add(name, MaxPool(layer.kernel, layer.stride, layer.padding), x)
 
 
+def _upsample(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    rows, columns = layer.factor
+    return low.add(name, Upsample((rows if len(low.input_shape) == 4 else 1, columns)), inputs[0])
+
+
 def _avg_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     pool = SumPool(layer.kernel, layer.stride, layer.padding)
     return _average(low, name, layer, inputs[0], pool, layer.constants())
@@ -355,6 +361,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.Concat: _concat,
     qnn.MaxPool2d: _max_pool,
     qnn.AvgPool2d: _avg_pool,
+    qnn.Upsample: _upsample,
     qnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     qnn.Flatten: _flatten,
     qnn.PadShortcut: _pad_shortcut,

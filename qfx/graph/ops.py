@@ -263,6 +263,23 @@ class SumPool(Op):
 
 
 @dataclass(frozen=True)
+class Upsample(Op):
+    """``out[y, x] = in[y // factor[0], x // factor[1]]``: each pixel several times, the nearest neighbour."""
+
+    factor: Pair
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        x = operand_type(operands[0])
+        _require_image(x)
+        if min(self.factor) < 1:
+            raise GraphError(f"factor must be at least 1 in each direction, not {self.factor}")
+        return TensorType((x.shape[0] * self.factor[0], x.shape[1] * self.factor[1], x.channels), x.fixed)
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        return codes[0].repeat(self.factor[0], axis=1).repeat(self.factor[1], axis=2)
+
+
+@dataclass(frozen=True)
 class Requantize(Op):
     """``out[..., c] = overflow(round(x[..., c] * 2**(to.frac - frac[c])))``: what loses information, as Lookup does."""
 
@@ -337,8 +354,8 @@ class Flatten(Op):
 OPS: dict[str, type[Op]] = {
     op.__name__: op
     for op in (
-        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Requantize, Clamp, Lookup),
-        Flatten,
+        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Upsample, Requantize),
+        *(Clamp, Lookup, Flatten),
     )
 }
 

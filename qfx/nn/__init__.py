@@ -46,3 +46,4 @@ from qfx.nn.table import Table as Table
 from qfx.nn.trace import FIXED_LAYERS as FIXED_LAYERS
 from qfx.nn.trace import is_layer as is_layer
 from qfx.nn.trace import trace as trace
+from qfx.nn.upsample import Upsample as Upsample

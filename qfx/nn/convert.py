@@ -21,12 +21,14 @@ from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer
 from qfx.nn.ready import require_ready
 from qfx.nn.recipe import Recipe, placed
+from qfx.nn.results import has_products, never_negative
 from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of, uneven, unjoinable, unlike
 from qfx.nn.sharing import share, tie
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, is_sum, joined, joins_channels, remedy
 from qfx.nn.table import FUNCTIONS, Table
 from qfx.nn.trace import call_name, is_layer, misnamed, misreturned, node_path, scope, trace
+from qfx.nn.upsample import Upsample
 
 
 def convert(
@@ -203,7 +205,7 @@ class _Conversion:
         tied = again and next(layer.parameters(), None) is not None
         self.called.add(path)
         if is_layer(layer):
-            if isinstance(layer, PadShortcut) and self._has_products(node.args[0]):
+            if isinstance(layer, PadShortcut) and has_products(self.module, node.args[0]):
                 self.problems[node] = (
                     "it must read a tensor with one binary point, not the exact result of a convolution or of "
                     "torch.cat: put a BatchNorm2d between them"
@@ -222,17 +224,6 @@ class _Conversion:
             self.module.add_submodule(place, new)
             node.target = place
             self._leave(node, new)
-
-    def _has_products(self, node: Any) -> bool:
-        """Whether a tensor is the exact result of a convolution or a Concat: each channel has its own binary point."""
-        while isinstance(node, fx.Node) and node.op == "call_module":
-            layer = self.module.get_submodule(str(node.target))
-            if isinstance(layer, Conv2d | DeformConv2d):
-                return layer.weight_quant.spec.per_channel
-            if not isinstance(layer, ReLU | nn.Dropout):
-                return isinstance(layer, Concat)
-            node = node.args[0]
-        return False
 
     def _tied(self, new: nn.Module | None, path: str, place: str) -> str | None:
         """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
@@ -346,7 +337,7 @@ class _Conversion:
         if layer.ceil_mode or layer.return_indices or layer.dilation not in (1, (1, 1)):
             return "it must have dilation 1, and neither ceil_mode nor return_indices"
         zeros = self._take_padding(node)
-        if any(zeros) and not self._never_negative(node.args[0]):
+        if any(zeros) and not never_negative(self.module, node.args[0]):
             return (
                 "it must have padding of its own, which never wins, and not zeros before it: they may exceed its input"
             )
@@ -356,10 +347,6 @@ class _Conversion:
         new = MaxPool2d(kernel, stride, padding, input_spec=self.recipe.spec(path, "elementwise"))
         self._enter(node, new, path, "elementwise", "input_quant")
         return new
-
-    def _never_negative(self, node: Any) -> bool:
-        layer = self.module.get_submodule(node.target) if node.op == "call_module" else None
-        return isinstance(layer, ReLU) or (isinstance(layer, Hardtanh) and layer.low >= 0)
 
     def avg_pool(self, node: fx.Node, layer: nn.AvgPool2d | nn.AvgPool1d, path: str) -> nn.Module | str:
         if layer.ceil_mode or (any(pool_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
@@ -395,6 +382,9 @@ class _Conversion:
             return reason
         self._enter(node, new, path, "elementwise", "input_quant")
         return new
+
+    def upsample(self, node: fx.Node, layer: nn.Upsample, path: str) -> nn.Module | str:
+        return Upsample.from_float(layer)
 
     # Functional calls ---------------------------------------------------------------------------------------------
 
@@ -496,4 +486,7 @@ _MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.MaxPool2d: _Conversion.max_pool,
     nn.AvgPool2d: _Conversion.avg_pool,
     nn.AdaptiveAvgPool2d: _Conversion.adaptive_pool,
+    nn.Upsample: _Conversion.upsample,
+    nn.UpsamplingNearest2d: _Conversion.upsample,
+    nn.UpsamplingBilinear2d: _Conversion.upsample,
 }

@@ -1,4 +1,4 @@
-"""ReLU, Hardtanh, addition, concatenation, pooling and flatten in fixed point; pooling takes signals (N, C, L), too."""
+"""ReLU, Hardtanh, addition, concatenation, pooling and flatten in fixed point, of signals (N, C, L) too."""
 
 import numpy as np
 import torch

@@ -144,6 +144,11 @@ def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Mod
     return kinds[min(sides, 4)](tuple(pad[:4]), value or 0.0)
 
 
+def _interpolate(size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None,
+                 recompute_scale_factor: bool | None = None, antialias: bool = False) -> nn.Module:  # fmt: skip
+    return nn.Upsample(size, scale_factor, mode, align_corners, recompute_scale_factor)
+
+
 def _prelu(weight: Any) -> nn.Module:
     """The layer with the slope that the model owns elsewhere: it is saved and counted there only."""
     if not isinstance(weight, fx.Node) or weight.op != "get_attr":
@@ -201,6 +206,7 @@ _CALLS: dict[str, Callable[..., nn.Module]] = {
     "clip": _clamp,
     "flatten": _flatten,
     "pad": _pad,
+    "interpolate": _interpolate,
     "prelu": _prelu,
     "sigmoid": nn.Sigmoid,
     "hardsigmoid": nn.Hardsigmoid,

@@ -15,6 +15,7 @@ from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.table import Table
+from qfx.nn.upsample import Upsample
 
 FIXED_LAYERS = (
     Quantizer,
@@ -33,6 +34,7 @@ FIXED_LAYERS = (
     AvgPool2d,
     AdaptiveAvgPool2d,
     Flatten,
+    Upsample,
     PadShortcut,
 )
 _LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize)

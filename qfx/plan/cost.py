@@ -43,6 +43,8 @@ def estimate(part: Part) -> Resources:
             return _mac(part)
         case "qfx_pool":
             return _pool(part)
+        case "qfx_upsample":
+            return _window(part, _get(part, "Lanes")) + Resources(ff=_get(part, "Lanes") * _get(part, "InWidth"))
         case "qfx_affine":
             return _affine(part)
         case "qfx_lookup":

@@ -24,6 +24,7 @@ from qfx.graph.ops import (
     Op,
     Requantize,
     SumPool,
+    Upsample,
 )
 from qfx.graph.window import Pair, Quad
 from qfx.plan.data import NodePlan
@@ -32,6 +33,7 @@ from qfx.plan.timing import Join, Pipe, Timing, Turns, Window
 
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_pool
+UPSAMPLE_LATENCY = 9  # and for qfx_upsample
 AFFINE_LATENCY, CLAMP_LATENCY, LOOKUP_LATENCY, ADD_LATENCY = 6, 2, 2, 1
 REQUANT_LATENCY = {False: 3, True: 8}  # one shift for all channels; a shift for each
 
@@ -172,6 +174,25 @@ def _pool(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     return [Block("qfx_pool", parameters, window, lanes * node.type.fixed.width)]
 
 
+def _upsample(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    """Windows of one pixel, each several times."""
+    op = node.op
+    assert isinstance(op, Upsample)
+    size, lanes, channels, width = _size(graph, node), plan.out_lanes, node.type.channels, node.type.fixed.width
+    folds = -(-channels // lanes)
+    window = Window(
+        size, _out(node), (1, 1), (0, 0), (0, 0), 2, folds, folds, 1, UPSAMPLE_LATENCY, repeat=op.factor
+    )  # fmt: skip
+    parameters = _image(size) | {
+        "InWidth": width,
+        "Channels": channels,
+        "RepeatH": op.factor[0],
+        "RepeatW": op.factor[1],
+        "Lanes": lanes,
+    }
+    return [Block("qfx_upsample", parameters | {"Rows": window.rows, "Credits": 1}, window, lanes * width)]
+
+
 def _affine(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     scale, shift = (graph.constants[name] for name in node.inputs[1:])
     parameters = _activation(graph, node) | {
@@ -286,6 +307,7 @@ _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     Concat: _concat,
     MaxPool: _pool,
     SumPool: _pool,
+    Upsample: _upsample,
     Requantize: _requantize,
     Clamp: _clamp,
     Lookup: _lookup,

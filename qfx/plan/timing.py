@@ -140,6 +140,7 @@ class Window:
     steps: int
     latency: int
     square: bool = False  # a second input stream gives the dilation of each pixel
+    repeat: Pair = (1, 1)  # rows and columns of the result for each window
 
     RELEASE: int = field(default=7, init=False)  # from a row's last step to room in the ring
     SEEN: int = field(default=2, init=False)  # from a pixel's last word to the window seeing it
@@ -155,9 +156,11 @@ class Window:
         height, width = self.size
         result = []
         for row in range(self.out[0]):
-            last = min(max(row * self.stride[0] - self.pad[0] + self.reach[0], 0), height - 1)
+            top = row // self.repeat[0] * self.stride[0] - self.pad[0]
+            last = min(max(top + self.reach[0], 0), height - 1)
             for column in range(self.out[1]):
-                edge = min(max(column * self.stride[1] - self.pad[1] + self.reach[1] + 1, 1), width)
+                left = column // self.repeat[1] * self.stride[1] - self.pad[1]
+                edge = min(max(left + self.reach[1] + 1, 1), width)
                 result.append((last * width + edge) * self.pixel_words)
         return result
 
@@ -165,7 +168,8 @@ class Window:
     def first_rows(self) -> list[int]:
         """For each output row and the end of the frame, how many of the frame's rows are not needed from then on."""
         height = self.size[0]
-        first = [min(max(row * self.stride[0] - self.pad[0], 0), height) for row in range(1, self.out[0])]
+        tops = [row // self.repeat[0] * self.stride[0] - self.pad[0] for row in range(1, self.out[0])]
+        first = [min(max(top, 0), height) for top in tops]
         return [*first, height]
 
     def link(self, image: Wire, dilation: Wire | None = None) -> Wire:

@@ -24,6 +24,7 @@ from qfx.graph.ops import (
     MaxPool,
     Requantize,
     SumPool,
+    Upsample,
 )
 from tests.conformance.random_graphs import random_codes
 
@@ -322,6 +323,25 @@ for (_name, _arguments), _op in product(_POOLS.items(), (MaxPool, SumPool)):
     case(_op.__name__, _name, partial(_pool, op=_op, window=_arguments), "s4.1", _shape)
     if _name in ("overlapping", "global"):
         case(_op.__name__, f"{_name}_unsigned", partial(_pool, op=_op, window=_arguments), "u4.0", _shape)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Upsample
+
+
+def _upsample(draft: Draft, factor: tuple[int, int], behind_conv: bool = False) -> str:
+    x = _conv(draft, filters=3, weight="s4.[2,-1,4]") if behind_conv else draft.x
+    return draft.add("z", Upsample(factor), x)
+
+
+case("Upsample", "doubled", partial(_upsample, factor=(2, 2)))
+case("Upsample", "rows", partial(_upsample, factor=(3, 1)), "u5.0")
+case("Upsample", "columns", partial(_upsample, factor=(1, 2)))
+case("Upsample", "by_one", partial(_upsample, factor=(1, 1)))
+case("Upsample", "one_pixel", partial(_upsample, factor=(3, 2)), shape=(1, 1, 2))
+case("Upsample", "one_row", partial(_upsample, factor=(2, 3)), "s1.0", (1, 6, 2))
+case("Upsample", "many_channels", partial(_upsample, factor=(2, 2)), "s5.0", (3, 3, 13))
+case("Upsample", "per_channel", partial(_upsample, factor=(2, 1), behind_conv=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from qfx.graph.ops import (
     MaxPool,
     Requantize,
     SumPool,
+    Upsample,
 )
 from qfx.graph.passes import remove_zero_width
 from qfx.nn.deform import dilations, sample
@@ -120,6 +121,8 @@ def _evaluated(graph: Graph, node: Node, x: list[Tensor]) -> Tensor:
             return fixed_layers.exact(_Sum(add))(torch.stack(x))
         case Concat():
             return fixed_layers.Concat()(*x)
+        case Upsample(factor=factor):
+            return fixed_layers.Upsample(factor)(x[0])
         case MaxPool() | SumPool():
             return fixed_layers.exact(_pool_layer(node, source))(_padded(node.op, source, x[0]))
         case Requantize(to=to, rounding=rounding, overflow=overflow):

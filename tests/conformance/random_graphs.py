@@ -25,6 +25,7 @@ from qfx.graph.ops import (
     Op,
     Requantize,
     SumPool,
+    Upsample,
 )
 
 
@@ -38,8 +39,8 @@ class Cell(NamedTuple):
     zero_width: bool  # of its own format
 
 
-# Only sums of products, their clamps and Concat have a binary point for each channel (SPEC.md, N2); all else cannot.
-PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Clamp", "Concat")
+# Sums of products and what clamps, joins or repeats them have a binary point for each channel (SPEC.md, N2); no others.
+PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Clamp", "Concat", "Upsample")
 CELLS = frozenset(
     Cell(*cell)
     for cell in product(OPS, Rounding, Overflow, (False, True), (False, True))
@@ -134,6 +135,7 @@ class _Author:
             self.concat,
             self.max_pool,
             self.sum_pool,
+            self.upsample,
             self.requantize,
         )
         for _ in range(blocks):
@@ -156,7 +158,9 @@ class _Author:
         if self.rng.random() < 0.25:
             x = self.affine(x)
         wide = self.narrowed(x)
-        if self.rng.random() < {"Dense": 1.0, "Concat": 0.8, "Conv2d": 0.8, "DeformConv2d": 0.8}.get(self.kind(x), 0.4):
+        if self.rng.random() < {"Dense": 1.0, "Concat": 1.0, "Upsample": 1.0, "Conv2d": 0.8, "DeformConv2d": 0.8}.get(
+            self.kind(x), 0.4
+        ):
             none = self.narrowed(x, zero_width=True)
             total = self.add(self.name("Add"), Add(), *self.rng.permutation([wide, none]))
             return self.narrowed(total)
@@ -280,6 +284,13 @@ class _Author:
 
     def sum_pool(self, x: str) -> str:
         return self.add(self.name("SumPool"), SumPool(*self.window(x)), x)
+
+    def upsample(self, x: str) -> str:
+        """What a BatchNorm or nothing has made of the tensor, as far as the image stays small."""
+        x = self.affine(x) if self.rng.random() < 0.9 else x
+        sizes = self.builder.type(x).shape[:2]
+        factor = tuple(int(self.rng.integers(1, max(self.largest // size, 1) + 1)) for size in sizes)
+        return self.add(self.name("Upsample"), Upsample(factor), x)  # type: ignore[arg-type]
 
     def requantize(self, x: str) -> str:
         return self.narrowed(x)

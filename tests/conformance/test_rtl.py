@@ -31,6 +31,7 @@ SHORT = (
     "concat_shortcut",
     "maxpool_overlapping",
     "sumpool_uneven",
+    "upsample_doubled",
     "requantize_per_channel_rnd_conv",
     "requantize_symmetric_same_format",
     "clamp_both_sides",

@@ -22,6 +22,7 @@ from qfx.graph.ops import (
     MaxPool,
     Requantize,
     SumPool,
+    Upsample,
 )
 
 
@@ -62,6 +63,8 @@ def _element(node: Node, index: tuple[int, ...], values: list[np.ndarray], forma
             return x[index] if channel < first else values[1][(*index[:-1], channel - first)]
         case MaxPool():
             return max(_window(node.op, index, x, formats[0].min_code))
+        case Upsample(factor=(rows, columns)):
+            return x[index[0] // rows, index[1] // columns, channel]
         case SumPool():
             return sum(_window(node.op, index, x, 0))
         case Clamp(low=low, high=high):

@@ -1,8 +1,10 @@
 """Networks in torch's own words (signals, padding, ReLU6, modules called twice) give torch's integers in the graph."""
 
 import copy
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ import qfx.nn as qnn
 from qfx.errors import LowerError
 from qfx.fixed import Overflow, Rounding
 from qfx.graph.lower import lower
-from qfx.graph.ops import Clamp, Concat, Conv2d, MaxPool, Requantize, SumPool
+from qfx.graph.ops import Clamp, Concat, Conv2d, MaxPool, Requantize, SumPool, Upsample
 from qfx.nn.calibrate import floating
 from tests.graph.test_lower import _changed, calibrated, equals_torch, first_wrong
 
@@ -113,6 +115,39 @@ class Joined(nn.Module):
         return self.last(torch.cat(tensors=(c.mean((2, 3)), F.relu(a.mean((2, 3)))), dim=-1))
 
 
+class Grown(nn.Module):
+    """A small U-Net: pixels repeated in all spellings and joined to those of a skip, on 2x6x8 inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.deep = (
+            nn.Conv2d(2, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.Conv2d(4, 6, 3, padding=1),
+        )
+        self.up, self.wide = nn.UpsamplingNearest2d(scale_factor=2), nn.Upsample(scale_factor=(1, 3.0))
+        self.merge, self.last = nn.Conv2d(10, 5, 3, padding=1), nn.Conv2d(10, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = F.relu(self.norm(self.stem(x)))
+        x = self.merge(torch.cat((self.up(F.relu(self.deep(F.max_pool2d(skip, 2)))), skip), 1))
+        small = F.avg_pool2d(self.wide(x), (1, 3))
+        return self.last(
+            torch.cat((F.interpolate(x, scale_factor=3, mode="nearest"), F.interpolate(small, None, 3)), 1)
+        )
+
+
+class Echo(nn.Module):
+    """A signal and its echo, on 2x12 inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = nn.Conv1d(2, 4, 3, padding=1), nn.Conv1d(4, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.interpolate(F.relu(self.stem(x)), None, 3, "nearest-exact"))
+
+
 NETS = {
     Signal: (2, 20),
     Padded: (3, 9, 10),
@@ -120,6 +155,8 @@ NETS = {
     Twice: (4, 6, 6),
     Averaged: (2, 8, 12),
     Joined: (3, 6, 8),
+    Grown: (2, 6, 8),
+    Echo: (2, 12),
 }
 
 
@@ -322,6 +359,36 @@ def test_a_concatenation_of_flattened_images_written_by_hand_is_refused_in_lower
     x = torch.rand(2, 1, 2, 3)
     with pytest.raises(LowerError, match="operands of 'join' must not be flattened images: concatenate before the Fl"):
         lower(qnn.calibrate(Joins(), [x]).eval(), x)
+
+
+def test_a_signal_grows_along_its_one_axis() -> None:
+    _, model, x = made(Echo)
+    assert lower(model, x).by_name["interpolate"].op == Upsample((1, 3))
+
+
+def test_swapped_factors_of_an_upsampling_show() -> None:
+    torch.manual_seed(1)
+    x = torch.rand(4, 2, 6, 6)
+    model = calibrated(nn.Sequential(nn.Conv2d(2, 3, 1), nn.Upsample(scale_factor=(1, 3)), nn.AvgPool2d((1, 3))), x)
+    graph = lower(model, x)
+    assert graph.by_name["1"].op == Upsample((1, 3)) and equals_torch(graph, model, x)
+    model.get_submodule("1").factor = (3, 1)
+    assert not np.array_equal(graph.evaluate(x.numpy(), "NCHW"), qnn.exact(model)(x).numpy())
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.UpsamplingBilinear2d(scale_factor=2), "its mode must be 'nearest', not 'bilinear'"),
+        (nn.Upsample(scale_factor=2, mode="bicubic"), "its mode must be 'nearest', not 'bicubic'"),
+        (nn.Upsample(scale_factor=1.5), "its scale_factor must be a whole number, not 1.5"),
+        (nn.Upsample(scale_factor=(2.0, 0.5)), "its scale_factor must be a whole number, not (2.0, 0.5)"),
+        (nn.Upsample(size=8), "its scale_factor must be a whole number, not size 8"),
+    ],
+)
+def test_another_upsampling_than_by_whole_factors_is_refused(layer: nn.Module, reason: str) -> None:
+    with pytest.raises(LowerError, match=rf"0 \({type(layer).__name__}\): {re.escape(reason)}"):
+        qnn.convert(nn.Sequential(layer))
 
 
 def test_padding_that_is_read_elsewhere_is_refused_and_read_by_several_layers_is_taken() -> None:

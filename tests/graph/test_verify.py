@@ -23,6 +23,7 @@ from qfx.graph.ops import (
     MaxPool,
     Requantize,
     SumPool,
+    Upsample,
 )
 
 
@@ -242,6 +243,7 @@ REFUSED = {
         "MaxPool padding must be smaller than the kernel (2, 2), not (2, 0, 0, 0)",
     ),
     "pool kernel": (SumPool((0, 2), (1, 1)), ("x",), "kernel must be at least 1 in each direction, not (0, 2)"),
+    "upsample factor": (Upsample((2, 0)), ("x",), "factor must be at least 1 in each direction, not (2, 0)"),
     "requantize per channel": (
         Requantize(Fixed(4, (1, 2))),
         ("x",),

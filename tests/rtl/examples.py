@@ -19,6 +19,7 @@ from qfx.graph.ops import (
     MaxPool,
     Requantize,
     SumPool,
+    Upsample,
 )
 
 SAME = (1, 1, 1, 1)
@@ -32,7 +33,7 @@ def chain(size: int = 8, channels: int = 4) -> Graph:
 
 
 def everything(channels: int = 4) -> Graph:
-    """A residual block, a deformable block with 2-hot weights, pooling, both joined, and a dense layer."""
+    """A residual block, a deformable block with 2-hot weights, pools joined and upsampled, and a dense layer."""
     b, rng = GraphBuilder("everything"), np.random.default_rng(2)
     _stem(b, rng, 8, channels)
     b.constant("second.w", rng.integers(-7, 8, (3, 3, channels, channels)), Fixed(4, (2, 3, 2, 1)))
@@ -53,7 +54,9 @@ def everything(channels: int = 4) -> Graph:
     b.add("largest", MaxPool((2, 2), (2, 2)), "depthwise.q")
     b.add("both", Concat(), "mean.q", "largest")
     b.add("both.q", Requantize(Fixed(6, -6, False)), "both")
-    b.add("flat", Flatten(), "both.q")
+    b.add("grown", Upsample((2, 3)), "both.q")
+    b.add("shrunk", MaxPool((2, 3), (2, 3)), "grown")
+    b.add("flat", Flatten(), "shrunk")
     b.constant("dense.w", rng.integers(-7, 8, (8 * channels, 10)), Fixed(4, 2))
     b.constant("dense.b", rng.integers(-7, 8, (10,)), Fixed(4, -4))
     b.add("dense", Dense(), "flat", "dense.w", "dense.b")

@@ -27,6 +27,7 @@ from qfx.graph.ops import (
     MaxPool,
     Requantize,
     SumPool,
+    Upsample,
 )
 from qfx_hls4ml import Table
 
@@ -37,12 +38,14 @@ _JOIN = "qfx::join<qfx::{kernel}<{{config}}>>({{x[0]}}, {{x[1]}}, {{y}});"
 _WINDOW = "qfx::window<qfx::{kernel}<{{config}}>>({{x[0]}}, {{y}});"
 _WINDOW_SIDE = "qfx::window<qfx::{kernel}<{{config}}>>({{x[0]}}, {{y}}, {{x[1]}});"
 _FLATTEN = "qfx::flatten<{{config}}>({{x[0]}}, {{y}});"
+_UPSAMPLE = "qfx::upsample<{{config}}>({{x[0]}}, {{y}});"
 _HEADERS = {
     _MAP: ["drive.hpp"],
     _JOIN: ["drive.hpp"],
     _WINDOW: ["window.hpp"],
     _WINDOW_SIDE: ["window.hpp"],
     _FLATTEN: [],
+    _UPSAMPLE: [],
 }  # fmt: skip
 
 
@@ -202,6 +205,15 @@ def _flatten(graph: Graph, node: Node, name: str) -> LayerSpec:
     return _kernel(node, name, "dense.hpp", _FLATTEN, constants)
 
 
+def _upsample(graph: Graph, node: Node, name: str) -> LayerSpec:
+    op = node.op
+    assert isinstance(op, Upsample)
+    height, width, channels = graph.by_name[node.inputs[0]].type.shape
+    constants = {"in_height": height, "in_width": width, "channels_in": channels}
+    constants |= {"repeat_rows": op.factor[0], "repeat_cols": op.factor[1]}
+    return _kernel(node, name, "upsample.hpp", _UPSAMPLE, constants)
+
+
 _MAKERS: dict[type, Callable[[Graph, Node, str], LayerSpec]] = {
     Input: _input,
     Conv2d: _conv2d,
@@ -212,6 +224,7 @@ _MAKERS: dict[type, Callable[[Graph, Node, str], LayerSpec]] = {
     Concat: _join,
     MaxPool: _max_pool,
     SumPool: _sum_pool,
+    Upsample: _upsample,
     Requantize: _requantize,
     Clamp: _clamp,
     Lookup: _lookup,

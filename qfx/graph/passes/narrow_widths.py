@@ -5,7 +5,20 @@ from dataclasses import replace
 from qfx.fixed import Fixed, fixed_for_range
 from qfx.graph.bounds import Range, static_ranges
 from qfx.graph.graph import Graph, Node
-from qfx.graph.ops import Add, Affine, Clamp, Concat, Conv2d, DeformConv2d, Dense, Flatten, Lookup, MaxPool, SumPool
+from qfx.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Flatten,
+    Lookup,
+    MaxPool,
+    SumPool,
+    Upsample,
+)
 from qfx.graph.passes.rebuild import operands_of
 from qfx.graph.tensor import TensorType
 
@@ -41,7 +54,7 @@ def _kept(graph: Graph, ranges: dict[str, Range]) -> set[str]:
             x = ranges[node.inputs[0]]
             if node.op.low > x.high.max() or node.op.high < x.low.min():
                 kept.update((node.name, *node.inputs))
-        if node.name in kept and isinstance(node.op, (Clamp, Concat, MaxPool, Flatten)):
+        if node.name in kept and isinstance(node.op, (Clamp, Concat, MaxPool, Upsample, Flatten)):
             kept.update(node.inputs)
     return kept
 

@@ -14,7 +14,7 @@ from qfx_sim.ports import start
 from qfx_sim.runner import BenchFailure, run
 
 NAMES = ("Height", "Width", "OutHeight", "OutWidth", "StrideH", "StrideW", "PadTop", "PadLeft", "ReachH", "ReachW",
-         "Rows", "Groups", "Folds", "TapsH", "TapsW", "StepH", "StepW", "Words")  # fmt: skip
+         "Rows", "Groups", "Folds", "TapsH", "TapsW", "StepH", "StepW", "Words", "RepeatH", "RepeatW")  # fmt: skip
 FRAMES = 3
 
 
@@ -29,16 +29,17 @@ class Walk:
     def walk(self):
         """Each step: its outputs, the rows and pixels that it waits for, and the rows that it frees."""
         p = self.p
-        extents = [range(p[name]) for name in ("OutHeight", "OutWidth", "Groups", "Folds", "TapsH", "TapsW", "Words")]
+        names = ("OutHeight", "RepeatH", "OutWidth", "RepeatW", "Groups", "Folds", "TapsH", "TapsW", "Words")
+        extents = [range(p[name]) for name in names]
         innermost = [len(extent) - 1 for extent in extents]
         for frame in itertools.count():
             for index in itertools.product(*extents):
-                row, col, group, _, ky, kx, word = index
+                row, _, col, _, group, _, ky, kx, word = index
                 top, left = row * p["StrideH"] - p["PadTop"], col * p["StrideW"] - p["PadLeft"]
                 outputs = {
                     "first_o": (ky, kx, word) == (0, 0, 0),
-                    "last_o": [*index[4:]] == innermost[4:],
-                    "pixel_last_o": [*index[2:]] == innermost[2:],
+                    "last_o": [*index[6:]] == innermost[6:],
+                    "pixel_last_o": [*index[4:]] == innermost[4:],
                     "row_o": top,
                     "col_o": left,
                     "slot_o": (frame * p["Height"] + top) % p["Rows"],
@@ -46,7 +47,7 @@ class Walk:
                     "kx_o": kx * p["StepW"],
                     "word_o": group * p["Words"] + word,
                 }
-                waits = index[2:] == (0,) * 5
+                waits = index[4:] == (0,) * 5
                 bottom = min(max(top + p["ReachH"], 0), p["Height"] - 1)
                 need = (frame * p["Height"] + bottom, max(left + p["ReachW"] + 1, 1))
                 end = [*index[1:]] == innermost[1:]
@@ -111,10 +112,11 @@ def bits(largest):
 
 
 CASES = [
-    agu_case("least", 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 2, 1, 1, 1, 1, 1, 1, 1),
-    agu_case("all_loops", 7, 5, 3, 2, 2, 3, 1, 2, 4, 2, 7, 3, 2, 3, 3, 2, 1, 2),
-    agu_case("input_bound", 6, 5, 3, 2, 2, 3, 1, 1, 2, 2, 5, 1, 1, 1, 1, 1, 1, 1),
-    agu_case("tall_padding", 3, 3, 8, 8, 1, 1, 3, 5, 2, 2, 3, 1, 1, 1, 3, 1, 1, 1),
+    agu_case("least", 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+    agu_case("all_loops", 7, 5, 3, 2, 2, 3, 1, 2, 4, 2, 7, 3, 2, 3, 3, 2, 1, 2, 2, 3),
+    agu_case("input_bound", 6, 5, 3, 2, 2, 3, 1, 1, 2, 2, 5, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+    agu_case("tall_padding", 3, 3, 8, 8, 1, 1, 3, 5, 2, 2, 3, 1, 1, 1, 3, 1, 1, 1, 1, 1),
+    agu_case("repeated", 3, 2, 3, 2, 1, 1, 0, 0, 0, 0, 2, 2, 1, 1, 1, 1, 1, 1, 2, 2),
 ]
 
 
@@ -156,6 +158,7 @@ FAULTS = {
         "EdgeWidth'({1'b0, ring_pixels_i})",
         "tall_padding_step_o must be 1",
     ),
+    "row_freed_too_soon": ("step_line && again_h_last", "step_line && (again_h_last || row_last)", "_o must be"),
     "slot_not_wrapped": ("slot_sum >= (SlotWidth+1)'(Rows)", "slot_sum > (SlotWidth+1)'(Rows)", "slot_o must be 0"),
 }
 

@@ -25,7 +25,7 @@ def window_case(name: str, **chosen: Any) -> cases.Case:
     p: dict[str, Any] = {
         "WordBits": 6, "Outside": 0, "Height": 5, "Width": 4, "KernelH": 3, "KernelW": 3, "StrideH": 1, "StrideW": 1,
         "DilationH": 1, "DilationW": 1, "PadTop": 1, "PadBottom": 1, "PadLeft": 1, "PadRight": 1, "Groups": 1,
-        "Folds": 1, "Words": 1, "TapLanes": 1, "Square": 0, "Credits": 12,
+        "RepeatH": 1, "RepeatW": 1, "Folds": 1, "Words": 1, "TapLanes": 1, "Square": 0, "Credits": 12,
     }  # fmt: skip
     p |= chosen
     p["Rows"] = walk(p).rows
@@ -49,6 +49,7 @@ CASES = [
                 Groups=2, Folds=3, Words=2, TapLanes=2),
     window_case("all_taps", WordBits=3, Outside=5, Height=7, StrideW=3, TapLanes=9),
     window_case("square", Square=1, **dict.fromkeys(("DilationH", "DilationW", *UNPADDED), 3), Groups=2),
+    window_case("repeated", Height=3, KernelW=1, StrideH=2, PadTop=0, TapLanes=3, RepeatH=3, RepeatW=2, Groups=2),
 ]  # fmt: skip
 
 
@@ -60,11 +61,11 @@ def steps(p: dict[str, Any], frame: np.ndarray, dilations: np.ndarray) -> list[t
     lanes_w = p["TapLanes"] // lanes_h
     serial = (p["KernelH"] // lanes_h, p["KernelW"] // lanes_w, p["Words"])
     for row, col, group, _, *inner in np.ndindex(*out, p["Groups"], p["Folds"], *serial):
-        taps = []
+        taps, top, left = [], row // p["RepeatH"], col // p["RepeatW"]
         for i, j in itertools.product(range(lanes_h), range(lanes_w)):
             ky, kx = inner[0] * lanes_h + i, inner[1] * lanes_w + j
-            y = row * p["StrideH"] - p["PadTop"] + ky * p["DilationH"]
-            x = col * p["StrideW"] - p["PadLeft"] + kx * p["DilationW"]
+            y = top * p["StrideH"] - p["PadTop"] + ky * p["DilationH"]
+            x = left * p["StrideW"] - p["PadLeft"] + kx * p["DilationW"]
             if p["Square"]:
                 y, x = row + (ky - 1) * dilations[row, col], col + (kx - 1) * dilations[row, col]
             inside = 0 <= y < p["Height"] and 0 <= x < p["Width"]
