@@ -11,6 +11,7 @@ import numpy as np
 
 from qfx.errors import GraphError
 from qfx.fixed import TABLE_WIDTH, Fixed, Overflow, Rounding, requantize, simplest_frac
+from qfx.graph.arithmetic import Multiply as Multiply
 from qfx.graph.moves import Concat as Concat
 from qfx.graph.moves import Flatten as Flatten
 from qfx.graph.moves import Upsample as Upsample
@@ -294,7 +295,7 @@ class Lookup(Op):
 OPS: dict[str, type[Op]] = {
     op.__name__: op
     for op in (
-        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Upsample, Requantize),
+        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, Concat, MaxPool, SumPool, Upsample, Requantize),
         *(Clamp, Lookup, Flatten),
     )
 }
