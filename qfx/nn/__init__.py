@@ -40,6 +40,8 @@ from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer
 from qfx.nn.quantizer import Spec as Spec
 from qfx.nn.recipe import Recipe as Recipe
+from qfx.nn.rescale import Rescale as Rescale
+from qfx.nn.rescale import Scale as Scale
 from qfx.nn.sensitivity import relative_error as relative_error
 from qfx.nn.sensitivity import sensitivities as sensitivities
 from qfx.nn.shortcut import PadShortcut as PadShortcut

@@ -42,7 +42,7 @@ class Affine(nn.Module):
         self.exact = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return _apply(self, x, self.scale_quant(self.scale), self.shift_quant(self.shift))
+        return apply_affine(self, x, self.scale_quant(self.scale), self.shift_quant(self.shift))
 
     def constants(self) -> dict[str, Codes]:
         """Return ``scale`` and ``shift``, each (channels,), on grids of their own."""
@@ -106,7 +106,7 @@ class BatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x if x.dtype == torch.float64 else x.float()
         scale, shift = self._constants(*self._statistics(x if self.observes_batches else None))
-        return _apply(self, x, scale, shift)
+        return apply_affine(self, x, scale, shift)
 
     def fold(self, weight: Tensor, bias: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return weight and bias of a convolution with this layer folded in; ``observed`` is its float result."""
@@ -159,7 +159,8 @@ class BatchNorm2d(nn.Module):
         return mean, var
 
 
-def _apply(layer: Affine | BatchNorm2d, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def apply_affine(layer: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return ``output_quant(x * scale + shift)`` of ``layer``, each constant one or one for each channel."""
     if layer.exact:
         return exact_affine(x, scale, shift, layer.output_quant)
     scale, shift = keep(scale.to(x.dtype)), keep(shift.to(x.dtype))

@@ -16,6 +16,7 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.converters import MODULES
 from qfx.nn.in_place import refuse_in_place, require_same
+from qfx.nn.operators import NUMBER
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ready import require_ready
@@ -75,6 +76,9 @@ def _run(conversion: Conversion) -> fx.GraphModule:
     kept = {str(node.target) for node in conversion.graph.nodes}
     for place in {str(node.target) for node in conversion.padding} - kept:
         conversion.module.delete_submodule(place)
+    for place in [name for name, _ in conversion.module.named_buffers() if name.startswith(NUMBER)]:
+        if place not in kept:
+            delattr(conversion.module, place)  # what a forward made itself is a constant of its layer
     _refuse(conversion)
     conversion.recipe.check_used()
     conversion.graph.lint()

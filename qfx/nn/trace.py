@@ -14,6 +14,7 @@ from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.table import Table
 from qfx.nn.upsample import Upsample
@@ -31,6 +32,8 @@ FIXED_LAYERS = (
     PReLU,
     Add,
     Multiply,
+    Scale,
+    Rescale,
     Concat,
     MaxPool2d,
     AvgPool2d,
@@ -45,6 +48,7 @@ _LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize)
 class _Tracer(fx.Tracer):
     """Torch's tracer, to which the layers of qfx.nn are leaves as well."""
 
+    proxy_buffer_attributes = True  # a buffer that arithmetic reads is seen, however it is reshaped
     failed = ""  # the path of the innermost module in whose forward tracing ended
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
