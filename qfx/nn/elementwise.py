@@ -88,7 +88,7 @@ def broadcast(a: Sequence[int], b: Sequence[int]) -> bool:
 
 def require_alike(a: Tensor, b: Tensor, where: str) -> None:
     """Raise LowerError unless two operands have one shape, but for axes of length 1."""
-    if not broadcast(a.shape, b.shape):
+    if a.shape[:1] != b.shape[:1] or not broadcast(a.shape[1:], b.shape[1:]):
         raise LowerError(
             f"the operands at '{where}' must have one shape, or axes of length 1, not {[*a.shape]} and {[*b.shape]}"
         )
