@@ -13,6 +13,7 @@ from qfx.errors import GraphError
 from qfx.fixed import TABLE_WIDTH, Fixed, Overflow, Rounding, requantize, simplest_frac
 from qfx.graph.moves import Concat as Concat
 from qfx.graph.moves import Flatten as Flatten
+from qfx.graph.moves import Select as Select
 from qfx.graph.moves import Upsample as Upsample
 from qfx.graph.op import Op as Op
 from qfx.graph.op import at_least_one_bit, require_image, require_scalar
@@ -294,7 +295,7 @@ class Lookup(Op):
 OPS: dict[str, type[Op]] = {
     op.__name__: op
     for op in (
-        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Upsample, Requantize),
+        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Select, Upsample, Requantize),
         *(Clamp, Lookup, Flatten),
     )
 }

@@ -28,6 +28,7 @@ from qfx.graph.ops import (
     Lookup,
     MaxPool,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -121,6 +122,8 @@ def _evaluated(graph: Graph, node: Node, x: list[Tensor]) -> Tensor:
             return fixed_layers.exact(_Sum(add))(torch.stack(x))
         case Concat():
             return fixed_layers.Concat()(*x)
+        case Select(channels=channels):
+            return fixed_layers.Select(channels)(x[0])
         case Upsample(factor=factor):
             return fixed_layers.Upsample(factor)(x[0])
         case MaxPool() | SumPool():

@@ -18,6 +18,7 @@ from qfx.graph.ops import (
     Input,
     MaxPool,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -134,6 +135,7 @@ def element_graph() -> Graph:
     total = a.add("add", Add(), left, right)
     a.output(a.add("twice", Add(), total, total))
     a.output(a.add("joined", Concat(), x, affine))
+    a.output(a.add("chosen", Select((1, -1, 0, 1)), affine))
     a.output(a.add("larger", Upsample((2, 3)), affine))
     a.output(a.add("max", MaxPool((3, 2), (2, 1), (1, 1, 0, 1)), total))
     pooled = a.add("sum", SumPool((3, 3), (2, 2), (1, 1, 2, 0)), total)
