@@ -27,6 +27,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -261,6 +262,12 @@ def _concat(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
     return result
 
 
+def _select(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    if inputs[0] in low.unflattened or low.is_permuted(inputs[0]):
+        raise LowerError(f"'{name}' must not read a flattened image: choose channels before the Flatten")
+    return low.add(name, Select(layer.channels), inputs[0])
+
+
 def _max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
     return low.add(name, MaxPool(layer.kernel, layer.stride, layer.padding), x)
@@ -336,6 +343,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.Scale: scale,
     qnn.Rescale: rescale,
     qnn.Concat: _concat,
+    qnn.Select: _select,
     qnn.MaxPool2d: _max_pool,
     qnn.AvgPool2d: _avg_pool,
     qnn.Upsample: _upsample,

@@ -9,7 +9,7 @@ import numpy as np
 
 from qfx.errors import LowerError
 from qfx.fixed import Fixed, fixed_for_range, simplest_frac
-from qfx.graph.ops import Add, Affine, Multiply, Upsample
+from qfx.graph.ops import Add, Affine, Multiply, Select, Upsample
 
 if TYPE_CHECKING:
     from qfx.graph.lower import _Lowering
@@ -68,7 +68,7 @@ def broadcast(low: _Lowering, name: str, x: str, shape: tuple[int, ...]) -> str:
     if own[:-1] != shape[:-1]:
         x = low.add(f"{name}.everywhere", Upsample((shape[0] // own[0], shape[1] // own[1])), x)
     if own[-1] != shape[-1]:
-        raise LowerError("TODO select")
+        x = low.add(f"{name}.channels", Select((0,) * shape[-1]), x)
     return x
 
 

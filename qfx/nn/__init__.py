@@ -35,6 +35,7 @@ from qfx.nn.functional import cast as cast
 from qfx.nn.learned_width import constant_bits as constant_bits
 from qfx.nn.load import LoadReport as LoadReport
 from qfx.nn.load import load as load
+from qfx.nn.moves import Select as Select
 from qfx.nn.prelu import PReLU as PReLU
 from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer

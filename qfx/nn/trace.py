@@ -12,6 +12,7 @@ from qfx.nn.arithmetic import Multiply
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.moves import Select
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Rescale, Scale
@@ -39,6 +40,7 @@ FIXED_LAYERS = (
     AvgPool2d,
     AdaptiveAvgPool2d,
     Flatten,
+    Select,
     Upsample,
     PadShortcut,
 )
