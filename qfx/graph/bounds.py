@@ -73,8 +73,7 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
                 inputs[0].low * scale_a + inputs[1].low * scale_b, inputs[0].high * scale_a + inputs[1].high * scale_b
             )
         case Multiply():
-            a, b = inputs
-            ends = [a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high]
+            ends = [p * q for p in (inputs[0].low, inputs[0].high) for q in (inputs[1].low, inputs[1].high)]
             return Range(np.minimum.reduce(ends), np.maximum.reduce(ends))
         case Concat():
             return Range(*(np.concatenate([getattr(x, end) for x in inputs]) for end in ("low", "high")))

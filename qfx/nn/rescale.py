@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Held:
         return value if self.function is None else self.function(value)
 
 
-Known = Tensor | Held  # of one axis: an element, or one for each channel
+Known: TypeAlias = Tensor | Held  # of one axis: an element, or one for each channel
 
 
 class Scale(nn.Module):
