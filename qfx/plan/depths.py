@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qfx.graph import Graph
 from qfx.plan.data import NodePlan
 from qfx.plan.dataflow import Network, least_depths, network
-from qfx.plan.model import Rate, frame_ends, keeps, needed_depths, rate
+from qfx.plan.model import Rate, keeps, needed_depths, rate
 from qfx.plan.timing import SHIFT_DEPTH, Window
 
 FORK_WORDS = 2  # that each branch of a qfx_fork holds
@@ -28,15 +28,18 @@ def size_fifos(graph: Graph, nodes: Mapping[str, NodePlan], refined: int = REFIN
     ample = network(graph, nodes, dict.fromkeys(shape.fifos, 2 * words + 64))
     wanted = own_cycles(shape)
     bounds = needed_depths(ample, wanted)
-    depths = {key: max(bounds[ample.fifos[key]], least[key]) for key in shape.fifos}
-    frames = 6 + frame_ends(network(graph, nodes, depths), 1)[0] // wanted  # those that are on their way, and six more
+    enough = depths = {key: max(bounds[ample.fifos[key]], least[key]) for key in shape.fifos}
     without = {key: least[key] if "->" in key and depths[key] <= FORK_WORDS else depths[key] for key in depths}
-    if keeps(network(graph, nodes, without), wanted, frames):
+    if keeps(network(graph, nodes, without), wanted):
         depths = without
-    if words * len(depths) <= refined and keeps(network(graph, nodes, depths), wanted, frames):
+    depths = dict(depths)
+    if words * len(depths) <= refined and keeps(network(graph, nodes, depths), wanted):
         for key in sorted(depths, key=lambda key: "->" not in key):
-            _shrink(graph, nodes, depths, key, least[key], wanted, frames)
-    return depths, rate(network(graph, nodes, depths))
+            _shrink(graph, nodes, depths, key, least[key], wanted)
+    found = rate(network(graph, nodes, depths))
+    if found.interval > wanted:  # a few frames did not show it
+        return enough, rate(network(graph, nodes, enough))
+    return depths, found
 
 
 def own_cycles(shape: Network) -> int:
@@ -47,18 +50,12 @@ def own_cycles(shape: Network) -> int:
 
 
 def _shrink(
-    graph: Graph,
-    nodes: Mapping[str, NodePlan],
-    depths: dict[str, int],
-    key: str,
-    least: int,
-    wanted: int,
-    frames: int,
+    graph: Graph, nodes: Mapping[str, NodePlan], depths: dict[str, int], key: str, least: int, wanted: int
 ) -> None:
     """Set ``depths[key]``, which is enough, to the smallest depth that keeps the rate; 0 leaves out a branch's FIFO."""
 
     def enough(depth: int) -> bool:
-        return keeps(network(graph, nodes, {**depths, key: depth}), wanted, frames)
+        return keeps(network(graph, nodes, {**depths, key: depth}), wanted)
 
     low, high = least, depths[key]
     # A deep FIFO takes three cycles longer than a shallow one, so the two kinds are searched apart.
