@@ -9,6 +9,8 @@ from qfx.graph.graph import Graph, Node
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -83,6 +85,10 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             return Range(x.low * count, x.high * count)
         case Select(channels=chosen):
             return _chosen(inputs[0], np.array(chosen))
+        case ChannelMax():
+            return _full_range(inputs[0].low.max(), inputs[0].high.max(), 1)
+        case ChannelSum():
+            return _full_range(inputs[0].low.sum(), inputs[0].high.sum(), 1)
         case MaxPool() | Upsample():
             return inputs[0]
         case Clamp(low=low, high=high):

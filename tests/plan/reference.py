@@ -81,9 +81,9 @@ def _step(part: Part, words: Mapping[str, Words], state: State, give: Words) -> 
         case Turns(a, b):
             _turns(i, (a, b), give, credits, state)
             o[0].x = [t + 1 for t in state.takes]
-        case Pixels(a, b):
+        case Pixels(a, b, latency):
             _pixels(i[0], (a, b), give, credits, state)
-            o[0].x = [t + 3 for t in state.takes]
+            o[0].x = [t + latency for t in state.takes]
         case Window() as window:
             _window(window, i, give, credits, state)
             o[0].x = [t + window.steps - 1 + window.latency for t in state.takes]
