@@ -284,14 +284,17 @@ class _Author:
 
     def multiply(self, x: str) -> str:
         """The tensor times a BatchNorm of it, exact or rounded, or times itself."""
-        other = self.rng.choice([x, self.affine(x), self.narrowed(self.affine(x))], p=[0.1, 0.6, 0.3])
+        chance = self.rng.random()
+        other = x if chance < 0.1 else self.affine(x) if chance < 0.85 else self.narrowed(self.affine(x))
         return self.add(self.name("Multiply"), Multiply(), *self.rng.permutation([x, other]))
 
     def of_channels(self, x: str) -> str:
         """The largest or the sum of all channels, which stays one channel or stands for as many again."""
+        if self.builder.type(x).channels == 1:
+            return self.requantize(x)
         op = [ChannelMax, ChannelSum][self.rng.integers(2)]
         y = self.settle(self.add(self.name(op.__name__), op(), x))
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.8:
             y = self.add(self.name("Select"), Select((0,) * self.builder.type(x).channels), y)
         return y
 
