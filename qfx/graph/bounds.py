@@ -14,12 +14,14 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
     MaxPool,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -79,7 +81,10 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             return Range(x.low * count, x.high * count)
         case Select(channels=chosen):
             return _chosen(inputs[0], np.array(chosen))
-        case MaxPool() | Upsample():
+        case DepthToSpace():
+            low, high = (ends.reshape(-1, channels) for ends in (inputs[0].low, inputs[0].high))
+            return Range(low.min(axis=0), high.max(axis=0))
+        case MaxPool() | Upsample() | Slice():
             return inputs[0]
         case Clamp(low=low, high=high):
             return Range(inputs[0].low.clip(low, high), inputs[0].high.clip(low, high))

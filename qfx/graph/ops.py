@@ -12,8 +12,10 @@ import numpy as np
 from qfx.errors import GraphError
 from qfx.fixed import TABLE_WIDTH, Fixed, Overflow, Rounding, requantize, simplest_frac
 from qfx.graph.moves import Concat as Concat
+from qfx.graph.moves import DepthToSpace as DepthToSpace
 from qfx.graph.moves import Flatten as Flatten
 from qfx.graph.moves import Select as Select
+from qfx.graph.moves import Slice as Slice
 from qfx.graph.moves import Upsample as Upsample
 from qfx.graph.op import Op as Op
 from qfx.graph.op import at_least_one_bit, require_image, require_scalar
@@ -295,8 +297,8 @@ class Lookup(Op):
 OPS: dict[str, type[Op]] = {
     op.__name__: op
     for op in (
-        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Select, Upsample, Requantize),
-        *(Clamp, Lookup, Flatten),
+        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Select, Upsample, DepthToSpace),
+        *(Slice, Requantize, Clamp, Lookup, Flatten),
     )
 }
 

@@ -11,7 +11,7 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
-from qfx.nn.moves import Select
+from qfx.nn.moves import ChannelShuffle, PadChannels, PixelShuffle, Select, Slice
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.shortcut import PadShortcut
@@ -36,6 +36,10 @@ FIXED_LAYERS = (
     AdaptiveAvgPool2d,
     Flatten,
     Select,
+    ChannelShuffle,
+    PadChannels,
+    Slice,
+    PixelShuffle,
     Upsample,
     PadShortcut,
 )

@@ -19,18 +19,20 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Lookup,
     MaxPool,
     Op,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
 from qfx.graph.window import Pair, Quad
 from qfx.plan.data import NodePlan
 from qfx.plan.events import Series, Wire, solve
-from qfx.plan.timing import Join, Pipe, Pixels, Timing, Turns, Window
+from qfx.plan.timing import Join, Pipe, Pixels, Sieve, Timing, Turns, Window
 
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_pool
@@ -218,22 +220,48 @@ def joined_lanes(order: str, in_words: int, out_lanes: int, in_lanes: int) -> in
 
 
 def _upsample(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
-    """Windows of one pixel, each several times."""
-    op = node.op
-    assert isinstance(op, Upsample)
+    """Windows of one pixel, each several times; of DepthToSpace each time other words of it."""
+    blocks = isinstance(node.op, DepthToSpace)
+    repeat = node.op.block if isinstance(node.op, DepthToSpace) else node.op.factor  # type: ignore[attr-defined]
     size, lanes, channels, width = _size(graph, node), plan.out_lanes, node.type.channels, node.type.fixed.width
     folds = -(-channels // lanes)
+    pixel_words = folds * (repeat[0] * repeat[1] if blocks else 1)
     window = Window(
-        size, _out(node), (1, 1), (0, 0), (0, 0), 2, folds, folds, 1, UPSAMPLE_LATENCY, repeat=op.factor
+        size, _out(node), (1, 1), (0, 0), (0, 0), 2, pixel_words, folds, 1, UPSAMPLE_LATENCY, repeat=repeat
     )  # fmt: skip
     parameters = _image(size) | {
         "InWidth": width,
         "Channels": channels,
-        "RepeatH": op.factor[0],
-        "RepeatW": op.factor[1],
+        "RepeatH": repeat[0],
+        "RepeatW": repeat[1],
+        "Blocks": int(blocks),
         "Lanes": lanes,
     }
     return [Block("qfx_upsample", parameters | {"Rows": window.rows, "Credits": 1}, window, lanes * width)]
+
+
+def _slice(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    op = node.op
+    assert isinstance(op, Slice)
+    size, lanes, width = _size(graph, node), plan.out_lanes, node.type.fixed.width
+    folds = -(-node.type.channels // lanes)
+    rows, columns = range(*op.rows), range(*op.columns)
+    kept = (
+        np.add.outer(np.array(rows) * size[1], np.array(columns)).ravel()[:, None] * folds + np.arange(folds)
+    ).ravel()
+    parameters = _image(size) | {
+        "WordBits": lanes * width,
+        "PixelWords": folds,
+        "FirstRow": rows[0],
+        "LastRow": rows[-1],
+        "StepH": rows.step,
+        "FirstCol": columns[0],
+        "LastCol": columns[-1],
+        "StepW": columns.step,
+        "Credits": 1,
+    }
+    sieve = Sieve(size[0] * size[1] * folds, tuple(int(word) for word in kept))
+    return [Block("qfx_slice", parameters, sieve, lanes * width)]
 
 
 def _affine(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
@@ -352,6 +380,8 @@ _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     SumPool: _pool,
     Select: _select,
     Upsample: _upsample,
+    DepthToSpace: _upsample,
+    Slice: _slice,
     Requantize: _requantize,
     Clamp: _clamp,
     Lookup: _lookup,

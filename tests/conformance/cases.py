@@ -18,12 +18,14 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
     MaxPool,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -363,6 +365,38 @@ case("Upsample", "one_pixel", partial(_upsample, factor=(3, 2)), shape=(1, 1, 2)
 case("Upsample", "one_row", partial(_upsample, factor=(2, 3)), "s1.0", (1, 6, 2))
 case("Upsample", "many_channels", partial(_upsample, factor=(2, 2)), "s5.0", (3, 3, 13))
 case("Upsample", "per_channel", partial(_upsample, factor=(2, 1), behind_conv=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# DepthToSpace and Slice
+
+
+def _depth(draft: Draft, block: tuple[int, int], behind_conv: bool = False) -> str:
+    x = _conv(draft, filters=6, weight="s4.[2,-1,4,2,-1,4]") if behind_conv else draft.x
+    return draft.add("z", DepthToSpace(block), x)
+
+
+case("DepthToSpace", "doubled", partial(_depth, block=(2, 2)), "s4.1", (3, 4, 8))
+case("DepthToSpace", "rows", partial(_depth, block=(3, 1)), "u5.0")
+case("DepthToSpace", "columns", partial(_depth, block=(1, 3)))
+case("DepthToSpace", "by_one", partial(_depth, block=(1, 1)))
+case("DepthToSpace", "one_pixel", partial(_depth, block=(2, 3)), "s1.0", (1, 1, 12))
+case("DepthToSpace", "per_channel", partial(_depth, block=(1, 2), behind_conv=True))
+
+
+def _slice(draft: Draft, rows: tuple[int, int, int], columns: tuple[int, int, int], behind_conv: bool = False) -> str:
+    x = _conv(draft, filters=3, weight="s4.[2,-1,4]", **SAME) if behind_conv else draft.x
+    return draft.add("z", Slice(rows, columns), x)
+
+
+case("Slice", "crop", partial(_slice, rows=(1, 4, 1), columns=(1, 3, 1)))
+case("Slice", "strided", partial(_slice, rows=(0, 5, 2), columns=(1, 4, 2)), "u5.0")
+case("Slice", "whole", partial(_slice, rows=(0, 5, 1), columns=(0, 4, 1)))
+case("Slice", "last_pixel", partial(_slice, rows=(4, 5, 1), columns=(3, 4, 1)))
+case("Slice", "first_pixel", partial(_slice, rows=(0, 2, 3), columns=(0, 1, 1)))
+case("Slice", "many_channels", partial(_slice, rows=(0, 4, 3), columns=(1, 6, 2)), "s5.0", (4, 6, 13))
+case("Slice", "one_row", partial(_slice, rows=(0, 1, 1), columns=(2, 9, 3)), "s1.0", (1, 9, 2))
+case("Slice", "per_channel", partial(_slice, rows=(1, 5, 2), columns=(0, 3, 1), behind_conv=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

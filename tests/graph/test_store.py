@@ -50,7 +50,20 @@ def test_random_graphs_come_back_as_they_were(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "op",
-    ["Input", "Conv2d", "DeformConv2d", "Dense", "Affine", "Add", "Concat", "MaxPool", "SumPool", "Select", "Upsample"],
+    [
+        "Input",
+        "Conv2d",
+        "DeformConv2d",
+        "Dense",
+        "Affine",
+        "Add",
+        "Concat",
+        "MaxPool",
+        "SumPool",
+        "Select",
+        "Upsample",
+        "Slice",
+    ],
 )
 def test_every_case_comes_back_as_it_was(tmp_path: Path, op: str) -> None:
     for name in case_names(op):

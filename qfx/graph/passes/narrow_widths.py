@@ -13,16 +13,19 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Lookup,
     MaxPool,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
 from qfx.graph.passes.rebuild import operands_of
 from qfx.graph.tensor import TensorType
 
+_INHERIT = (Clamp, Concat, Select, MaxPool, Upsample, DepthToSpace, Slice, Flatten)
 _EXACT = (Conv2d, DeformConv2d, Dense, Affine, Add, SumPool)
 
 
@@ -55,7 +58,7 @@ def _kept(graph: Graph, ranges: dict[str, Range]) -> set[str]:
             x = ranges[node.inputs[0]]
             if node.op.low > x.high.max() or node.op.high < x.low.min():
                 kept.update((node.name, *node.inputs))
-        if node.name in kept and isinstance(node.op, (Clamp, Concat, Select, MaxPool, Upsample, Flatten)):
+        if node.name in kept and isinstance(node.op, _INHERIT):
             kept.update(node.inputs)
     return kept
 
