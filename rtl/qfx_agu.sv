@@ -137,6 +137,7 @@ module qfx_agu #(
   localparam int unsigned AgainHWidth = (RepeatH > 1) ? $clog2((RepeatH - 1) * StepAgainH + 1) : 1;
   localparam int unsigned AgainWWidth = (RepeatW > 1) ? $clog2((RepeatW - 1) * StepAgainW + 1) : 1;
 
+  logic                     unused; // the values of the repeats, but for Blocks
   logic [FoldWidth-1:0]     fold_unused;
   logic [GroupWidth-1:0]    group;
   logic [InnerWidth-1:0]    word;
@@ -145,6 +146,7 @@ module qfx_agu #(
   logic [AgainHWidth-1:0]   again_h;
   logic [AgainWWidth-1:0]   again_w;
 
+  assign unused       = &{1'b0, again_h, again_w};
   assign window_last  = word_last && kx_last && ky_last;
   assign step_pixel   = step_o && window_last && fold_last && group_last;
   assign step_col     = step_pixel && again_w_last;

@@ -16,6 +16,7 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.converters import MODULES
 from qfx.nn.in_place import refuse_in_place, require_same
+from qfx.nn.move_calls import convert_move
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ready import require_ready
@@ -27,6 +28,7 @@ from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, remedy
 from qfx.nn.table import Table
 from qfx.nn.trace import call_name, is_layer, misnamed, misreturned, node_path, scope, trace
+from qfx.nn.transposed import ConvTranspose2d
 
 
 def convert(
@@ -151,7 +153,7 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
 def _tied(conversion: Conversion, new: nn.Module | None, path: str, place: str) -> str | None:
     """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
     new = new or conversion.module.get_submodule(place)  # a folded BatchNorm has its place already
-    if not isinstance(new, Conv2d | Linear | BatchNorm2d | PReLU | Table):
+    if not isinstance(new, Conv2d | ConvTranspose2d | Linear | BatchNorm2d | PReLU | Table):
         return "it is called twice: use one module for each call"
     for point in ("weight", "constant"):
         recipe = conversion.recipe
@@ -163,7 +165,7 @@ def _tied(conversion: Conversion, new: nn.Module | None, path: str, place: str) 
 
 def _call(conversion: Conversion, node: fx.Node) -> None:
     path = conversion.free(scope(node) + call_name(node))
-    if convert_call(conversion, node, path):
+    if convert_call(conversion, node, path) or convert_move(conversion, node, path):
         return
     source = node.args[0] if node.args else None
     layers = as_modules(node, conversion.rank(source) if isinstance(source, fx.Node) else None)

@@ -55,6 +55,29 @@ class ChannelShuffle(nn.Module):
         return f"groups={self.groups}"
 
 
+class ChannelChunk(nn.Module):
+    """Part ``index`` of ``chunks`` parts of the channels, of equal size but for the last: torch.chunk."""
+
+    def __init__(self, chunks: int, index: int) -> None:
+        super().__init__()
+        self.chunks, self.index = chunks, index
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, slice(*self._ends(x.shape[1]))]
+
+    def chosen(self, channels: int) -> tuple[int, ...]:
+        """Return which of ``channels`` stands in each place."""
+        return tuple(range(*self._ends(channels)))
+
+    def _ends(self, channels: int) -> tuple[int, int]:
+        size = -(-channels // self.chunks)
+        index = self.index % -(-channels // size)
+        return index * size, min((index + 1) * size, channels)
+
+    def extra_repr(self) -> str:
+        return f"chunks={self.chunks}, index={self.index}"
+
+
 class PadChannels(nn.Module):
     """``before`` channels of zeros, those of x, ``after`` channels of zeros."""
 
@@ -83,6 +106,10 @@ class Slice(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         places = (self.rows, self.columns)[4 - x.dim() :] if x.dim() > 2 else ()
         return x[(slice(None), slice(*self.channels), *(slice(*steps) for steps in places))]
+
+    def places(self, signal: bool) -> tuple[Steps, Steps]:
+        """Return the slices of rows and columns, of a signal all of its one row."""
+        return (ALL if signal else self.rows), self.columns
 
     def chosen(self, channels: int) -> tuple[int, ...]:
         """Return which of ``channels`` stands in each place."""

@@ -11,16 +11,18 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
-from qfx.nn.moves import ChannelShuffle, PadChannels, PixelShuffle, Select, Slice
+from qfx.nn.moves import ChannelChunk, ChannelShuffle, PadChannels, PixelShuffle, Select, Slice
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.table import Table
+from qfx.nn.transposed import ConvTranspose2d
 from qfx.nn.upsample import Upsample
 
 FIXED_LAYERS = (
     Quantizer,
     Conv2d,
+    ConvTranspose2d,
     Linear,
     DeformConv2d,
     BatchNorm2d,
@@ -37,6 +39,7 @@ FIXED_LAYERS = (
     Flatten,
     Select,
     ChannelShuffle,
+    ChannelChunk,
     PadChannels,
     Slice,
     PixelShuffle,
