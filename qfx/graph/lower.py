@@ -370,8 +370,9 @@ def _flatten(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
 
 
 def _pad_shortcut(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    constants = layer.constants(low.builder.type(inputs[0]).channels)
-    return low.add(name, Conv2d((layer.stride, layer.stride)), inputs[0], *_weights(low, name, constants))
+    height, width, channels = low.builder.type(inputs[0]).shape
+    fewer = _cut(low, f"{name}.places", (0, height, layer.stride), (0, width, layer.stride), inputs[0])
+    return _reordered(low, name, layer.chosen(channels), fewer)
 
 
 def _quantizer(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:

@@ -21,10 +21,8 @@ from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ready import require_ready
 from qfx.nn.recipe import Recipe, placed
-from qfx.nn.results import has_products
 from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of
 from qfx.nn.sharing import tie
-from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, remedy
 from qfx.nn.table import Table
 from qfx.nn.trace import call_name, is_layer, misnamed, misreturned, node_path, scope, trace
@@ -129,11 +127,6 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     tied = again and next(layer.parameters(), None) is not None
     conversion.called.add(path)
     if is_layer(layer):
-        if isinstance(layer, PadShortcut) and has_products(conversion.module, node.args[0]):
-            conversion.problems[node] = (
-                "it must read a tensor with one binary point, not the exact result of a convolution or of "
-                "torch.cat: put a BatchNorm2d between them"
-            )
         return
     converter = MODULES.get(type(layer))
     if converter is None:
