@@ -178,7 +178,6 @@ class Calls(nn.Module):
 NONE = "there is no fixed-point form of it"
 AXES = f"{NONE}: keep the axes as they are, and bring the data into their order before the network"
 BARE = "p (p): it is a parameter outside of a layer: make it the bias of a layer, or a constant of a BatchNorm2d"
-PARTS = f"{NONE}: let a layer of its own give each part"
 MANY = "output (output): it must be a tensor, or a tuple of two or more tensors, not"
 
 
@@ -189,15 +188,16 @@ MANY = "output (output): it must be a tensor, or a tuple of two or more tensors,
         (lambda net, x: F.dropout(x), ["dropout (dropout): use the module nn.Dropout instead"]),
         (lambda net, x: x.transpose(2, 3), [f"transpose (transpose): {AXES}"]),
         (lambda net, x: torch.permute(x, (0, 1, 3, 2)), [f"permute (permute): {AXES}"]),
-        (lambda net, x: x.chunk(2, 1)[0], [f"chunk (chunk): {PARTS}"]),
-        (lambda net, x: x[:, :1], [f"getitem (getitem): {PARTS}"]),
         (lambda net, x: x.amax((2, 3)), ["amax (amax): use nn.MaxPool2d, its kernel of the image's size instead"]),
         (lambda net, x: x.cumsum(1), [f"cumsum (cumsum): {NONE}"]),
         (
             lambda net, x: x / x.relu(),
             ["truediv (truediv): use a product with qfx.nn.Table(torch.reciprocal)(divisor) instead"],
         ),
-        (lambda net, x: x.cumsum(1) * net.p.exp(), [f"cumsum (cumsum): {NONE}", BARE, f"exp (exp): {NONE}"]),
+        (
+            lambda net, x: x * net.p.exp(),
+            [BARE, f"exp (exp): {NONE}", "mul (mul): use a product of tensors, or of a tensor and a constant instead"],
+        ),
         (
             lambda net, x: torch.add(x, net.p, alpha=2),
             [BARE, "add (add): use a sum of tensors, or of a tensor and a constant, without alpha instead"],
