@@ -21,7 +21,8 @@ def convert_move(conversion: Conversion, node: fx.Node, path: str) -> bool:
     if layer is None:
         return False
     if isinstance(layer, str):
-        conversion.problems[node] = layer
+        part = node.args[0] is not source  # of a chunk or split, which is to blame
+        conversion.problems[node.all_input_nodes[0] if part else node] = layer
         return True
     reason = flawed(layer, source)
     if flattened_from(conversion.module, source):

@@ -340,8 +340,9 @@ class _Author:
         """Some channels of what a BatchNorm or nothing has made of the tensor, in any order, zeros among them."""
         x = self.affine(x) if self.rng.random() < 0.9 else x
         channels = self.builder.type(x).channels
-        chosen = self.rng.integers(-1, channels, size=int(self.rng.integers(1, self.largest + 1)))
-        chosen[self.rng.integers(len(chosen))] = self.rng.integers(channels)
+        chosen = self.rng.integers(-1, channels, size=int(self.rng.integers(2, self.largest + 1)))
+        chosen[:2] = self.rng.integers(channels, size=2)
+        self.rng.shuffle(chosen)
         return self.add(self.name("Select"), Select(tuple(int(c) for c in chosen)), x)
 
     def depth_to_space(self, x: str) -> str:
@@ -362,8 +363,8 @@ class _Author:
         x = self.affine(x) if self.rng.random() < 0.9 else x
         steps = []
         for size in self.builder.type(x).shape[:2]:
-            start = int(self.rng.integers(0, max(size // 2, 1)))
-            steps.append((start, int(self.rng.integers(start + 1, size + 1)), int(self.rng.integers(1, 4))))
+            start, end = (int(self.rng.integers(0, size // 3 + 1)) for _ in range(2))
+            steps.append((start, size - min(end, size - start - 1), int(self.rng.integers(1, 3))))
         return self.add(self.name("Slice"), Slice(*steps), x)
 
     def upsample(self, x: str) -> str:

@@ -178,6 +178,7 @@ class Calls(nn.Module):
 NONE = "there is no fixed-point form of it"
 AXES = f"{NONE}: keep the axes as they are, and bring the data into their order before the network"
 BARE = "p (p): it is a parameter outside of a layer: make it the bias of a layer, or a constant of a BatchNorm2d"
+PARTS = f"{NONE}: let a layer of its own give each part"
 MANY = "output (output): it must be a tensor, or a tuple of two or more tensors, not"
 
 
@@ -188,6 +189,15 @@ MANY = "output (output): it must be a tensor, or a tuple of two or more tensors,
         (lambda net, x: F.dropout(x), ["dropout (dropout): use the module nn.Dropout instead"]),
         (lambda net, x: x.transpose(2, 3), [f"transpose (transpose): {AXES}"]),
         (lambda net, x: torch.permute(x, (0, 1, 3, 2)), [f"permute (permute): {AXES}"]),
+        (lambda net, x: x.unbind(1)[0], [f"unbind (unbind): {PARTS}"]),
+        (
+            lambda net, x: x.chunk(2, 0)[0],
+            ["chunk (chunk): it must chunk channels, dim=1, and keep the batch whole"],
+        ),
+        (
+            lambda net, x: x[:1],
+            ["getitem (getitem): it must keep the batch whole: the first slice must be ':'"],
+        ),
         (lambda net, x: x.amax((2, 3)), ["amax (amax): use nn.MaxPool2d, its kernel of the image's size instead"]),
         (lambda net, x: x.cumsum(1), [f"cumsum (cumsum): {NONE}"]),
         (

@@ -66,7 +66,7 @@ def everything(channels: int = 4) -> Graph:
     b.add("turned", Select(tuple(range(2 * channels - 1, -1, -1))), "both.q")
     b.add("spread", DepthToSpace((1, 2)), "turned")
     b.add("gathered", Concat(), "spread", "spread")
-    b.add("cut", Slice((0, 2, 1), (0, 4, 2)), "gathered")
+    b.add("cut", Slice((0, 2, 1), (1, 4, 2)), "gathered")
     b.add("grown", Upsample((2, 3)), "cut")
     b.add("shrunk", MaxPool((2, 3), (2, 3)), "grown")
     b.add("flat", Flatten(), "shrunk")
