@@ -18,7 +18,7 @@ from qfx.nn.quantizer import Digits, Quantizer, Spec
 WEIGHT_CLASS = "brevitas.quant.fixed_point.Int8WeightPerTensorFixedPoint"
 ACT_CLASS = "brevitas.quant.fixed_point.Int8ActPerTensorFixedPoint (Uint8ActPerTensorFixedPoint for QuantReLU)"
 BIAS_CLASS = "brevitas.quant.Int32Bias"
-ROUNDINGS = {"ROUND": Rounding.RND_CONV, "FLOOR": Rounding.TRN, "ROUND_TO_ZERO": Rounding.TRN_ZERO}
+_ROUNDINGS = {"ROUND": Rounding.RND_CONV, "FLOOR": Rounding.TRN, "ROUND_TO_ZERO": Rounding.TRN_ZERO}
 PROBES = 1 << 18  # values on which an activation quantizer is compared
 
 
@@ -119,10 +119,8 @@ def activation(path: str, proxy: Any) -> Quantizer:
     if frac.numel() > 1:
         raise LowerError(f"layer '{path}' must have one scale, not one for each channel; use {ACT_CLASS}")
     if isinstance(tensor_quant, BinaryQuant | ClampedBinaryQuant):
-        spec = Spec(2, None, True, digits=Digits(1, zero=False))
-    else:
-        spec = Spec(int(found.bit_width), None, found.signed, *_modes(path, proxy))
-    quantizer = started(spec, frac)
+        raise LowerError(f"layer '{path}' must give integers from 0 or around it, not -1 and 1; use {ACT_CLASS}")
+    quantizer = started(Spec(int(found.bit_width), None, found.signed, *_modes(path, proxy)), frac)
     _require_alike(path, tensor_quant, quantizer)
     return quantizer
 
@@ -191,10 +189,16 @@ def accumulated(layer: Any, entry: Held, kernel: Quantizer, values: Tensor, offs
     return Held(frac, min(int(low), 0), max(int(high), 0), width, bool(said.signed))
 
 
-def _modes(path: str, proxy: Any, otherwise: Rounding | None = None) -> tuple[Rounding, Overflow]:
-    rounding = ROUNDINGS.get(str(proxy.rounding_mode), otherwise)
+def rounding_of(path: str, proxy: Any, otherwise: Rounding | None = None) -> Rounding:
+    """Return how a proxy rounds; ``otherwise`` where that has no name, or refuse it."""
+    rounding = _ROUNDINGS.get(str(proxy.rounding_mode).upper(), otherwise)
     if rounding is None:
-        raise LowerError(f"layer '{path}' must round by one of {sorted(ROUNDINGS)}, not {proxy.rounding_mode}")
+        raise LowerError(f"layer '{path}' must round by one of {sorted(_ROUNDINGS)}, not {proxy.rounding_mode}")
+    return rounding
+
+
+def _modes(path: str, proxy: Any, otherwise: Rounding | None = None) -> tuple[Rounding, Overflow]:
+    rounding = rounding_of(path, proxy, otherwise)
     if proxy.is_narrow_range and proxy.is_signed is False:
         raise LowerError(f"layer '{path}' must use its whole unsigned range; leave narrow_range out")
     return rounding, Overflow.SAT_SYM if proxy.is_narrow_range else Overflow.SAT

@@ -14,13 +14,14 @@ from qfx.errors import LowerError
 from qfx.fixed import TABLE_WIDTH, Overflow
 from qfx.interop.brevitas.formats import (
     ACT_CLASS,
-    ROUNDINGS,
     WEIGHT_CLASS,
     Held,
     accumulated,
     activation,
     bias,
     power_of_two,
+    rounding_of,
+    started,
     weight,
 )
 from qfx.nn.geometry import NO_PADDING, Pair, inside, pool_window
@@ -35,7 +36,6 @@ class Link:
     layer: nn.Module
     held: Held | None
     quantizers: dict[str, Quantizer] = field(default_factory=dict)
-    each: bool = False  # called on every operand by itself
 
 
 Chain = list[Link]
@@ -92,6 +92,11 @@ def _identity(site: Site, layer: Any) -> Chain:
     return [Link(nn.Identity(), site.operand())]
 
 
+def forgets(layer: nn.Module) -> bool:
+    """Return whether a layer's result has one format, whatever it reads."""
+    return isinstance(layer, bnn.QuantIdentity | bnn.QuantReLU | bnn.QuantHardTanh) and layer.act_quant.is_quant_enabled
+
+
 def _relu(site: Site, layer: Any) -> Chain:
     if layer.input_quant.is_quant_enabled:
         quantizer = site.activation(layer.input_quant, f"{site.path}.input_quant")
@@ -132,20 +137,17 @@ def _table(function: type[nn.Module]) -> Callable[[Site, Any], Chain]:
             raise LowerError(
                 f"layer '{site.path}' must read at most {TABLE_WIDTH} bits, not {reads.width}; use input_quant={ACT_CLASS}"
             )
-        new = qnn.Table.from_float(function(), reads.spec, gives.spec)
-        new.input_quant, new.output_quant = reads, gives
         fixed = reads.format()
         x = torch.arange(fixed.min_code, fixed.max_code + 1).float() * torch.exp2(-reads.frac_now)
         with torch.no_grad():
-            wanted = layer.act_quant(x).value
-            other = int((new.eval()(x) != wanted).sum())
+            other = int((gives(function()(x.double())) != layer.act_quant(x).value).sum())
         if other:
             raise LowerError(
                 f"layer '{site.path}' must have a table of Brevitas' values, but {other} of {len(x)} are rounded the "
                 "other way in float32; use a bit_width of one bit less"
             )
-        fresh = qnn.Table.from_float(function(), reads.spec, gives.spec)
-        return [Link(fresh, Held.after(gives), {"input_quant": reads, "output_quant": gives})]
+        new = qnn.Table.from_float(function(), reads.spec, gives.spec)
+        return [Link(new, Held.after(gives), {"input_quant": reads, "output_quant": gives})]
 
     return translate
 
@@ -254,12 +256,8 @@ def _truncated(path: str, proxy: Any, held: Held) -> Quantizer:
             f"layer '{path}' must read a tensor of one scale, not of one for each channel; use a weight_quant per tensor, "
             f"{WEIGHT_CLASS}"
         )
-    if str(proxy.rounding_mode) not in ROUNDINGS:
-        raise LowerError(f"layer '{path}' must round by one of {sorted(ROUNDINGS)}, not {proxy.rounding_mode}")
     overflow = Overflow.SAT_SYM if proxy.is_narrow_range and held.signed else Overflow.SAT
-    result = Quantizer(Spec(int(said.bit_width), None, held.signed, ROUNDINGS[str(proxy.rounding_mode)], overflow), axis=1)
-    result.start_at(frac.reshape(()), held.signed)
-    return result
+    return started(Spec(int(said.bit_width), None, held.signed, rounding_of(path, proxy), overflow), frac)
 
 
 def torch_sum(site: Site) -> Chain:
@@ -304,19 +302,6 @@ def cat(site: Site) -> Chain:
     return [Link(qnn.Concat(), Held(frac, low, high, first.width if alike else None, low < 0))]
 
 
-def _quant_cat(site: Site, layer: Any) -> Chain:
-    chain: Chain = []
-    if layer.input_quant.is_quant_enabled:
-        entry = site.activation(layer.input_quant, f"{site.path}.input_quant")
-        chain.append(Link(entry, Held.after(entry), each=True))
-        site = Site(site.path, [Held.after(entry)] * len(site.given), site.shape, site.of_proxy)
-    chain += cat(site)
-    if layer.output_quant.is_quant_enabled:
-        result = site.activation(layer.output_quant, f"{site.path}.output_quant")
-        chain.append(Link(result, Held.after(result)))
-    return chain
-
-
 def _flatten(site: Site, layer: Any) -> Chain:
     if (layer.start_dim, layer.end_dim) != (1, -1):
         raise LowerError(f"layer '{site.path}' must flatten all axes but the first; use torch.flatten(x, 1)")
@@ -345,7 +330,6 @@ LAYERS: dict[type[nn.Module], Callable[[Site, Any], Chain]] = {
     bnn.QuantConv2d: _conv,
     bnn.QuantLinear: _linear,
     bnn.QuantEltwiseAdd: _eltwise_add,
-    bnn.QuantCat: _quant_cat,
     bnn.TruncAvgPool2d: _avg_pool,
     bnn.TruncAdaptiveAvgPool2d: _adaptive_avg_pool,
     bnn.TruncQuantAccumulator: _accumulator,
@@ -375,6 +359,7 @@ REMEDIES = {
     "ClampQuantAccumulator": "brevitas.nn.TruncQuantAccumulator, or a QuantIdentity",
     "QuantScaleBias": "nn.BatchNorm2d, and from_brevitas(model, batch_norm='keep')",
     "BatchNorm2dToQuantScaleBias": "nn.BatchNorm2d, and from_brevitas(model, batch_norm='keep')",
+    "QuantCat": "torch.cat(tensors, 1)",
     "Dropout2d": "nn.Dropout",
     "mul": "a QuantConv2d with a weight for each channel",
 }

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from qfx.arguments import require_kind
 from qfx.errors import LowerError, QfxError
 from qfx.interop.brevitas.formats import Held
-from qfx.interop.brevitas.layers import LAYERS, REMEDIES, Chain, Site, cat, known, torch_sum
+from qfx.interop.brevitas.layers import LAYERS, REMEDIES, Chain, Site, cat, forgets, known, torch_sum
 from qfx.interop.brevitas.norms import NORMS, keep_norm, merge_norms
 from qfx.nn.calibrate import name_quantizers
 from qfx.nn.inputs import require_model
@@ -131,7 +131,9 @@ class _Network:
         given = [self.held.get(operand) for operand in operands]
         if path in self.done:
             before, chain = self.done[path]
-            if not all(a is b or (a is not None and a.same_as(b)) for a, b in zip(given, before, strict=True)):
+            if not forgets(layer) and not all(
+                a is b or (a is not None and a.same_as(b)) for a, b in zip(given, before, strict=True)
+            ):
                 raise LowerError(
                     f"layer '{path}' must read tensors of one scale, but is called again with another; put one "
                     "QuantIdentity, called each time, before it, or use a layer for each call"
@@ -184,18 +186,15 @@ class _Network:
         self._replace(node, path, chain, [source])
 
     def _replace(self, node: fx.Node, path: str, chain: Chain, operands: list[fx.Node]) -> None:
-        """Put the calls of ``chain`` in the place of ``node``; a link that is for each operand is called on each."""
-        first = True
+        """Put the calls of ``chain`` in the place of ``node``."""
+        last = node
         for link in chain:
             place = self._place(path, link.layer)
             with self.graph.inserting_before(node):
-                if link.each:
-                    operands = [self.graph.call_module(place, (operand,)) for operand in operands]
-                    continue
-                new = self.graph.call_module(place, tuple(operands) if first else (last,))
+                new = self.graph.call_module(place, tuple(operands) if last is node else (last,))
             for name, quantizer in link.quantizers.items():
                 self._attach(link.layer, name, quantizer)
-            last, first = new, False
+            last = new
             if link.held is not None:
                 self.held[new] = link.held
         last.meta = dict(node.meta)
