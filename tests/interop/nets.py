@@ -55,12 +55,14 @@ def differences(
 ) -> list[int]:
     """How many values our network, and its graph, give other than Brevitas': of ``like``, by default ``model``.
 
-    With ``fault``, the input's binary point is a bit off in ours.
+    With ``fault``, the binary point of the last weight, or of the input, is three bits off in ours.
     """
     ours = from_brevitas(model, **options)
     if fault:
         with torch.no_grad():
-            next(iter(qnn.quantizers(ours).values())).frac.sub_(1)
+            found = qnn.quantizers(ours)
+            weights = [quantizer for name, quantizer in found.items() if name.endswith("weight_quant")]
+            [*found.values(), *weights][-1 if weights else 0].frac.sub_(3)
     with torch.no_grad():
         wanted = values((like or model)(x))
     evaluated = lower(ours, x).evaluate(x.numpy(), "NCHW" if x.dim() > 2 else "NHWC")

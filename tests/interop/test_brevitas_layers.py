@@ -132,7 +132,7 @@ NETWORKS = {
         conv(3, 4, 3, weight_quant=SignedBinaryWeightPerTensorConst, weight_scaling_const=0.25, bias=False), relu(3)
     ),
     "ternary weights": lambda: sequence(
-        conv(3, 4, 3, weight_quant=SignedTernaryWeightPerTensorConst, width=2, weight_scaling_const=0.5, bias=False), relu(3)
+        conv(3, 4, 3, weight_quant=SignedTernaryWeightPerTensorConst, width=2, weight_scaling_const=0.125, bias=False), relu(3)
     ),
     "narrow and signed": lambda: sequence(conv(3, 4, 1), identity(4, narrow_range=True), conv(4, 2, 1)),
     "floor": lambda: sequence(conv(3, 4, 1), identity(4, float_to_int_impl_type="floor"), conv(4, 2, 1)),
