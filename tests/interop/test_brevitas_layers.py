@@ -1,4 +1,4 @@
-"""Each Brevitas layer, in a small network: Brevitas' own output, exact evaluation and the graph have the same values."""
+"""Each Brevitas layer, in a small network: its own output, exact evaluation and the graph have the same values."""
 
 import pytest
 import torch
@@ -20,11 +20,12 @@ from brevitas.quant import (
 )
 from brevitas.quant.fixed_point import (
     Int8ActPerTensorFixedPointMinMaxInit,
-    Int8BiasPerTensorFixedPointInternalScaling,
     Int8WeightPerChannelFixedPointMSE,
 )
 
 from tests.interop.nets import QUANT, conv, dense, differences, identity, relu, seen
+
+ACT = Int8ActPerTensorFixedPoint
 
 
 class Residual(nn.Module):
@@ -110,8 +111,7 @@ def truncated(**more) -> nn.Module:
 
 
 def add(**more) -> nn.Module:
-    act = Int8ActPerTensorFixedPoint
-    return bnn.QuantEltwiseAdd(**{"input_quant": act, "output_quant": act, **QUANT, **more})
+    return bnn.QuantEltwiseAdd(**{"input_quant": ACT, "output_quant": ACT, **QUANT, **more})
 
 
 NETWORKS = {
@@ -124,7 +124,9 @@ NETWORKS = {
     "8-bit bias": lambda: sequence(conv(3, 4, 3, bias_quant=Int8Bias, width=4), relu()),
     "16-bit bias": lambda: sequence(conv(3, 4, 3, bias_quant=Int16Bias, width=4), relu(2)),
     "input and output quantizers": lambda: nn.Sequential(
-        conv(3, 4, 3, input_quant=Int8ActPerTensorFixedPoint, output_quant=Int8ActPerTensorFixedPoint, output_bit_width=5),
+        conv(
+            3, 4, 3, input_quant=Int8ActPerTensorFixedPoint, output_quant=Int8ActPerTensorFixedPoint, output_bit_width=5
+        ),
         conv(4, 2, 1, return_quant_tensor=False, bias=False),
         identity(3),
     ),
@@ -132,7 +134,8 @@ NETWORKS = {
         conv(3, 4, 3, weight_quant=SignedBinaryWeightPerTensorConst, weight_scaling_const=0.25, bias=False), relu(3)
     ),
     "ternary weights": lambda: sequence(
-        conv(3, 4, 3, weight_quant=SignedTernaryWeightPerTensorConst, width=2, weight_scaling_const=0.125, bias=False), relu(3)
+        conv(3, 4, 3, weight_quant=SignedTernaryWeightPerTensorConst, width=2, weight_scaling_const=0.125, bias=False),
+        relu(3),
     ),
     "narrow and signed": lambda: sequence(conv(3, 4, 1), identity(4, narrow_range=True), conv(4, 2, 1)),
     "floor": lambda: sequence(conv(3, 4, 1), identity(4, float_to_int_impl_type="floor"), conv(4, 2, 1)),

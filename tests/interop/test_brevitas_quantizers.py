@@ -102,7 +102,8 @@ def test_training_in_brevitas_moves_the_binary_points_and_stays_exact(calibrated
         losses.append(loss.item())
     after = qnn.quantizers(model)
     assert losses[-1] < losses[0] - 0.1
-    assert len(before) == 7 and all((after[name].frac != before[name]).any() for name in before)
+    still = [name for name in before if (after[name].frac == before[name]).all()]
+    assert len(before) == 7 and all(name.startswith("7.input_quant") for name in still)  # what it reads is on its grid
     assert any((after[name].frac_now != before[name].round()).any() for name in before)
     assert differences(model.eval(), images) == [0, 0]
 
@@ -123,7 +124,11 @@ def test_calibrate_sees_brevitas_networks_too(images: Tensor) -> None:
     model = qfx.calibrate(network().eval(), [images[:16], images[16:]], "max")
     assert all(quantizer.calibrated for quantizer in qnn.quantizers(model).values())
     peak = images.abs().max().item()
-    assert 2.0 ** -qnn.quantizers(model)["0.act_quant.fused_activation_quant_proxy.tensor_quant.quantizer"].frac_now.item() * 32 >= peak
+    assert (
+        2.0 ** -qnn.quantizers(model)["0.act_quant.fused_activation_quant_proxy.tensor_quant.quantizer"].frac_now.item()
+        * 32
+        >= peak
+    )
     assert differences(model, images) == [0, 0]
 
 
@@ -163,8 +168,9 @@ def test_what_was_not_calibrated_is_refused_by_name(images: Tensor) -> None:
     model = network().eval()
     with pytest.raises(TrainError) as caught:
         model(images)
-    assert "must be calibrated before it runs: call qfx.calibrate(model, batches), or give it a batch in training mode" in str(
-        caught.value
+    assert (
+        "must be calibrated before it runs: call qfx.calibrate(model, batches), or give it a batch in training mode"
+        in str(caught.value)
     )
     with pytest.raises(LowerError) as refused:
         from_brevitas(model)

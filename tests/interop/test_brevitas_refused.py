@@ -11,7 +11,7 @@ pytest.importorskip("brevitas", reason="the extra 'brevitas' is not installed")
 
 import brevitas.nn as bnn
 from brevitas.quant import (
-    Int8ActPerTensorFixedPoint,
+    Fp8e4m3WeightPerTensorFloat,
     Int8ActPerTensorFloat,
     Int8WeightPerTensorFixedPoint,
     Int8WeightPerTensorFloat,
@@ -22,7 +22,6 @@ from brevitas.quant import (
     Uint8ActPerTensorFixedPoint,
 )
 from brevitas.quant.fixed_point import Int8BiasPerTensorFixedPointInternalScaling
-from brevitas.quant.experimental.float import Fp8e4m3WeightPerTensorFloat
 
 from qfx.interop.brevitas import from_brevitas
 from tests.interop.nets import QUANT, conv, identity, relu, seen
@@ -58,7 +57,9 @@ def test_everything_is_named_at_once_with_the_class_to_use() -> None:
         nn.Sigmoid(),
     )
     message = refusal(model)
-    assert message.startswith("the Brevitas network must be fixed point throughout, but:\n- layer '0' must have a power")
+    assert message.startswith(
+        "the Brevitas network must be fixed point throughout, but:\n- layer '0' must have a power"
+    )
     assert f"use {ACT}" in message
     assert f"- layer '1' must read a quantized tensor; put a QuantIdentity with {ACT} before it" in message
     assert "- layer '2' (Sigmoid) must be one of QuantIdentity, QuantReLU" in message
@@ -68,7 +69,7 @@ def test_everything_is_named_at_once_with_the_class_to_use() -> None:
 LAYERS = {
     "float weight scale": (
         lambda: [conv(3, 4, 1, weight_quant=Int8WeightPerTensorFloat)],
-        f"layer '1' must have a power-of-two scale, not 0.00",
+        "layer '1' must have a power-of-two scale, not 0.00",
     ),
     "minifloat weight": (
         lambda: [bnn.QuantConv2d(3, 4, 1, bias=False, weight_quant=Fp8e4m3WeightPerTensorFloat)],
@@ -99,8 +100,13 @@ LAYERS = {
         "layer '1' must round by one of ['FLOOR', 'ROUND', 'ROUND_TO_ZERO'], not ceil",
     ),
     "scale for each channel": (
-        lambda: [identity(per_channel_broadcastable_shape=(1, 3, 1, 1), scaling_per_output_channel=True,
-                          scaling_stats_permute_dims=(1, 0, 2, 3))],  # fmt: skip
+        lambda: [
+            identity(
+                per_channel_broadcastable_shape=(1, 3, 1, 1),
+                scaling_per_output_channel=True,
+                scaling_stats_permute_dims=(1, 0, 2, 3),
+            )
+        ],  # fmt: skip
         f"layer '1' must have one scale, not one for each channel; use {ACT}",
     ),
     "hardtanh without quantizer": (
@@ -109,7 +115,7 @@ LAYERS = {
     ),
     "sigmoid of a wide accumulator": (
         lambda: [conv(3, 4, 3), bnn.QuantSigmoid(act_quant=Uint8ActPerTensorFixedPoint)],
-        f"layer '2' must read at most 12 bits, not ",
+        "layer '2' must read at most 12 bits, not ",
     ),
     "padding mode": (
         lambda: [conv(3, 4, 3, padding=1, padding_mode="circular")],
@@ -142,8 +148,8 @@ LAYERS = {
     ),
     "float batch norm": (
         lambda: [conv(3, 4, 1), nn.BatchNorm2d(4), relu()],
-        "layer '2' (BatchNorm2d) must not compute in float; use from_brevitas(model, batch_norm='merge'), which is exact, "
-        "or 'keep' for a fixed-point BatchNorm",
+        "layer '2' (BatchNorm2d) must not compute in float; use from_brevitas(model, batch_norm='merge'), which is "
+        "exact, or 'keep' for a fixed-point BatchNorm",
     ),
     "bilinear upsampling": (
         lambda: [bnn.QuantUpsample(scale_factor=2, mode="bilinear")],
@@ -172,12 +178,16 @@ def test_an_uneven_adaptive_pool_is_refused() -> None:
     assert "layer '1': its input must divide evenly into 3 windows, not be 8 wide" in refusal(model, example=IMAGES)
 
 
-def test_truncation_of_what_has_a_scale_for_each_channel_is_refused() -> None:
-    model = nn.Sequential(identity(), conv(3, 4, 1, per_channel=True), bnn.TruncAvgPool2d(2, trunc_quant=TruncTo8bit))
+@pytest.mark.parametrize("bias", [False, True])
+def test_truncation_of_what_has_a_scale_for_each_channel_is_refused(bias: bool) -> None:
+    layers = (conv(3, 4, 1, per_channel=True, bias=bias), bnn.TruncAvgPool2d(2, trunc_quant=TruncTo8bit))
+    model = nn.Sequential(identity(), *layers)
     with torch.no_grad():
         model[1].weight[0] *= 8
-    message = refusal(model)
-    assert f"layer '2' must read a tensor of one scale, not of one for each channel; use a weight_quant per tensor, {WEIGHT}" in message
+    assert (
+        "layer '2' must read a QuantTensor of one scale, whose bits it drops; put a QuantIdentity before it, or use a "
+        f"weight_quant per tensor, {WEIGHT}" in refusal(model)
+    )
 
 
 CALLS = {
@@ -200,8 +210,8 @@ def test_a_layer_called_with_two_scales_is_refused() -> None:
     layers = (identity(), identity(4), conv(3, 3, 1, return_quant_tensor=False))
     model = Calls(*layers, call=lambda x, a, b, c: b(c(a(x))) + b(c(b(a(x)))))
     assert (
-        "layer 'layers.2' must read tensors of one scale, but is called again with another; put one QuantIdentity, called "
-        "each time, before it, or use a layer for each call" in refusal(model)
+        "layer 'layers.2' must read tensors of one scale, but is called again with another; put one QuantIdentity, "
+        "called each time, before it, or use a layer for each call" in refusal(model)
     )
 
 
@@ -216,7 +226,8 @@ def test_batch_norms_that_cannot_be_merged_or_kept_are_named() -> None:
     model[3].bias = None
     assert message in refusal(model.train().eval(), see=False, batch_norm="keep")
     model = nn.Sequential(identity(), conv(3, 3, 1, bias=False, bias_quant=None), nn.BatchNorm2d(3), relu())
-    assert "layer '1' must quantize its bias; use bias_quant=brevitas.quant.Int32Bias" in refusal(model, batch_norm="merge")
+    message = "layer '1' must quantize its bias; use bias_quant=brevitas.quant.Int32Bias"
+    assert message in refusal(model, batch_norm="merge")
 
 
 def test_arguments_are_checked() -> None:
@@ -226,5 +237,3 @@ def test_arguments_are_checked() -> None:
         from_brevitas(nn.Sequential(identity()), batch_norm="fold")
     with pytest.raises(LowerError, match="example must be a tensor, not 8"):
         from_brevitas(nn.Sequential(identity()), 8)
-
-

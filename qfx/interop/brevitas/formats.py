@@ -52,10 +52,11 @@ class Held:
         )
 
     def on_one_grid(self) -> "Held":
-        """Return the same with one binary point for all channels, the finest."""
+        """Return the same with one binary point for all channels, the finest; Brevitas has no integers on that."""
         finest = self.frac.max()
         coarser = int((finest - self.frac.min()).item())
-        return replace(self, frac=finest, low=self.low << coarser, high=self.high << coarser)
+        width = None if coarser else self.width
+        return replace(self, frac=finest, low=self.low << coarser, high=self.high << coarser, width=width)
 
     def carrier(self, path: str) -> Quantizer:
         """Return the quantizer that the tensor has just left, or one that leaves its values as they are."""
@@ -138,7 +139,9 @@ def weight(path: str, layer: Any) -> tuple[Quantizer, Tensor]:
         return proxy.tensor_quant.quantizer, layer.weight
     tensor = layer.quant_weight()
     if not isinstance(tensor, IntQuantTensor):
-        raise LowerError(f"layer '{path}' must have a weight of integers, not {type(tensor).__name__}; use {WEIGHT_CLASS}")
+        raise LowerError(
+            f"layer '{path}' must have a weight of integers, not {type(tensor).__name__}; use {WEIGHT_CLASS}"
+        )
     frac = power_of_two(path, tensor, WEIGHT_CLASS)
     filters = layer.weight.shape[layer.output_channel_dim]
     if frac.numel() not in (1, filters):
@@ -180,7 +183,8 @@ def accumulated(layer: Any, entry: Held, kernel: Quantizer, values: Tensor, offs
     shift = 0 if offset is None else torch.ldexp(offset.double(), frac)
     high = (above * entry.high - below * entry.low + shift).max()
     low = (above * entry.low - below * entry.high + shift).min()
-    sizes = [apart * (taps - 1) + 1 for taps, apart in zip(layer.weight.shape[2:], getattr(layer, "dilation", ()))]
+    dilation = getattr(layer, "dilation", ())
+    sizes = [apart * (taps - 1) + 1 for taps, apart in zip(layer.weight.shape[2:], dilation, strict=True)]
     channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     x = entry.quant_tensor(1, channels, *sizes)
     quant_bias = None if offset is None else layer.bias_quant(layer.bias, x, layer.quant_weight())

@@ -43,7 +43,7 @@ Chain = list[Link]
 
 @dataclass(slots=True)
 class Site:
-    """Where a layer is called: its path, what is known of its operands, and the first one's shape, if an example told."""
+    """Where a layer is called: its path, what is known of its operands, the first one's shape if an example told it."""
 
     path: str
     given: list[Held | None]
@@ -135,7 +135,8 @@ def _table(function: type[nn.Module]) -> Callable[[Site, Any], Chain]:
         reads, gives = _quantized(entry), site.activation(layer.act_quant, site.path)
         if reads.width > TABLE_WIDTH:
             raise LowerError(
-                f"layer '{site.path}' must read at most {TABLE_WIDTH} bits, not {reads.width}; use input_quant={ACT_CLASS}"
+                f"layer '{site.path}' must read at most {TABLE_WIDTH} bits, not {reads.width}; use "
+                f"input_quant={ACT_CLASS}"
             )
         fixed = reads.format()
         x = torch.arange(fixed.min_code, fixed.max_code + 1).float() * torch.exp2(-reads.frac_now)
@@ -234,7 +235,9 @@ def _averaged(site: Site, layer: Any, new: Any, entry: Held, total: Held) -> Cha
     proxy = getattr(layer, "trunc_quant", None)
     truncates = proxy is not None and proxy.is_quant_enabled
     result = _truncated(site.path, proxy, total) if truncates else total.carrier(site.path)
-    held = Held.after(result) if truncates else Held(total.frac, total.low, total.high, total.width, total.signed, result)
+    held = (
+        Held.after(result) if truncates else Held(total.frac, total.low, total.high, total.width, total.signed, result)
+    )
     return [Link(new, held, {"input_quant": _quantized(entry), "output_quant": result})]
 
 
@@ -247,15 +250,14 @@ def _accumulator(site: Site, layer: Any) -> Chain:
 
 def _truncated(path: str, proxy: Any, held: Held) -> Quantizer:
     """The quantizer that drops low bits as Brevitas does: ``clamp(round(code / 2**(bits before - bits after)))``."""
+    held = held.on_one_grid()
     if held.width is None:
-        raise LowerError(f"layer '{path}' must read a QuantTensor, whose bits it drops; put a QuantIdentity before it")
-    said = proxy(held.quant_tensor(1, max(held.frac.numel(), 1), 1, 1))
-    frac = power_of_two(path, said, "trunc_quant=brevitas.quant.RoundTo8bit, whose scale is a power of two")
-    if frac.numel() > 1:
         raise LowerError(
-            f"layer '{path}' must read a tensor of one scale, not of one for each channel; use a weight_quant per tensor, "
-            f"{WEIGHT_CLASS}"
+            f"layer '{path}' must read a QuantTensor of one scale, whose bits it drops; put a QuantIdentity before it, "
+            f"or use a weight_quant per tensor, {WEIGHT_CLASS}"
         )
+    said = proxy(held.quant_tensor(1, 1, 1, 1))
+    frac = power_of_two(path, said, "trunc_quant=brevitas.quant.RoundTo8bit, whose scale is a power of two")
     overflow = Overflow.SAT_SYM if proxy.is_narrow_range and held.signed else Overflow.SAT
     return started(Spec(int(said.bit_width), None, held.signed, rounding_of(path, proxy), overflow), frac)
 
@@ -369,5 +371,3 @@ def known() -> str:
     """Return the layers that there is a translation of, Brevitas' and torch's, in words."""
     names = [f"nn.{kind.__name__}" if kind.__module__.startswith("torch") else kind.__name__ for kind in LAYERS]
     return ", ".join(names)
-
-

@@ -59,7 +59,7 @@ class _QuantProxy(fx.Proxy):
     """A traced tensor that passes for a QuantTensor: networks assert that they add such."""
 
     @property
-    def __class__(self) -> type:  # type: ignore[override]
+    def __class__(self) -> type:  # type: ignore[override,misc]
         return QuantTensor  # type: ignore[no-any-return]
 
 
@@ -178,9 +178,8 @@ class _Network:
         for layer in layers:
             translate = LAYERS.get(type(layer))
             if translate is None:
-                raise LowerError(
-                    f"call '{node_path(node)}' must be a layer; use {REMEDIES.get(call_name(node), f'one of {known()}')}"
-                )
+                instead = REMEDIES.get(call_name(node), f"one of {known()}")
+                raise LowerError(f"call '{node_path(node)}' must be a layer; use {instead}")
             chain += translate(Site(path, [held], shape, self.of_proxy), layer)
             held, shape = chain[-1].held, None
         self._replace(node, path, chain, [source])

@@ -65,10 +65,10 @@ def keep_norm(site: Site, layer: Any, readers: list[Any], keeps: bool) -> Chain:
     spec = Spec(width, None, True, finest.spec.rounding)
     new = qnn.BatchNorm2d.from_float(layer, CONSTANT, spec)
     new.output_quant.start_at(finest.frac_now, True)
-    for quantizer in (new.scale_quant, new.shift_quant):
-        quantizer.observer = Observer(0, constant=True)
-    _, shift = new.real_constants()  # the scale's quantizer looks on
+    new.scale_quant.observer = Observer(0, constant=True)
+    new.real_constants()  # the scale's quantizer looks on
     new.scale_quant.initialise()
-    new.shift_quant.observer.add(shift)
+    new.shift_quant.observer = observer = Observer(0, constant=True)
+    observer.add(new.real_constants()[1])
     new.shift_quant.initialise()
     return [Link(new, Held.after(new.output_quant))]

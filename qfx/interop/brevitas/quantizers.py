@@ -1,4 +1,4 @@
-"""The quantizers of qfx in Brevitas' own layers: learned binary points and K-hot words as ``weight_quant``, ``act_quant``."""
+"""The quantizers of qfx in Brevitas' own layers: learned binary points and K-hot words."""
 
 from typing import Any
 
