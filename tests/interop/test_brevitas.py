@@ -138,6 +138,8 @@ def test_masters_are_the_float_weights_and_the_brevitas_network_is_left_alone(im
 def test_one_quantizer_is_one_parameter_for_all_that_reads_it(images: Tensor) -> None:
     ours = from_brevitas(seen(resnet(), images))
     found = qnn.quantizers(ours)
+    again = copy.deepcopy(ours)
+    assert again.get_submodule("1").input_quant is again.get_submodule("0") is not found["0"]
     assert "0" in found and "1.input_quant" not in found
     assert ours.get_submodule("1").input_quant is found["0"]
     names = {id(quantizer): name for name, quantizer in found.items()}

@@ -53,12 +53,12 @@ class Functional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.enter, self.conv, self.act = identity(), conv(3, 4, 3, per_channel=True), identity(6)
-        self.fc = dense(16, 5)
+        self.fc, self.drop = dense(16, 5), nn.Dropout()
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.act(self.conv(self.enter(x))))
         x = F.max_pool2d(x, 2)
-        return self.fc(torch.flatten(x, 1))
+        return self.fc(self.drop(torch.flatten(x, 1))).value
 
 
 class Apart(nn.Module):

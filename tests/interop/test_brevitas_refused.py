@@ -195,6 +195,10 @@ CALLS = {
     "sum with a float": (lambda x, a: a(x) + x, "layer 'add' must read a quantized tensor; put a QuantIdentity with"),
     "sigmoid": (lambda x, a: torch.sigmoid(a(x)), "call 'sigmoid' must be a layer; use brevitas.nn.QuantSigmoid"),
     "product": (lambda x, a: a(x) * 2, "call 'mul' must be a layer; use a QuantConv2d with a weight for each channel"),
+    "division": (
+        lambda x, a: a(x / 255),
+        "call 'truediv' must be a layer; use a QuantIdentity first, and scale the data",
+    ),
     "joined rows": (lambda x, a: torch.cat([a(x), a(x)], 2), "call 'cat' must join channels: torch.cat(tensors, 1)"),
     "branch": (lambda x, a: a(x) if x.sum() > 0 else x, "the forward of Calls must be traceable by torch.fx, without"),
 }

@@ -88,7 +88,7 @@ def test_float32_would_be_wrong_for_16_bits_times_8(rng) -> None:
     found = exact(conv)(x)
     assert (found.numpy() == lower(conv, x).evaluate(x.numpy(), "NCHW")).all()
     with torch.no_grad():
-        assert (conv(x.float()).double() != found).float().mean() > 0.5
+        assert (conv(x.float()).double() != found).float().mean() > 0.2
 
 
 SHAPES = [

@@ -318,7 +318,7 @@ def _upsample(site: Site, layer: Any) -> Chain:
 
 
 def _unchanged(site: Site, layer: Any) -> Chain:
-    return [Link(nn.Identity(), site.given[0])]
+    return [Link(layer, site.given[0])]
 
 
 LAYERS: dict[type[nn.Module], Callable[[Site, Any], Chain]] = {
@@ -363,6 +363,7 @@ REMEDIES = {
     "BatchNorm2dToQuantScaleBias": "nn.BatchNorm2d, and from_brevitas(model, batch_norm='keep')",
     "QuantCat": "torch.cat(tensors, 1)",
     "Dropout2d": "nn.Dropout",
+    **dict.fromkeys(("truediv", "div", "sub"), "a QuantIdentity first, and scale the data before the network"),
     "mul": "a QuantConv2d with a weight for each channel",
 }
 

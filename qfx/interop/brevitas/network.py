@@ -115,7 +115,7 @@ class _Network:
             except QfxError as error:
                 self.problems[node] = str(error)
         self.graph.eliminate_dead_code()
-        left = [self.problems[node] for node in self.graph.nodes if node in self.problems]
+        left = dict.fromkeys(self.problems[node] for node in self.graph.nodes if node in self.problems)
         if left:
             problems = "\n".join(f"- {problem}" for problem in left)
             raise LowerError(f"the Brevitas network must be fixed point throughout, but:\n{problems}")
@@ -156,6 +156,9 @@ class _Network:
         return translate(site, layer)
 
     def _call(self, node: fx.Node) -> None:
+        if node.target is getattr and node.args[1] in ("value", "tensor"):  # of a QuantTensor
+            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+            return
         path = self._free(scope(node) + call_name(node))
         operands = [node.args[0], node.args[1]] if is_sum(node) else joined(node)
         if operands is not None:
