@@ -197,7 +197,7 @@ CALLS = {
     "product": (lambda x, a: a(x) * 2, "call 'mul' must be a layer; use a QuantConv2d with a weight for each channel"),
     "division": (
         lambda x, a: a(x / 255),
-        "call 'truediv' must be a layer; use a QuantIdentity first, and scale the data",
+        "call 'truediv' must be a layer; use a QuantIdentity first, and",
     ),
     "joined rows": (lambda x, a: torch.cat([a(x), a(x)], 2), "call 'cat' must join channels: torch.cat(tensors, 1)"),
     "branch": (lambda x, a: a(x) if x.sum() > 0 else x, "the forward of Calls must be traceable by torch.fx, without"),

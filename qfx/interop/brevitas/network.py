@@ -58,8 +58,8 @@ def from_brevitas(
 class _QuantProxy(fx.Proxy):
     """A traced tensor that passes for a QuantTensor: networks assert that they add such."""
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override,misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # type: ignore[override]
         return QuantTensor  # type: ignore[no-any-return]
 
 
