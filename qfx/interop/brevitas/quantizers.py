@@ -34,7 +34,7 @@ class TensorQuant(nn.Module):
         frac = self._provisional() if quantizer.observer is not None else quantizer.frac_now
         shape = [-1] + [1] * (x.dim() - 1) if quantizer.spec.per_channel else []
         scale = torch.exp2(-frac).reshape(shape)
-        return value, scale, torch.zeros_like(scale.sum()), torch.full_like(scale.sum(), quantizer.width)
+        return value, scale, scale.new_zeros(()), scale.new_full((), quantizer.width)
 
     def _calibrate(self, x: Tensor) -> None:
         quantizer = self.quantizer
@@ -45,6 +45,8 @@ class TensorQuant(nn.Module):
             )
         quantizer.observer = Observer(quantizer.axis if quantizer.spec.per_channel else None, path=quantizer.path)
         quantizer.observer.add(x)
+        if not self.weight:
+            quantizer.observer.share()  # every rank trains on a batch of its own, in one format
         quantizer.initialise()
 
     def _provisional(self) -> Tensor:
