@@ -117,6 +117,10 @@ LAYERS = {
         lambda: [conv(3, 4, 3), bnn.QuantSigmoid(act_quant=Uint8ActPerTensorFixedPoint)],
         "layer '2' must read at most 12 bits, not ",
     ),
+    "accumulator too wide for a pool": (
+        lambda: [identity(16), conv(3, 4, 3, width=16), nn.MaxPool2d(2)],
+        f"; put a QuantIdentity with {ACT} there",
+    ),
     "padding mode": (
         lambda: [conv(3, 4, 3, padding=1, padding_mode="circular")],
         "layer '1' must have padding_mode 'zeros', not 'circular'",
@@ -171,6 +175,14 @@ def test_a_layer_is_refused_with_its_remedy(name: str) -> None:
     layers, message = LAYERS[name]
     model = nn.Sequential(identity(), *layers())
     assert message in refusal(model, see=name not in ("bilinear upsampling", "scale for each channel"))
+
+
+def test_scales_out_of_reach_and_wide_accumulators_are_told_with_what_they_are() -> None:
+    model = nn.Sequential(identity()).train()
+    model(IMAGES * 1e-9)
+    assert "layer '0' must have a scale of 2**-21 to 2**21, not 2**-3" in refusal(model.eval(), see=False)
+    model = nn.Sequential(identity(16), conv(3, 4, 3, width=16), nn.MaxPool2d(2))
+    assert "what '2' reads or gives must fit 32 bits and a frac in -21..21, not 3" in refusal(model)
 
 
 def test_an_uneven_adaptive_pool_is_refused() -> None:
