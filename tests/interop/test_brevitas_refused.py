@@ -178,9 +178,11 @@ def test_a_layer_is_refused_with_its_remedy(name: str) -> None:
 
 
 def test_scales_out_of_reach_and_wide_accumulators_are_told_with_what_they_are() -> None:
-    model = nn.Sequential(identity()).train()
-    model(IMAGES * 1e-9)
-    assert "layer '0' must have a scale of 2**-21 to 2**21, not 2**-3" in refusal(model.eval(), see=False)
+    for size, scale in ((1e-7, "2**-2"), (1e9, "2**2")):
+        model = nn.Sequential(identity()).train()
+        model(IMAGES * size)
+        message = f"layer '0' must have a scale of 2**-21 to 2**21, not {scale}"
+        assert message in refusal(model.eval(), see=False)
     model = nn.Sequential(identity(16), conv(3, 4, 3, width=16), nn.MaxPool2d(2))
     assert "what '2' reads or gives must fit 32 bits and a frac in -21..21, not 3" in refusal(model)
 

@@ -97,10 +97,11 @@ def power_of_two(path: str, tensor: Any, remedy: str) -> Tensor:
     if tensor.zero_point.detach().abs().max() > 0:
         value = tensor.zero_point.flatten()[0].item()
         raise LowerError(f"layer '{path}' must have zero point 0, not {value:g}; use {remedy}")
-    if frac.min() < FRAC_RANGE[0] or frac.max() > FRAC_RANGE[1]:
+    furthest = frac.flatten()[frac.abs().argmax()].item()
+    if not FRAC_RANGE[0] <= furthest <= FRAC_RANGE[1]:
         raise LowerError(
             f"layer '{path}' must have a scale of 2**{-FRAC_RANGE[1]} to 2**{-FRAC_RANGE[0]}, not "
-            f"2**{-frac.abs().max().item():g}: scale its weights or its data"
+            f"2**{-furthest:g}: scale its weights or its data"
         )
     return frac.float()
 
