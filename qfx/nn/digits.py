@@ -1,0 +1,167 @@
+"""The non-zero digits of a model's K-hot constants: counted, as a cost of training, and held within a budget."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qfx.arguments import require_kind
+from qfx.errors import TrainError
+from qfx.fixed.khot import digit_counts, nested_magnitudes
+from qfx.nn.affine import Affine, BatchNorm2d
+from qfx.nn.calibrate import name_quantizers, quantizers
+from qfx.nn.channel_digits import neighbours
+from qfx.nn.control import Move
+from qfx.nn.functional import channel_shape, sum_to
+from qfx.nn.inputs import require_converted
+from qfx.nn.prelu import PReLU
+from qfx.nn.quantizer import Quantizer
+
+
+def nonzero_digits(model: nn.Module) -> Tensor:
+    """Return the non-zero digits of all K-hot constants of a model, differentiable with respect to learned K.
+
+    Counted are those of the canonical form of each weight, BatchNorm scale and shift, and slope, as the graph's rule G7
+    does: a product by a constant of n digits is n - 1 additions. The gradient of a K is what one more digit a word
+    would add to the count. Add it to the loss, times the loss that a digit is worth, and a K that is not needed falls.
+    """
+    require_converted(model)
+    found = [_counted(quantizer, values) for quantizer, values in khot_constants(model).values()]
+    return torch.stack(found).sum() if found else torch.zeros((), dtype=torch.float64)
+
+
+def digits_by_constant(model: nn.Module) -> dict[str, int]:
+    """Return the non-zero digits of each K-hot constant by the path of its quantizer."""
+    require_converted(model)
+    return {path: int(_counted(quantizer, values)) for path, (quantizer, values) in khot_constants(model).items()}
+
+
+def digit_moves(model: nn.Module) -> dict[str, Move]:
+    """Return the learned K of each quantizer, by channel: where training started, and now."""
+    return {
+        name: Move(quantizer.spec.digits.each(len(quantizer.k)), tuple(int(k) for k in quantizer.k_now.tolist()))
+        for name, quantizer in quantizers(model).items()
+        if quantizer.learns_digits and quantizer.k is not None and quantizer.spec.digits is not None
+    }
+
+
+@torch.no_grad()
+def limit_digits(model: nn.Module, budget: int) -> int:
+    """Lower learned K until the model has at most ``budget`` non-zero digits, and return how many it has then.
+
+    Steps down are taken in the order of the error that each adds for each digit that it saves, along the lower convex
+    hull of every channel's error over its digits (Shoham and Gersho, 1988): no other choice of K with as few digits has
+    a smaller sum of errors. A channel is pruned (K 0) only where K 1 everywhere is still too much. The error of a channel
+    is the squared error of its words as a part of the channel's squared values, for a constant of one value a channel
+    as a part of the mean square of all.
+
+    Raises:
+        TrainError: the budget is below the digits of the constants whose K is not learned.
+    """
+    require_kind(TrainError, "budget", budget, int, "a number of digits")
+    require_converted(model)
+    name_quantizers(model)
+    while (total := int(nonzero_digits(model))) > budget:
+        _lower(model, total, budget)
+    return total
+
+
+def _lower(model: nn.Module, total: int, budget: int) -> None:
+    """Lower K until the digits that this saves bring ``total`` to the budget; shifts that follow their scale may differ."""
+    learned = [found for found in khot_constants(model).values() if found[0].learns_digits]
+    _require_possible(total, budget, learned)
+    prunes = all(int(quantizer.k_now.max()) <= 1 for quantizer, _ in learned)
+    steps = [step for place, found in enumerate(learned) for step in _steps(place, *found, least=0 if prunes else 1)]
+    for _, place, channel, k, saved in sorted(steps, key=lambda step: step[0]):
+        if total <= budget:
+            break
+        quantizer = learned[place][0]
+        assert quantizer.k is not None
+        quantizer.k[channel] = k
+        total -= saved
+
+
+def khot_constants(model: nn.Module) -> dict[str, tuple[Quantizer, Tensor]]:
+    """Return the quantizer and the real values of each K-hot constant, each once, by the quantizer's path."""
+    paths = {quantizer: path for path, quantizer in quantizers(model).items()}
+    found = ((quantizer, values) for module in model.modules() for quantizer, values in _constants(module))
+    return {paths[quantizer]: (quantizer, values) for quantizer, values in found if quantizer.spec.digits}
+
+
+def _constants(layer: nn.Module) -> Iterator[tuple[Quantizer, Tensor]]:
+    if isinstance(layer, BatchNorm2d):
+        if not layer.folded:
+            yield from zip((layer.scale_quant, layer.shift_quant), layer.real_constants(), strict=True)
+    elif isinstance(layer, Affine):
+        yield from ((layer.scale_quant, layer.scale), (layer.shift_quant, layer.shift))
+    elif isinstance(layer, PReLU):
+        yield layer.slope_quant, layer.weight
+    elif hasattr(layer, "weight_quant"):
+        yield layer.weight_quant, layer.effective()[0]  # type: ignore[operator,misc]
+
+
+def _counted(quantizer: Quantizer, values: Tensor) -> Tensor:
+    """The digits of one constant, with the gradient of its K."""
+    digits = quantizer.spec.digits
+    assert digits is not None
+    values = values.detach()
+    words = quantizer(values.to(torch.float64)).detach()
+    shape = channel_shape(words, quantizer.frac, quantizer.axis)
+    codes = torch.ldexp(words, quantizer.frac_now.reshape(shape)).abs().long()
+    counts = torch.tensor(digit_counts(quantizer.spec.width, digits.signed), device=codes.device)
+    total = counts[codes].sum().double()
+    if quantizer.k is None or not quantizer.k.requires_grad:
+        return total
+    place = quantizer.words.place(_sizes(quantizer, values))
+    table = torch.tensor(nested_magnitudes(quantizer.spec.width, digits.signed)[2], device=codes.device)
+    own = channel_shape(words, quantizer.k, quantizer.axis)
+    lower, upper = (table[k.long().reshape(own), place] for k in neighbours(quantizer.k, quantizer.words.most))
+    slope = sum_to((upper - lower).double(), quantizer.k.shape, quantizer.axis)
+    return total + ((quantizer.k - quantizer.k.detach()) * slope).sum()
+
+
+def _sizes(quantizer: Quantizer, values: Tensor) -> Tensor:
+    """The values' sizes on the scale of codes, in float64."""
+    shape = channel_shape(values, quantizer.frac, quantizer.axis)
+    return torch.ldexp(values.to(torch.float64), quantizer.frac_now.reshape(shape)).abs()
+
+
+def _require_possible(total: int, budget: int, learned: list[tuple[Quantizer, Tensor]]) -> None:
+    fixed = total - sum(int(_counted(*found)) for found in learned)
+    if not learned or fixed > budget:
+        raise TrainError(
+            f"a digit budget must leave room for the {fixed:,} non-zero digits of constants whose K is not learned, not "
+            f"be {budget:,}: give more of them digits with 'learn: true' in the recipe, or a larger budget"
+        )
+
+
+def _steps(
+    place: int, quantizer: Quantizer, values: Tensor, least: int
+) -> Iterator[tuple[float, int, int, int, int]]:
+    """The steps of each channel of one constant down to ``least``.
+
+    Each is the error added for each digit saved, ``place``, the channel, its K then, and the digits saved.
+    """
+    errors, digits = _by_k(quantizer, values)
+    for channel, now in enumerate(quantizer.k_now.int().tolist()):
+        while now > least:
+            saved = digits[now, channel] - digits[least:now, channel]
+            added = errors[least:now, channel] - errors[now, channel]
+            slopes = np.where(saved > 0, added / np.maximum(saved, 1), 0.0)  # a K that saves nothing costs nothing
+            step = int(slopes.argmin())
+            now = least + step
+            yield float(slopes[step]), place, channel, now, int(saved[step])
+
+
+def _by_k(quantizer: Quantizer, values: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Error and digits of each channel for every K: (K, channels)."""
+    assert quantizer.k is not None and quantizer.spec.digits is not None
+    rows = _sizes(quantizer, values).movedim(quantizer.axis, 0).reshape(len(quantizer.k), -1).cpu().numpy()
+    edges, levels, counts = nested_magnitudes(quantizer.spec.width, quantizer.spec.digits.signed)
+    column = np.searchsorted(edges, rows)
+    squares = (values.detach().double() ** 2).movedim(quantizer.axis, 0).reshape(len(rows), -1).cpu().numpy()
+    scale = np.ldexp(1.0, -2 * quantizer.frac_now.cpu().numpy().astype(np.int64))
+    whole = squares.sum(1) if rows.shape[1] > 1 else np.full(len(rows), squares.mean())
+    errors = np.stack([((level[column] - rows) ** 2).sum(1) for level in levels]) * scale
+    return errors / np.maximum(whole, np.finfo(np.float64).tiny), np.stack([count[column].sum(1) for count in counts])
