@@ -26,7 +26,7 @@ class DigitBudget:
 
         d = ln(count / budget),  ln price += rate * d,  gradient of k += price * e**(4 d) * d count / d k.
 
-    It starts where it balances the gradients of the loss in the first step, so that it needs no tuning. What the price
+    It starts where it balances the gradients of the loss, so that it needs no tuning. What the price
     leaves above the budget when formats freeze, and what weights add after that, ``settle`` takes away.
     """
 
@@ -42,7 +42,7 @@ class DigitBudget:
         self.settle(model)
 
     def press(self, model: nn.Module) -> None:
-        """Add the price's part to the gradients of K, after the loss has given its own."""
+        """Add the price's part to the gradients of K, after the loss has given its own, the same on all ranks."""
         learned = [quantizer.k for quantizer in quantizers(model).values() if quantizer.learns_digits]
         ks = [k for k in learned if k is not None and k.requires_grad]
         if not ks:
@@ -50,7 +50,10 @@ class DigitBudget:
         count = nonzero_digits(model)
         slopes = torch.autograd.grad(count, ks)
         if self.log_price is None:
-            self.log_price = math.log(_size([k.grad for k in ks]) / _size(slopes))
+            worth, digits = _size([k.grad for k in ks]), _size(slopes)
+            if not worth or not digits:
+                return
+            self.log_price = math.log(worth / digits)
         off = max(-1.0, min(1.0, math.log(max(count.item(), 1.0) / self.budget)))
         self.log_price += self.rate * off
         price = math.exp(self.log_price + _FIRM * off)
@@ -78,5 +81,4 @@ class DigitBudget:
 
 def _size(gradients: Any) -> float:
     """The sum of the sizes of gradients, where there are any."""
-    parts = [gradient.abs().sum().item() for gradient in gradients if isinstance(gradient, Tensor)]
-    return max(sum(parts), 1e-30)
+    return sum(gradient.abs().sum().item() for gradient in gradients if isinstance(gradient, Tensor))

@@ -139,10 +139,10 @@ def _step(network: nn.Module, state: State, chosen: Tensor, settings: Settings, 
         state.loss += loss.item() * share
         state.right += right
     scale_format_gradients(state.model, len(parts) * ranks())
-    if state.digits:
-        state.digits.press(state.model)
     if settings.clip is not None:
         nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
+    if state.digits:
+        state.digits.press(state.model)
     state.optimizer.step()
     state.schedule.step()
     state.step += 1

@@ -43,7 +43,8 @@ class DigitLimit:
     mean: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.budget is None) == (self.mean is None) or min(self.budget or 1, self.mean or 1) <= 0:
+        given = [value for value in (self.budget, self.mean) if value is not None]
+        if len(given) != 1 or given[0] <= 0:
             raise TrainError(
                 "digits must have either a budget or a mean, above 0, not "
                 f"{self.budget} and {self.mean}"
