@@ -4,9 +4,9 @@
 
 Each row is the float checkpoint quantized after training, or, where a FOLDER is given, the network that
 `bench/train_resnet20.py` left in its build/resnet20/ROW.../train. Adders are those of the small layers in LAYERS, each
-unrolled into the product by one constant matrix: without sharing, the non-zero digits of each output less one; and after
-the optimiser of da4ml, which PYTHON has (python -m venv adders; adders/bin/pip install da4ml). It takes larger layers
-minutes to hours. Needs QFX_CIFAR10 and QFX_CHECKPOINTS: see designs/resnet20/README.md.
+unrolled into the product by one constant matrix: without sharing, the non-zero digits of each output less one; and
+after the optimiser of da4ml, which PYTHON has (python -m venv adders; adders/bin/pip install da4ml). It takes larger
+layers minutes to hours. Needs QFX_CIFAR10 and QFX_CHECKPOINTS: see designs/resnet20/README.md.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def layers(model: nn.Module) -> dict[str, Conv2d | Linear]:
 
 
 def figures(model: nn.Module, data: Data, signed: bool) -> dict[str, Any]:
-    """Return the accuracy, and the digits of a network's weights: with the fewest digits, or ones where not ``signed``."""
+    """Return accuracy, and digits and adders of the weights: the fewest signed digits, or ones where not ``signed``."""
     matrices = {path: matrix(layer) for path, layer in layers(model).items()}
     counts = digit_counts(WIDTH, signed)
     digits = {path: int(counts[np.abs(codes)].sum()) for path, codes in matrices.items()}

@@ -51,8 +51,8 @@ def nested_magnitudes(width: int, signed_digits: bool) -> tuple[np.ndarray, np.n
     """Return the nearest magnitudes for every number of digits at once, from 0 to as many as a word can have.
 
     Returns:
-        edges, levels, digits: a size in ``(edges[i-1], edges[i]]`` is nearest to the magnitude ``levels[k, i]`` of those
-        with at most ``k`` digits, which has ``digits[k, i]``. A tie goes to the smaller magnitude.
+        edges, levels, digits: a size in ``(edges[i-1], edges[i]]`` is nearest to the magnitude ``levels[k, i]`` of
+        those with at most ``k`` digits, which has ``digits[k, i]``. A tie goes to the smaller magnitude.
     """
     counts = digit_counts(width, signed_digits)
     tables = [np.zeros(1, dtype=np.int64), *(magnitudes(width, k, signed_digits) for k in range(1, counts.max() + 1))]

@@ -52,9 +52,9 @@ def limit_digits(model: nn.Module, budget: int) -> int:
 
     Steps down are taken in the order of the error that each adds for each digit that it saves, along the lower convex
     hull of every channel's error over its digits (Shoham and Gersho, 1988): no other choice of K with as few digits has
-    a smaller sum of errors. A channel is pruned (K 0) only where K 1 everywhere is still too much. The error of a channel
-    is the squared error of its words as a part of the channel's squared values, for a constant of one value a channel
-    as a part of the mean square of all.
+    a smaller sum of errors. A channel is pruned (K 0) only where K 1 everywhere is still too much. The error of a
+    channel is the squared error of its words as a part of the channel's squared values, for a constant of one value a
+    channel as a part of the mean square of all.
 
     Raises:
         TrainError: the budget is below the digits of the constants whose K is not learned.
@@ -68,7 +68,7 @@ def limit_digits(model: nn.Module, budget: int) -> int:
 
 
 def _lower(model: nn.Module, total: int, budget: int) -> None:
-    """Lower K until the digits that this saves bring ``total`` to the budget; shifts that follow their scale may differ."""
+    """Lower K until this saves enough digits of ``total``; shifts, which follow their scale, may come to other ones."""
     learned = [found for found in khot_constants(model).values() if found[0].learns_digits]
     _require_possible(total, budget, learned)
     prunes = all(int(quantizer.k_now.max()) <= 1 for quantizer, _ in learned)
@@ -131,14 +131,12 @@ def _require_possible(total: int, budget: int, learned: list[tuple[Quantizer, Te
     fixed = total - sum(int(_counted(*found)) for found in learned)
     if not learned or fixed > budget:
         raise TrainError(
-            f"a digit budget must leave room for the {fixed:,} non-zero digits of constants whose K is not learned, not "
-            f"be {budget:,}: give more of them digits with 'learn: true' in the recipe, or a larger budget"
+            f"a digit budget must leave room for the {fixed:,} non-zero digits of constants whose K is not learned, "
+            f"not be {budget:,}: give more of them digits with 'learn: true' in the recipe, or a larger budget"
         )
 
 
-def _steps(
-    place: int, quantizer: Quantizer, values: Tensor, least: int
-) -> Iterator[tuple[float, int, int, int, int]]:
+def _steps(place: int, quantizer: Quantizer, values: Tensor, least: int) -> Iterator[tuple[float, int, int, int, int]]:
     """The steps of each channel of one constant down to ``least``.
 
     Each is the error added for each digit saved, ``place``, the channel, its K then, and the digits saved.

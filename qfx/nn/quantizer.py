@@ -40,7 +40,8 @@ class Digits:
             return (self.k,) * channels
         if len(self.k) != channels:
             raise ChannelError(
-                f"its digits must have one k, or a list of one for each of its {channels} channels, not of {len(self.k)}"
+                f"its digits must have one k, or a list of one for each of its {channels} channels, "
+                f"not of {len(self.k)}"
             )
         return self.k
 
@@ -306,7 +307,6 @@ class Quantizer(nn.Module):
         name = str(self.format()) if self.calibrated else f"{spec.width} bits, not calibrated"
         digits += ", learned width" if spec.learn_width else ""
         return f"{name}, {spec.rounding}, {spec.overflow}{digits}"
-
 
     @property
     def _k_text(self) -> str:

@@ -33,10 +33,10 @@ class Recipe:
         source: ``{"default": {point: spec}, "layers": {pattern: {point: spec}}}``, a YAML file of that, or None. A spec
             is a width, a format such as ``u5.0``, or a mapping of ``width``, ``frac`` (``learn`` or an integer),
             ``signed``, ``granularity`` (``tensor`` or ``channel``), ``rounding``, ``overflow``, ``digits``
-            (``{k, signed, learn}``), ``levels`` (``binary``: codes -1 and 1, ``ternary``: 0 too) and ``learn_width`` (true:
-            the width is where training starts from); what a mapping leaves out is the point's default. Beside the
-            points, ``fold: true`` folds a BatchNorm into the convolution before it, and ``table: learned`` lets training
-            move each entry of a table (``function``: they are those of its function).
+            (``{k, signed, learn}``), ``levels`` (``binary``: codes -1 and 1, ``ternary``: 0 too) and ``learn_width``
+            (true: the width is where training starts from); what a mapping leaves out is the point's default. Beside
+            the points, ``fold: true`` folds a BatchNorm into the convolution before it, and ``table: learned`` lets
+            training move each entry of a table (``function``: they are those of its function).
 
     Raises:
         RecipeError: an unknown key or an impossible value, with the key's path.

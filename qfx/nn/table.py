@@ -38,9 +38,9 @@ class Table(nn.Module):
     its values are looked up: ``f`` of every code of the input, computed in float64 on the CPU by one function for
     evaluation, exact evaluation and lowering, so that all three have the table's very entries.
 
-    After ``learn`` the entries are parameters: ``f`` plus an ``offset`` for each code of the input, 0 at first. They are
-    the quantization points of Polino et al. (2018, section 4): the gradient of each is the sum of those of the values
-    that take it. That of the input has the slope between an entry's neighbours beside that of ``f``.
+    After ``learn`` the entries are parameters: ``f`` plus an ``offset`` for each code of the input, 0 at first. They
+    are the quantization points of Polino et al. (2018, section 4): the gradient of each is the sum of those of the
+    values that take it. That of the input has the slope between an entry's neighbours beside that of ``f``.
 
     Args:
         function: takes and gives a tensor of one shape, and ``weight`` where there is one.
@@ -147,7 +147,7 @@ class Table(nn.Module):
 
 
 class _Offset(torch.autograd.Function):
-    """``y = offset[place]``, whose gradient goes to the entries; along x it is the slope between an entry's neighbours."""
+    """``y = offset[place]``; its gradient goes to the entries, and to x with the slope between an entry's neighbours."""
 
     @staticmethod
     def forward(ctx, x, offset, place, frac):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Training within a budget of non-zero digits: K starts at the best choice after training, and a price holds it there."""
+"""Training within a budget of non-zero digits: K starts at an allocation of least error, and a price holds it there."""
 
 import math
 from typing import Any
@@ -21,8 +21,8 @@ _QUICKEST = 0.5  # the largest such move in one step
 class DigitBudget:
     """The price of a non-zero digit in training, so that all K-hot constants together keep a budget.
 
-    The price is a multiplier of Lagrange's: it rises while the count is above the budget and falls while it is below, and
-    answers at once to a part of the difference, which damps the swing (Platt and Barr, 1988),
+    The price is a multiplier of Lagrange's: it rises while the count is above the budget and falls while it is below,
+    and answers at once to a part of the difference, which damps the swing (Platt and Barr, 1988),
 
         d = ln(count / budget),  ln price += rate * d,  gradient of k += price * e**(4 d) * d count / d k.
 

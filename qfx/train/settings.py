@@ -45,10 +45,7 @@ class DigitLimit:
     def __post_init__(self) -> None:
         given = [value for value in (self.budget, self.mean) if value is not None]
         if len(given) != 1 or given[0] <= 0:
-            raise TrainError(
-                "digits must have either a budget or a mean, above 0, not "
-                f"{self.budget} and {self.mean}"
-            )
+            raise TrainError(f"digits must have either a budget or a mean, above 0, not {self.budget} and {self.mean}")
 
     def of(self, constants: int) -> int:
         """Return the digits that so many constants may have together."""

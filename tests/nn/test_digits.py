@@ -1,4 +1,4 @@
-"""K of each channel, stated or learned: the nearest word exactly, its digits counted as the graph does, and a budget."""
+"""K of each channel, stated or learned: the nearest word exactly, digits counted as the graph does, and a budget."""
 
 import warnings
 from itertools import product
@@ -71,9 +71,7 @@ def test_gradients_are_those_of_the_weights_and_of_the_error_between_two_k() -> 
     expected = []
     for row, (lower, step) in enumerate(((1, 2.0**-7), (2, 2.0**-4))):
         sizes = (x.detach()[row].abs() / step).tolist()
-        gain = [
-            abs(size - brute(size, 8, lower, True)) - abs(size - brute(size, 8, lower + 1, True)) for size in sizes
-        ]
+        gain = [abs(size - brute(size, 8, lower, True)) - abs(size - brute(size, 8, lower + 1, True)) for size in sizes]
         expected.append(-sum(abs(w) * g * step for w, g in zip(weights[row].tolist(), gain, strict=True)))
     assert k.grad.tolist() == pytest.approx(expected) and (k.grad < 0).all()
     assert torch.equal(x.grad, weights)  # straight through, nothing is clipped

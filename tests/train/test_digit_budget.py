@@ -149,10 +149,11 @@ def test_design_yaml_refuses_an_impossible_budget(digits: str, said: str, tmp_pa
 def test_a_design_states_its_budget(tmp_path: Path) -> None:
     folder = changed(tmp_path, "design.yaml", "widths: [3]", "widths: [3]\n  digits: {mean: 0.9}")
     text, old = (folder / "design.yaml").read_text(), "default: {weight: 3, activation: 3}"
-    learned = '{weight: {width: 8, digits: {k: 3, signed: true, learn: true}}}'
+    learned = "{weight: {width: 8, digits: {k: 3, signed: true, learn: true}}}"
     assert old in text
     (folder / "design.yaml").write_text(text.replace(old, f'{old}\n  layers: {{"*": {learned}}}'))
     run = steps.train(folder).figures["widths"]["3"]
+    assert steps.hls(folder).figures["equal"] and steps.sim(folder).figures["equal"]
     design = Design.load(folder)
     model = runs.trained_model(design, folder / "build" / "train")
     weights = sum(p.numel() for name, p in model.named_parameters() if name.endswith("weight") and p.dim() > 1)
