@@ -147,7 +147,7 @@ class Table(nn.Module):
 
 
 class _Offset(torch.autograd.Function):
-    """``y = offset[place]``; its gradient goes to the entries, and to x with the slope between an entry's neighbours."""
+    """``y = offset[place]``; its gradient goes to the entries, and to x by the slope between an entry's neighbours."""
 
     @staticmethod
     def forward(ctx, x, offset, place, frac):  # type: ignore[no-untyped-def]

@@ -153,7 +153,8 @@ def test_a_design_states_its_budget(tmp_path: Path) -> None:
     assert old in text
     (folder / "design.yaml").write_text(text.replace(old, f'{old}\n  layers: {{"*": {learned}}}'))
     run = steps.train(folder).figures["widths"]["3"]
-    assert steps.hls(folder).figures["equal"] and steps.sim(folder).figures["equal"]
+    engines = {name: getattr(steps, name)(folder).figures for name in ("lower", "plan", "hls", "rtl", "sim")}
+    assert engines["lower"]["exact"]["equal"] and engines["hls"]["equal"] and engines["sim"]["equal"]
     design = Design.load(folder)
     model = runs.trained_model(design, folder / "build" / "train")
     weights = sum(p.numel() for name, p in model.named_parameters() if name.endswith("weight") and p.dim() > 1)
