@@ -20,6 +20,7 @@ from qfx.nn.convert import convert as convert
 from qfx.nn.correct import correct as correct
 from qfx.nn.deform import DeformConv2d as DeformConv2d
 from qfx.nn.deform import SquareDeformConv2d as SquareDeformConv2d
+from qfx.nn.describe import describe as describe
 from qfx.nn.digits import digit_moves as digit_moves
 from qfx.nn.digits import digits_by_constant as digits_by_constant
 from qfx.nn.digits import limit_digits as limit_digits
