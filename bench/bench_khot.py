@@ -1,12 +1,13 @@
 """K-hot against an adder optimiser: non-zero digits, accuracy and adders of designs/resnet20 with 8-bit weights.
 
-    python bench/bench_khot.py [--adders PYTHON] [--trained "2-hot=FOLDER"] ...
+    python bench/bench_khot.py [--adders PYTHON] [--row ROW] ... [--trained ROW=FOLDER] ...
 
 Each row is the float checkpoint quantized after training, or, where a FOLDER is given, the network that
 `bench/train_resnet20.py` left in its build/resnet20/ROW.../train. Adders are those of the small layers in LAYERS, each
 unrolled into the product by one constant matrix: without sharing, the non-zero digits of each output less one; and
 after the optimiser of da4ml, which PYTHON has (python -m venv adders; adders/bin/pip install da4ml). It takes larger
-layers minutes to hours. Needs QFX_CIFAR10 and QFX_CHECKPOINTS: see designs/resnet20/README.md.
+layers minutes to hours. Rows that are not asked for stay as they were measured before. Needs QFX_CIFAR10 and
+QFX_CHECKPOINTS: see designs/resnet20/README.md.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_resnet20 import CALIBRATION, with_input
-from harness import publish
+from harness import RESULTS, publish
 from resnet20_rows import recipes
 from torch import nn
 
@@ -46,7 +47,7 @@ def main() -> None:
     design = Design.load("resnet20")
     data = runs.load_data(design)
     rows, matrices = [], {}
-    for name in ROWS:
+    for name in asked.row or ROWS:
         model = network(design, data, name, trained.get(name))
         rows.append({"weights": name, "made": "trained" if name in trained else "quantized after training"})
         rows[-1] |= figures(model, data, signed=name not in ("1-hot", "2-hot"))
@@ -56,6 +57,10 @@ def main() -> None:
     for row in rows:
         of_row = [found[f"{row['weights']}/{layer}"] for layer in LAYERS] if found else []
         row["adders, da4ml"] = sum(layer["adders"] for layer in of_row) if of_row else "-"
+    before = json.loads((RESULTS / "khot.json").read_text()) if asked.row else {"rows": [], "by_layer": {}}
+    rows += [row for row in before["rows"] if row["weights"] not in asked.row]
+    rows.sort(key=lambda row: ROWS.index(row["weights"]))
+    found = {**before["by_layer"], **found}
     title = f"designs/resnet20, {WIDTH}-bit words; adders of {', '.join(LAYERS)}"
     publish("khot", title, rows, da4ml=reason, by_layer=found, calibration_images=CALIBRATION)
 
@@ -129,6 +134,7 @@ def optimised(python: str, matrices: Mapping[str, np.ndarray]) -> tuple[dict[str
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--adders", default=sys.executable, help="a Python that has da4ml")
+    parser.add_argument("--row", action="append", default=[], choices=ROWS, help="measure this row only")
     parser.add_argument("--trained", action="append", default=[], help="ROW=FOLDER of weights.safetensors")
     return parser.parse_args()
 

@@ -54,7 +54,8 @@ def limit_digits(model: nn.Module, budget: int) -> int:
     hull of every channel's error over its digits (Shoham and Gersho, 1988): no other choice of K with as few digits has
     a smaller sum of errors. A channel is pruned (K 0) only where K 1 everywhere is still too much. The error of a
     channel is the squared error of its words as a part of the channel's squared values, for a constant of one value a
-    channel as a part of the mean square of all.
+    channel as a part of the mean square of all. Words of fewer digits end lower: a channel takes one fraction bit less
+    with its new K where that is nearer, and its binary point is its own and learned.
 
     Raises:
         TrainError: the budget is below the digits of the constants whose K is not learned.
@@ -73,12 +74,15 @@ def _lower(model: nn.Module, total: int, budget: int) -> None:
     _require_possible(total, budget, learned)
     prunes = all(int(quantizer.k_now.max()) <= 1 for quantizer, _ in learned)
     steps = [step for place, found in enumerate(learned) for step in _steps(place, *found, least=0 if prunes else 1)]
-    for _, place, channel, k, saved in sorted(steps, key=lambda step: step[0]):
+    starts = [quantizer.frac.clone() for quantizer, _ in learned]
+    for _, place, channel, k, saved, coarser in sorted(steps, key=lambda step: step[0]):
         if total <= budget:
             break
         quantizer = learned[place][0]
         assert quantizer.k is not None
         quantizer.k[channel] = k
+        if quantizer.spec.per_channel:
+            quantizer.frac[channel] = starts[place][channel] - coarser
         total -= saved
 
 
@@ -136,12 +140,15 @@ def _require_possible(total: int, budget: int, learned: list[tuple[Quantizer, Te
         )
 
 
-def _steps(place: int, quantizer: Quantizer, values: Tensor, least: int) -> Iterator[tuple[float, int, int, int, int]]:
+def _steps(
+    place: int, quantizer: Quantizer, values: Tensor, least: int
+) -> Iterator[tuple[float, int, int, int, int, int]]:
     """The steps of each channel of one constant down to ``least``.
 
-    Each is the error added for each digit saved, ``place``, the channel, its K then, and the digits saved.
+    Each is the error added for each digit saved, ``place``, the channel, its K then, the digits saved, and the fraction
+    bits that it then has less than now.
     """
-    errors, digits = _by_k(quantizer, values)
+    errors, digits, coarser = _by_k(quantizer, values)
     for channel, now in enumerate(quantizer.k_now.int().tolist()):
         while now > least:
             saved = digits[now, channel] - digits[least:now, channel]
@@ -149,17 +156,35 @@ def _steps(place: int, quantizer: Quantizer, values: Tensor, least: int) -> Iter
             slopes = np.where(saved > 0, added / np.maximum(saved, 1), 0.0)  # a K that saves nothing costs nothing
             step = int(slopes.argmin())
             now = least + step
-            yield float(slopes[step]), place, channel, now, int(saved[step])
+            yield float(slopes[step]), place, channel, now, int(saved[step]), int(coarser[now, channel])
 
 
-def _by_k(quantizer: Quantizer, values: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Error and digits of each channel for every K: (K, channels)."""
+def _by_k(quantizer: Quantizer, values: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Error, digits and fraction bits less of each channel for every K: (K, channels); for the K in use, as it is."""
+    errors, digits = _measured(quantizer, values, 0)
+    if not quantizer.learned or not quantizer.spec.per_channel:
+        return errors, digits, np.zeros_like(digits)
+    errors_then, digits_then = _measured(quantizer, values, 1)
+    others = np.arange(len(errors))[:, None] < quantizer.k_now.cpu().numpy()
+    coarser = others & (errors_then < errors)
+    return np.where(coarser, errors_then, errors), np.where(coarser, digits_then, digits), coarser.astype(np.int64)
+
+
+def _measured(quantizer: Quantizer, values: Tensor, coarser: int) -> tuple[np.ndarray, np.ndarray]:
+    """Error and digits of each channel for every K, with so many fraction bits less: (K, channels)."""
     assert quantizer.k is not None and quantizer.spec.digits is not None
     rows = _sizes(quantizer, values).movedim(quantizer.axis, 0).reshape(len(quantizer.k), -1).cpu().numpy()
+    rows = np.ldexp(rows, -coarser)
     edges, levels, counts = nested_magnitudes(quantizer.spec.width, quantizer.spec.digits.signed)
     column = np.searchsorted(edges, rows)
-    squares = (values.detach().double() ** 2).movedim(quantizer.axis, 0).reshape(len(rows), -1).cpu().numpy()
-    scale = np.ldexp(1.0, -2 * quantizer.frac_now.cpu().numpy().astype(np.int64))
-    whole = squares.sum(1) if rows.shape[1] > 1 else np.full(len(rows), squares.mean())
-    errors = np.stack([((level[column] - rows) ** 2).sum(1) for level in levels]) * scale
+    squares = rows**2
+    whole = squares.sum(1) if rows.shape[1] > 1 else _mean_square(quantizer, values, coarser)
+    errors = np.stack([((level[column] - rows) ** 2).sum(1) for level in levels])
     return errors / np.maximum(whole, np.finfo(np.float64).tiny), np.stack([count[column].sum(1) for count in counts])
+
+
+def _mean_square(quantizer: Quantizer, values: Tensor, coarser: int) -> np.ndarray:
+    """The mean square of all values on the scale of each channel's codes."""
+    mean = (values.detach().double() ** 2).mean().item()
+    fracs = np.broadcast_to(quantizer.frac_now.cpu().numpy().astype(np.int64), (len(values),))
+    return np.ldexp(mean, 2 * (fracs - coarser))

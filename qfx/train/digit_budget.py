@@ -68,6 +68,7 @@ class DigitBudget:
             for quantizer in quantizers(model).values() if ranks() > 1 else ():
                 if quantizer.k is not None:
                     dist.broadcast(quantizer.k.detach(), 0)
+                    dist.broadcast(quantizer.frac.detach(), 0)
         return above
 
     def facts(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """K of each channel, stated or learned: the nearest word exactly, digits counted as the graph does, and a budget."""
 
 import warnings
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -202,18 +203,41 @@ def test_limit_digits_takes_the_k_of_least_error(rng: np.random.Generator) -> No
     model = qnn.calibrate(qnn.convert(net, recipe, x).eval(), [x])
     quantizer, weight = model.get_submodule("0").weight_quant, net[0].weight.detach()
 
-    def measured(k: tuple[int, ...]) -> tuple[int, float]:
-        with torch.no_grad():
-            quantizer.k.copy_(torch.tensor(k, dtype=torch.float32))
-        error = ((quantizer(weight.double()) - weight) ** 2).sum(1) / (weight.double() ** 2).sum(1)
-        return int(qnn.nonzero_digits(model)), error.sum().item()
+    start = quantizer.frac.detach().clone()
 
-    choices = [measured(k) for k in product(range(1, 5), repeat=3)]
+    def measured(words: Sequence[tuple[float, float]]) -> tuple[int, list[float]]:
+        """The digits, and the error of each channel, with these K and so many fraction bits less."""
+        with torch.no_grad():
+            for channel, (k, coarser) in enumerate(words):
+                quantizer.k[channel], quantizer.frac[channel] = k, start[channel] - coarser
+        error = ((quantizer(weight.double()) - weight) ** 2).sum(1) / (weight.double() ** 2).sum(1)
+        return int(qnn.nonzero_digits(model)), error.tolist()
+
+    def nearer(channel: int, k: int) -> tuple[int, int]:
+        errors = [measured([(k, coarser)] * 3)[1][channel] for coarser in (0, 1)]
+        return k, int(k < 4 and errors[1] < errors[0])
+
+    each = [[nearer(channel, k) for k in range(1, 5)] for channel in range(3)]
+    choices = [measured(words) for words in product(*each)]
     for budget in range(16, 40, 3):
-        measured((4, 4, 4))
+        measured(((4, 0),) * 3)
         reached = qnn.limit_digits(model, budget)
-        _, error = measured(tuple(int(k) for k in quantizer.k_now))
-        assert error == pytest.approx(min(e for digits, e in choices if digits <= reached))
+        digits, errors = measured([*zip(quantizer.k.tolist(), (start - quantizer.frac).tolist(), strict=True)])
+        assert digits == reached
+        assert sum(errors) == pytest.approx(min(sum(e) for digits, e in choices if digits <= reached))
+
+
+def test_a_channel_takes_a_fraction_bit_less_where_its_words_of_fewer_digits_end_too_low() -> None:
+    x, net = torch.zeros(2, 4), nn.Sequential(nn.Linear(4, 2))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[0.8, -0.8, 0.8, 0.7], [0.8, 0.1, 0.3, 0.45]]))
+    recipe = {"default": {"input": "u4.0", "weight": {"width": 8, "digits": {"k": 4, "signed": True, "learn": True}}}}
+    model = qnn.calibrate(qnn.convert(net, recipe, x).eval(), [x])
+    quantizer = model.get_submodule("0").weight_quant
+    start = quantizer.frac.detach().clone()
+    assert qnn.limit_digits(model, 8) == 8 and quantizer.k.tolist() == [1, 1]
+    assert (start - quantizer.frac).tolist() == [1, 1]
+    assert quantizer(net[0].weight)[0].tolist() == [1.0, -1.0, 1.0, 0.5]  # 1.0 ends the words of one digit now
 
 
 def test_a_price_on_digits_lowers_k_where_the_loss_allows() -> None:
