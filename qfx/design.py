@@ -142,6 +142,19 @@ class TeacherSection(_Section):
         return self
 
 
+class DigitsSection(_Section):
+    """How many non-zero digits all K-hot constants may have at the end of training: in all, or on average."""
+
+    budget: Positive | None = None
+    mean: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.budget is None) == (self.mean is None):
+            raise ValueError("must have either a budget, the digits of all constants, or their mean")
+        return self
+
+
 class TrainingSection(_Section):
     """How the step train works."""
 
@@ -159,6 +172,7 @@ class TrainingSection(_Section):
     """Bits of weights and activations, one run each; the first is the one that is lowered."""
     seed: Annotated[int, Field(ge=0, lt=1 << 32, strict=True)] = 0
     formats: Literal["learned", "frozen"] = "learned"  # binary points and widths; frozen: they stay as calibrated
+    digits: DigitsSection | None = None  # where the recipe has constants whose K is learned
     compile: bool = False  # by torch.compile: minutes once, then shorter steps
     threads: Annotated[int, Field(ge=1, le=256, strict=True)] | None = None
     """Threads of torch in each run, by default all cores shared out; sums, and so results, depend on their number."""

@@ -17,5 +17,6 @@ from qfx.fixed.format import fixed_for_range as fixed_for_range
 from qfx.fixed.format import require_input_format as require_input_format
 from qfx.fixed.format import simplest_frac as simplest_frac
 from qfx.fixed.khot import count_digits as count_digits
+from qfx.fixed.khot import digit_counts as digit_counts
 from qfx.fixed.khot import digits_of as digits_of
 from qfx.fixed.khot import nearest_khot as nearest_khot

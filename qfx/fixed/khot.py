@@ -46,6 +46,29 @@ def magnitudes(width: int, max_digits: int, signed_digits: bool) -> np.ndarray:
     return found
 
 
+@lru_cache(maxsize=16)
+def nested_magnitudes(width: int, signed_digits: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the nearest magnitudes for every number of digits at once, from 0 to as many as a word can have.
+
+    Returns:
+        edges, levels, digits: a size in ``(edges[i-1], edges[i]]`` is nearest to the magnitude ``levels[k, i]`` of
+        those with at most ``k`` digits, which has ``digits[k, i]``. A tie goes to the smaller magnitude.
+    """
+    counts = digit_counts(width, signed_digits)
+    tables = [np.zeros(1, dtype=np.int64), *(magnitudes(width, k, signed_digits) for k in range(1, counts.max() + 1))]
+    midpoints = [(table[1:] + table[:-1]) / 2 for table in tables]
+    edges = np.unique(np.concatenate(midpoints))
+    last = np.append(edges, np.inf)  # of each interval; all of it lies between the same two magnitudes of any table
+    levels = np.stack([table[np.searchsorted(own, last)] for table, own in zip(tables, midpoints, strict=True)])
+    return edges, levels, counts[levels]
+
+
+@lru_cache(maxsize=16)
+def digit_counts(width: int, signed_digits: bool) -> np.ndarray:
+    """Return the number of non-zero digits of each magnitude of a signed word of ``width`` bits, from 0 on."""
+    return np.array([len(digits_of(code, width, signed_digits)) for code in range(1 << (width - 1))])
+
+
 def nearest_khot(values: np.ndarray, width: int, max_digits: int, signed_digits: bool) -> np.ndarray:
     """Return the code with at most ``max_digits`` digits that is nearest to each real number.
 

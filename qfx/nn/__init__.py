@@ -21,6 +21,10 @@ from qfx.nn.correct import correct as correct
 from qfx.nn.deform import DeformConv2d as DeformConv2d
 from qfx.nn.deform import SquareDeformConv2d as SquareDeformConv2d
 from qfx.nn.describe import describe as describe
+from qfx.nn.digits import digit_moves as digit_moves
+from qfx.nn.digits import digits_by_constant as digits_by_constant
+from qfx.nn.digits import limit_digits as limit_digits
+from qfx.nn.digits import nonzero_digits as nonzero_digits
 from qfx.nn.elementwise import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from qfx.nn.elementwise import Add as Add
 from qfx.nn.elementwise import AvgPool2d as AvgPool2d

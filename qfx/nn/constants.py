@@ -23,7 +23,7 @@ def quantized_codes(quantizer: Quantizer, values: Tensor, axes: tuple[int, ...])
     """Return the codes of ``values``, with the torch ``axes`` brought into the graph's order."""
     digits = quantizer.spec.digits
     codes = np.ascontiguousarray(np.transpose(quantizer.codes(values), axes))
-    return Codes(codes, quantizer.format(), digits.k if digits else None, bool(digits and digits.signed))
+    return Codes(codes, quantizer.format(), quantizer.max_digits, bool(digits and digits.signed))
 
 
 def grid_codes(values: Tensor, fracs: np.ndarray) -> Codes:

@@ -17,9 +17,9 @@ from qfx.nn.learned_width import round_width
 def param_groups(
     model: nn.Module, lr: float, weight_decay: float = 0.0, frac_lr: float | None = None
 ) -> list[dict[str, Any]]:
-    """Return an optimizer's parameter groups: weights and other parameters, then binary points and widths.
+    """Return an optimizer's parameter groups: weights and other parameters, then binary points, widths and K.
 
-    Binary points and widths have no weight decay and a learning rate of their own: ``frac_lr``, by default 10 times
+    Binary points, widths and K have no weight decay and a learning rate of their own: ``frac_lr``, by default 10 times
     ``lr`` and at most 0.02 (bits a step, under Adam).
     """
     require_model(model)
@@ -76,11 +76,12 @@ def freeze_bn(model: nn.Module, frozen: bool = True) -> None:
 
 @torch.no_grad()
 def freeze_formats(model: nn.Module, frozen: bool = True) -> None:
-    """Stop learning binary points and widths: they stay at the integers they stand for now."""
+    """Stop learning binary points, widths and K: they stay at the integers they stand for now."""
     require_model(model)
     for quantizer in quantizers(model).values():
         learned = [(quantizer.frac, quantizer.frac_now)] if quantizer.learned else []
         learned += [(quantizer.bits, round_width(quantizer.bits))] if quantizer.bits is not None else []
+        learned += [(quantizer.k, quantizer.k_now)] if quantizer.k is not None and quantizer.learns_digits else []
         for parameter, now in learned:
             if frozen:
                 parameter.copy_(now)

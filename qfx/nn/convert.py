@@ -20,7 +20,7 @@ from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.move_calls import convert_move
 from qfx.nn.operators import NUMBER
 from qfx.nn.prelu import PReLU
-from qfx.nn.quantizer import Quantizer
+from qfx.nn.quantizer import ChannelError, Quantizer
 from qfx.nn.ready import require_ready
 from qfx.nn.recipe import Recipe, placed
 from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of
@@ -141,7 +141,10 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
         return
     place = conversion.free(path) if again else path
     conversion.was.setdefault(place, type(layer).__name__)
-    new = misread(layer, shape_of(node.args[0])) or converter(conversion, node, layer, place)
+    try:
+        new = misread(layer, shape_of(node.args[0])) or converter(conversion, node, layer, place)
+    except ChannelError as error:
+        new = str(error)
     if tied and not isinstance(new, str):
         new = _tied(conversion, new, path, place) or new
     if isinstance(new, str):
@@ -161,7 +164,14 @@ def _tied(conversion: Conversion, new: nn.Module | None, path: str, place: str) 
         recipe = conversion.recipe
         if recipe.names(place, point) and recipe.spec(place, point) != recipe.spec(path, point):
             return f"it is called twice with one {point}: '{place}' must have that of '{path}' in the recipe"
-    tie(new, conversion.module.get_submodule(path))
+    first = conversion.module.get_submodule(path)
+    if isinstance(new, Table) and isinstance(first, Table) and first.offset is not None:
+        if new.input_quant.width != first.input_quant.width:
+            return (
+                f"it is called twice with one learned table: its input must have {first.input_quant.width} bits at "
+                f"'elementwise' as in '{path}', not {new.input_quant.width}"
+            )
+    tie(new, first)
     return None
 
 

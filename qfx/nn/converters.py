@@ -126,6 +126,10 @@ def _table(conversion: Conversion, node: fx.Node, layer: nn.Module, path: str) -
     width = new.input_quant.width
     if width > TABLE_WIDTH:
         return f"its input must be at most {TABLE_WIDTH} bits wide at 'elementwise', not {width}"
+    if conversion.recipe.learns_table(path):
+        if new.input_quant.spec.learn_width:
+            return "its input must have no learn_width at 'elementwise', since its table is learned: state a width"
+        new.learn()
     return new
 
 

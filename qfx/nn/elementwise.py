@@ -1,6 +1,7 @@
 """ReLU, Hardtanh, addition, concatenation, pooling and flatten in fixed point, of signals (N, C, L) too."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -160,7 +161,7 @@ class AvgPool2d(nn.Module):
         self.stride = pair(stride or kernel_size)
         self.padding = quad(padding)
         self.divisor = divisor or self.kernel[0] * self.kernel[1]
-        self.constant_spec = constant_spec
+        self.constant_spec = _of_one(constant_spec)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
         self.exact = False
@@ -190,7 +191,7 @@ class AdaptiveAvgPool2d(nn.Module):
         super().__init__()
         size = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
         self.output_size: tuple[int | None, int | None] = (size[0], size[1])
-        self.constant_spec = constant_spec
+        self.constant_spec = _of_one(constant_spec)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
         self.exact = False
@@ -220,6 +221,11 @@ class AdaptiveAvgPool2d(nn.Module):
         return {"scale": reciprocal(kernel[0] * kernel[1], self.constant_spec)}
 
 
+def _of_one(spec: Spec) -> Spec:
+    """The format of the one constant of a pool; a K that others learn stays as it is stated."""
+    return replace(spec, digits=replace(spec.digits, k=spec.digits.each(1)[0], learn=False)) if spec.digits else spec
+
+
 def reciprocal(divisor: int, spec: Spec) -> Codes:
     """Return the code of ``1 / divisor``, with the most fraction bits that its word allows; a power of two is exact."""
     if divisor & (divisor - 1) == 0:
@@ -229,8 +235,8 @@ def reciprocal(divisor: int, spec: Spec) -> Codes:
         frac -= 1
     form = Fixed(spec.width, frac)
     if spec.digits:
-        codes = nearest_khot(np.array([2.0**frac / divisor]), spec.width, spec.digits.k, spec.digits.signed)
-        return Codes(codes, form, spec.digits.k, spec.digits.signed)
+        codes = nearest_khot(np.array([2.0**frac / divisor]), spec.width, spec.digits.most, spec.digits.signed)
+        return Codes(codes, form, spec.digits.most, spec.digits.signed)
     return Codes(encode(np.array([1 / divisor]), form, spec.rounding, spec.overflow), form)
 
 

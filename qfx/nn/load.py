@@ -94,7 +94,13 @@ def _compared(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> LoadRep
 def _refused(keys: Iterable[str], holder: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
     """Those of ``keys`` that ``holder`` has and ``other`` must have too: all but formats, where it has no formats."""
     formats = set() if _quantizers_in(other) else _quantizers_in(holder)
-    return [key for key in keys if key.rpartition(".")[0] not in formats]
+    return [key for key in keys if key.rpartition(".")[0] not in formats and not _is_learned_table(key, formats)]
+
+
+def _is_learned_table(key: str, formats: set[str]) -> bool:
+    """Whether a key holds the learned entries of a table, which no float network has."""
+    layer, _, name = key.rpartition(".")
+    return name == "offset" and {f"{layer}.output_quant", f"{layer}.input_quant"} & formats != set()
 
 
 def _quantizers_in(state: Mapping[str, Tensor]) -> set[str]:

@@ -30,7 +30,7 @@ class PReLU(nn.Module):
     ) -> None:
         super().__init__()
         take(self, "weight", nn.PReLU(num_parameters, init))
-        self.slope_quant = Quantizer(replace(constant_spec, per_channel=False), constant=True)
+        self.slope_quant = Quantizer(replace(constant_spec, per_channel=False), num_parameters, constant=True)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
         self.exact = False

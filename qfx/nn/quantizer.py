@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from qfx.errors import TrainError
 from qfx.fixed import FRAC_RANGE, WIDEST, Fixed, Overflow, Rounding
 from qfx.fixed.khot import magnitudes
+from qfx.nn.channel_digits import WIDEST_CHANNEL_DIGITS, Words, cast_channel_digits, round_k, words
 from qfx.nn.functional import WIDEST_IN_FLOAT32, cast, code_range, round_frac
 from qfx.nn.learned_width import WIDEST_LEARNED, cast_learned_width, round_width, width_in_use
 from qfx.nn.observe import Observer
@@ -18,9 +19,35 @@ from qfx.nn.observe import Observer
 class Digits:
     """At most ``k`` non-zero digits in a constant's word: digits {0,1}, or {-1,0,1} if signed."""
 
-    k: int
+    k: int | tuple[int, ...]  # one for all channels, or one for each
     signed: bool = False
     zero: bool = True  # whether a word may be 0; binary weights are never
+    learn: bool = False  # for each channel, from ``k`` on
+
+    @property
+    def of_channels(self) -> bool:
+        """Whether channels differ in K, or may come to."""
+        return self.learn or not isinstance(self.k, int)
+
+    @property
+    def most(self) -> int:
+        """The largest K, where training has not changed it."""
+        return self.k if isinstance(self.k, int) else max(self.k)
+
+    def each(self, channels: int) -> tuple[int, ...]:
+        """Return the K of each channel, or refuse a list of another length."""
+        if isinstance(self.k, int):
+            return (self.k,) * channels
+        if len(self.k) != channels:
+            raise ChannelError(
+                f"its digits must have one k, or a list of one for each of its {channels} channels, "
+                f"not of {len(self.k)}"
+            )
+        return self.k
+
+
+class ChannelError(TrainError):
+    """What a recipe says of each channel is said of another number of channels than there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +74,10 @@ class Spec:
             raise TrainError(f"a learned width must start at {WIDEST_LEARNED} bits or less, not {self.width}")
         if self.digits and self.signed is False:
             raise TrainError("a K-hot word must be signed: its digits are those of a sign-magnitude number")
+        if self.digits and self.digits.of_channels and not 2 <= self.width <= WIDEST_CHANNEL_DIGITS:
+            raise TrainError(
+                f"a word with a K for each channel must have a width in 2..{WIDEST_CHANNEL_DIGITS}, not {self.width}"
+            )
 
 
 WEIGHT = Spec(signed=True, overflow=Overflow.SAT_SYM, per_channel=True)
@@ -77,6 +108,7 @@ class Quantizer(nn.Module):
         self.frac = nn.Parameter(start.clone(), requires_grad=spec.frac is None)
         self.register_buffer("initial", start)  # frac as calibrated, for the log of moves
         self.bits = nn.Parameter(torch.full(shape, float(spec.width))) if spec.learn_width else None
+        self.k = _channel_k(spec.digits, channels)
         self.signed = spec.signed is not False
         self.calibrated = spec.frac is not None and spec.signed is not None
         self.observer: Observer | None = None
@@ -118,6 +150,28 @@ class Quantizer(nn.Module):
         """The integer binary points in use, as a detached float tensor."""
         return round_frac(self.frac)
 
+    @property
+    def learns_digits(self) -> bool:
+        """Whether the recipe leaves the K of each channel to training."""
+        return self.spec.digits is not None and self.spec.digits.learn
+
+    @property
+    def words(self) -> Words:
+        """The K-hot words for every K, where channels differ in it."""
+        return Words(self.edges, self.levels)
+
+    @property
+    def k_now(self) -> Tensor:
+        """The integer K in use, of all channels or of each, as a detached float tensor."""
+        if self.k is not None:
+            return round_k(self.k, self.words.most)
+        return torch.tensor(float(self.spec.digits.most if self.spec.digits else 0))
+
+    @property
+    def max_digits(self) -> int | None:
+        """The largest K in use, at least 1, or None where words may have any digits."""
+        return max(int(self.k_now.max()), 1) if self.spec.digits else None
+
     def forward(self, x: Tensor) -> Tensor:
         if self.observer is not None:
             self.observer.add(x.detach())
@@ -130,6 +184,8 @@ class Quantizer(nn.Module):
         if self.spec.width == 0 and self.bits is None:
             return x * 0.0
         spec, mode = self.spec, self.spec.overflow
+        if self.k is not None:
+            return cast_channel_digits(x, self.frac, self.k, self.words, self._largest, self.axis)
         if self.bits is not None:
             return cast_learned_width(x, self.frac, self.bits, self.signed, spec.rounding, mode, self.axis)
         return cast(
@@ -138,7 +194,15 @@ class Quantizer(nn.Module):
 
     @property
     def _khot(self) -> tuple[Tensor, Tensor] | None:
-        return None if self.levels is None else (self.edges, self.levels)
+        """Edges and levels of the words of one K: that of all channels, or the largest of them."""
+        if self.k is None:
+            return None if self.levels is None else (self.edges, self.levels)
+        levels = self.levels[self.max_digits or 1].unique()
+        return (levels[1:] + levels[:-1]) / 2, levels
+
+    @property
+    def _largest(self) -> int:
+        return code_range(self.width, self.signed, self.spec.overflow)[1]
 
     def format(self) -> Fixed:
         """Return the format in use; its channels, if any, are those of ``axis``."""
@@ -179,7 +243,8 @@ class Quantizer(nn.Module):
             raise TrainError(f"quantizer '{self.path}' must see data in calibration, but no batch reached it")
         signed = self.spec.signed if self.spec.signed is not None else observer.low < 0
         self.signed = signed
-        largest = self.levels[-1].item() if self.levels is not None else code_range(self.width, signed, Overflow.SAT)[1]
+        khot = self._khot
+        largest = khot[1][-1].item() if khot else code_range(self.width, signed, Overflow.SAT)[1]
         samples = observer.samples().to(self.frac.device)
         best = observer.frac_for(largest or 1, part).to(self.frac.device)
         self._require_reach(best, observer.peak)
@@ -216,10 +281,13 @@ class Quantizer(nn.Module):
 
     def _least_error(self, samples: Tensor, widest: Tensor) -> Tensor:
         """The frac, from the one that clips nothing to 4 bits finer, with the least squared error; ties: the widest."""
-        errors = []
+        errors, khot = [], self._khot
         for finer in range(5):
             frac = (widest + finer).clamp(*FRAC_RANGE)
-            y = cast(samples, frac, self.width, self.signed, self.spec.rounding, Overflow.SAT, khot=self._khot)
+            if self.k is not None and self.spec.per_channel:
+                y = cast_channel_digits(samples, frac, self.k, self.words, self._largest)
+            else:
+                y = cast(samples, frac, self.width, self.signed, self.spec.rounding, Overflow.SAT, khot=khot)
             errors.append(((y - samples) ** 2).mean(-1))
         return widest + torch.stack(errors).argmin(0)
 
@@ -241,16 +309,32 @@ class Quantizer(nn.Module):
 
     def extra_repr(self) -> str:
         spec = self.spec
-        digits = f", {spec.digits.k}-hot{' signed' if spec.digits.signed else ''}" if spec.digits else ""
+        digits = f", {self._k_text}-hot{' signed' if spec.digits.signed else ''}" if spec.digits else ""
+        digits += ", learned K" if self.learns_digits else ""
         digits += "" if not spec.digits or spec.digits.zero else ", never 0"
         name = str(self.format()) if self.calibrated else f"{spec.width} bits, not calibrated"
         digits += ", learned width" if spec.learn_width else ""
         return f"{name}, {spec.rounding}, {spec.overflow}{digits}"
 
+    @property
+    def _k_text(self) -> str:
+        low, high = int(self.k_now.min()), int(self.k_now.max())
+        return str(high) if low == high else f"{low}..{high}"
+
+
+def _channel_k(digits: Digits | None, channels: int) -> nn.Parameter | None:
+    """The K of each channel, where they may differ."""
+    if digits is None or not digits.of_channels:
+        return None
+    return nn.Parameter(torch.tensor(digits.each(channels), dtype=torch.float32), requires_grad=digits.learn)
+
 
 def _khot_tables(spec: Spec) -> tuple[Tensor | None, Tensor | None]:
     if spec.digits is None:
         return None, None
-    levels = torch.tensor(magnitudes(spec.width, spec.digits.k, spec.digits.signed), dtype=torch.float32)
+    if spec.digits.of_channels:
+        table = words(spec.width, spec.digits.signed)
+        return table.edges, table.levels
+    levels = torch.tensor(magnitudes(spec.width, spec.digits.most, spec.digits.signed), dtype=torch.float32)
     levels = levels if spec.digits.zero else levels[levels > 0]
     return (levels[1:] + levels[:-1]) / 2, levels

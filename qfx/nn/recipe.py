@@ -33,9 +33,10 @@ class Recipe:
         source: ``{"default": {point: spec}, "layers": {pattern: {point: spec}}}``, a YAML file of that, or None. A spec
             is a width, a format such as ``u5.0``, or a mapping of ``width``, ``frac`` (``learn`` or an integer),
             ``signed``, ``granularity`` (``tensor`` or ``channel``), ``rounding``, ``overflow``, ``digits``
-            (``{k, signed}``), ``levels`` (``binary``: codes -1 and 1, ``ternary``: 0 too) and ``learn_width`` (true:
-            the width is where training starts from); what a mapping leaves out is the point's default. Beside the
-            points, ``fold: true`` folds a BatchNorm into the convolution before it.
+            (``{k, signed, learn}``), ``levels`` (``binary``: codes -1 and 1, ``ternary``: 0 too) and ``learn_width``
+            (true: the width is where training starts from); what a mapping leaves out is the point's default. Beside
+            the points, ``fold: true`` folds a BatchNorm into the convolution before it, and ``table: learned`` lets
+            training move each entry of a table (``function``: they are those of its function).
 
     Raises:
         RecipeError: an unknown key or an impossible value, with the key's path.
@@ -66,6 +67,10 @@ class Recipe:
         """Return whether the BatchNorm at ``path`` is to be folded."""
         return self._find(path, "fold") is True
 
+    def learns_table(self, path: str) -> bool:
+        """Return whether the entries of the table at ``path`` are learned."""
+        return self._find(path, "table") == "learned"
+
     def names(self, path: str, point: str) -> bool:
         """Return whether a pattern, not only the default, speaks of this point of this layer."""
         return any(fnmatchcase(path, pattern) and point in points for pattern, points in self._layers.items())
@@ -85,7 +90,7 @@ class Recipe:
                 has = ", ".join(self._asked[path])
                 raise _wrong(f"layers.{pattern}.{point}", f"must match a layer that has this point; '{path}' has {has}")
 
-    def _find(self, path: str, point: str) -> Spec | bool | None:
+    def _find(self, path: str, point: str) -> Spec | bool | str | None:
         found = self._default.get(point)
         asked = self._asked.setdefault(path, [])
         asked += [] if point in asked else [point]
@@ -114,14 +119,17 @@ def _wrong(where: str, condition: str) -> RecipeError:
     return RecipeError(f"recipe key '{where}' {condition}", where)
 
 
-def _layer(points: Mapping[str, Any], where: str) -> dict[str, Spec | bool]:
+def _layer(points: Mapping[str, Any], where: str) -> dict[str, Spec | bool | str]:
     if "bias" in points:
         raise _wrong(f"{where}.bias", "must be left out: a bias follows its input and weight formats")
-    _known(points, (*POINTS, "fold"), where)
-    return {
-        point: _boolean(given, f"{where}.fold") if point == "fold" else _spec(given, point, f"{where}.{point}")
-        for point, given in points.items()
-    }
+    _known(points, (*POINTS, "fold", "table"), where)
+    return {point: _point(given, point, f"{where}.{point}") for point, given in points.items()}
+
+
+def _point(given: Any, point: str, where: str) -> Spec | bool | str:
+    if point == "fold":
+        return _boolean(given, where)
+    return _choice(given, ["function", "learned"], where) if point == "table" else _spec(given, point, where)
 
 
 def _spec(given: Any, point: str, where: str) -> Spec:
@@ -180,10 +188,20 @@ def _digits(value: Any, point: str, where: str) -> Digits:
     if point not in _VECTORS:
         raise _wrong(where, f"must stand at one of {', '.join(_VECTORS)}, not at {point}")
     given = _mapping(value, where)
-    _known(given, ("k", "signed"), where)
-    if "k" not in given or _integer(given["k"], f"{where}.k") < 1:
-        raise _wrong(f"{where}.k", f"must be at least 1, not {given.get('k')}")
-    return Digits(given["k"], _boolean(given.get("signed", False), f"{where}.signed"))
+    _known(given, ("k", "signed", "learn"), where)
+    signed, learn = (_boolean(given.get(key, False), f"{where}.{key}") for key in ("signed", "learn"))
+    return Digits(_k(given.get("k"), f"{where}.k"), signed, learn=learn)
+
+
+def _k(value: Any, where: str) -> int | tuple[int, ...]:
+    if isinstance(value, list | tuple):
+        each = tuple(_integer(k, where, "an integer, or a list of one for each channel") for k in value)
+        if min(each, default=0) < 0 or max(each, default=0) < 1:
+            raise _wrong(where, f"must be at least 0 for each channel, and above 0 for one of them, not {list(each)}")
+        return each
+    if value is None or _integer(value, where, "an integer, or a list of one for each channel") < 1:
+        raise _wrong(where, f"must be at least 1, not {value}")
+    return int(value)
 
 
 def _levels(value: Any, point: str, where: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,10 @@ class Table(nn.Module):
     its values are looked up: ``f`` of every code of the input, computed in float64 on the CPU by one function for
     evaluation, exact evaluation and lowering, so that all three have the table's very entries.
 
+    After ``learn`` the entries are parameters: ``f`` plus an ``offset`` for each code of the input, 0 at first. They
+    are the quantization points of Polino et al. (2018, section 4): the gradient of each is the sum of those of the
+    values that take it. That of the input has the slope between an entry's neighbours beside that of ``f``.
+
     Args:
         function: takes and gives a tensor of one shape, and ``weight`` where there is one.
         weight: what it learns, like the slope of PReLU: the table follows.
@@ -53,6 +57,7 @@ class Table(nn.Module):
     ) -> None:
         super().__init__()
         self.function, self.weight = function, weight
+        self.register_parameter("offset", None)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
 
@@ -70,10 +75,16 @@ class Table(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.input_quant(x)
-        observed = self.input_quant.observer is not None or self.output_quant.observer is not None
-        if self.training or observed:
+        if self.input_quant.observer is not None or self.output_quant.observer is not None:
             return self.output_quant(self._of(x))
+        if self.training:
+            return self.output_quant(self._learned(x))
         return self.output_quant(self._looked_up(x)).to(x.dtype)
+
+    def learn(self) -> None:
+        """Let training move each entry of the table; the input's width must be the last by now."""
+        self.require_narrow()
+        self.offset = nn.Parameter(torch.zeros(1 << self.input_quant.width))
 
     def constants(self) -> dict[str, Codes]:
         """Return ``table``: an entry for each code of the input, lowest first."""
@@ -97,22 +108,34 @@ class Table(nn.Module):
     def _of(self, x: Tensor) -> Tensor:
         return self.function(x) if self.weight is None else self.function(x, self.weight.to(x))
 
+    def _learned(self, x: Tensor) -> Tensor:
+        """``f`` and what training has added to it, at codes of the input."""
+        y = self._of(x)
+        if self.offset is None:
+            return y
+        return y + _Offset.apply(x, self.offset, self._places(x), self.input_quant.frac_now).to(y)
+
+    def _places(self, x: Tensor) -> Tensor:
+        """The place in the table of each code of the input."""
+        place = torch.ldexp(x.detach(), self.input_quant.frac_now).round() - self._codes()[0]
+        return place.long().clamp(0, (1 << self.input_quant.width) - 1)
+
     def _looked_up(self, x: Tensor) -> Tensor:
         """The values of ``f`` at codes of the input in float64, with the gradient of ``f``."""
         entries = self._entries().to(x.device)
-        place = torch.ldexp(x, self.input_quant.frac_now).round() - self._codes()[0]
-        values = entries[place.long().clamp(0, len(entries) - 1)]
+        values = entries[self._places(x)]
         values = torch.where(x.isnan(), torch.nan, values)
         if torch.is_grad_enabled():
-            smooth = self._of(x.double())
+            smooth = self._learned(x.double())
             values = values + (smooth - smooth.detach())
         return values
 
     @torch.no_grad()
     def _entries(self) -> Tensor:
-        """``f`` of each code of the input, lowest first, in float64 on the CPU, not quantized yet."""
+        """The entry of each code of the input, lowest first, in float64 on the CPU, not quantized yet."""
         self.require_narrow()
-        return self._of(self._inputs())
+        entries = self._of(self._inputs())
+        return entries if self.offset is None else entries + self.offset.double().cpu()
 
     def _inputs(self) -> Tensor:
         low, high = self._codes()
@@ -121,3 +144,20 @@ class Table(nn.Module):
 
     def _codes(self) -> tuple[int, int]:
         return code_range(self.input_quant.width, self.input_quant.signed, Overflow.SAT)
+
+
+class _Offset(torch.autograd.Function):
+    """``y = offset[place]``; its gradient goes to the entries, and to x by the slope between an entry's neighbours."""
+
+    @staticmethod
+    def forward(ctx, x, offset, place, frac):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(offset, place, frac)
+        return torch.where(x.isnan(), x, offset.to(x.dtype)[place])
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        offset, place, frac = ctx.saved_tensors
+        above, below = (place + 1).clamp(max=len(offset) - 1), (place - 1).clamp(min=0)
+        rise = (offset[above] - offset[below]).to(grad.dtype) / (above - below).clamp(min=1)
+        to_offset = torch.zeros_like(offset).index_add_(0, place.reshape(-1), grad.reshape(-1).to(offset.dtype))
+        return grad * torch.ldexp(rise, frac), to_offset, None, None

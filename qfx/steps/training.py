@@ -143,9 +143,10 @@ def _train_summary(figures: Mapping[str, Any]) -> str:
     others = "".join(
         f", {counted(int(width), 'bit')} {run['accuracy']:.2f} %" for width, run in list(widths.items())[1:]
     )
+    digits = f"; {sum(best['digits'].values()):,} non-zero digits" if "digits" in best else ""
     return (
         f"{counted(figures['lowered'], 'bit')} {best['accuracy']:.2f} % (float {figures['float']['accuracy']:.2f} %, "
-        f"quantized after training {best['quantized']:.2f} %{others}); {moved} of {points} binary points moved"
+        f"quantized after training {best['quantized']:.2f} %{others}); {moved} of {points} binary points moved{digits}"
     )
 
 

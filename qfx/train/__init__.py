@@ -6,6 +6,7 @@ from qfx.train.image_folder import image_folder as image_folder
 from qfx.train.loop import accuracy as accuracy
 from qfx.train.loop import fit as fit
 from qfx.train.npz_file import npz as npz
+from qfx.train.settings import DigitLimit as DigitLimit
 from qfx.train.settings import Distill as Distill
 from qfx.train.settings import Schedule as Schedule
 from qfx.train.settings import Settings as Settings

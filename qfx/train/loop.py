@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
-from qfx.nn import moves
+from qfx.nn import digit_moves, moves, nonzero_digits
 from qfx.nn.control import scale_format_gradients
 from qfx.nn.ranks import gather, rank, ranks
 from qfx.train.compiled import runnable
@@ -89,6 +89,7 @@ def fit(
             _tell(progress, state.step, steps, per_epoch, pace, f", loss {row['loss']:.3f}")
     if state.average:
         state.average.give(model)
+    state.settle()
     return same_buffers(model.eval())
 
 
@@ -140,11 +141,15 @@ def _step(network: nn.Module, state: State, chosen: Tensor, settings: Settings, 
     scale_format_gradients(state.model, len(parts) * ranks())
     if settings.clip is not None:
         nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
+    if state.digits:
+        state.digits.press(state.model)
     state.optimizer.step()
     state.schedule.step()
     state.step += 1
     if state.average:
         state.average.update(state.model, state.step)
+    if state.step > state.freeze_at:
+        state.settle()
 
 
 def _row(state: State, epoch: int, per_epoch: int, batch: int) -> dict[str, Any]:
@@ -159,6 +164,7 @@ def _row(state: State, epoch: int, per_epoch: int, batch: int) -> dict[str, Any]
         "lr": state.schedule.get_last_lr()[0],
         "moved": sum(moved.values()),
         "moves": moved,
+        **({"digits": int(nonzero_digits(state.model))} if digit_moves(state.model) else {}),
     }
 
 

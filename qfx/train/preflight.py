@@ -36,7 +36,9 @@ def preflight(design: Design, data: Data) -> list[str]:
     _require_teacher(design, data, scores)
     warnings = [*_large_batch(design, data), *_off_grid(design, data)]
     for width in design.content.training.widths:
-        warnings += _idle_digits(runs.fixed_model(design, runs.float_model(design), width))
+        model = runs.fixed_model(design, runs.float_model(design), width)
+        _require_learned_digits(design, model)
+        warnings += _idle_digits(model)
     return list(dict.fromkeys(warnings))
 
 
@@ -98,12 +100,22 @@ def _large_batch(design: Design, data: Data) -> list[str]:
     ]
 
 
+def _require_learned_digits(design: Design, model: nn.Module) -> None:
+    """Refuse a budget of digits that nothing can keep."""
+    if design.content.training.digits and not any(quantizer.learns_digits for quantizer in quantizers(model).values()):
+        raise TrainError(
+            f"{design.place('training.digits')}: training.digits must find constants whose K is learned, but there are "
+            "none: give weights digits like {k: 3, signed: true, learn: true} in the recipe"
+        )
+
+
 def _idle_digits(model: nn.Module) -> list[str]:
     """Warn of K-hot words that leave out no code of their width."""
     warnings = []
     for name, quantizer in quantizers(model).items():
         width, digits = quantizer.width, quantizer.spec.digits
-        if digits and len(magnitudes(width, digits.k, digits.signed)) == 1 << (width - 1):
+        idle = digits and not digits.learn and len(magnitudes(width, digits.most, digits.signed)) == 1 << (width - 1)
+        if digits and idle:
             most = count_digits(np.arange(1 << (width - 1)), width, digits.signed)
             warnings.append(
                 f"digits of {name} should leave out some codes of {counted(width, 'bit')}, but none has more than "

@@ -14,14 +14,14 @@ from torch import nn
 
 from qfx.design import FILE_NAME, Design, PhaseSection
 from qfx.errors import RecipeError, TrainError
-from qfx.nn import calibrate, convert, correct, exact, moves, quantizers
+from qfx.nn import calibrate, convert, correct, digits_by_constant, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
 from qfx.nn.recipe import Recipe, placed
 from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
 from qfx.train.log import LOGS, TENSORBOARD
 from qfx.train.loop import accuracy, fit
-from qfx.train.settings import Distill, Schedule, Settings
+from qfx.train.settings import DigitLimit, Distill, Schedule, Settings
 from qfx.train.together import Run, call
 
 WEIGHTS = "weights.safetensors"
@@ -119,7 +119,9 @@ def train_fixed(
     reached = accuracy(exact(model), data.test_x, data.test_y)
     points = {name: {"before": move.before, "now": move.now} for name, move in moves(model).items()}
     formats = {name: str(quantizer.format()) for name, quantizer in quantizers(model).items()}
-    _save(folder, model, {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats})
+    digits = digits_by_constant(model)
+    found = {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats}
+    _save(folder, model, {**found, **({"digits": digits} if digits else {})})
 
 
 def join(design: Design, data: Data, run: Run) -> None:
@@ -223,7 +225,10 @@ def settings(design: Design, phase: PhaseSection) -> Settings:
     common = {name: getattr(training, name) for name in names}
     asked = training.teacher if phase is training.fixed else None
     distill = Distill(asked.temperature, asked.weight) if asked else None
-    return Settings(phase.epochs, phase.lr, schedule=Schedule(**phase.schedule.model_dump()), distill=distill, **common)
+    budget = training.digits if phase is training.fixed else None
+    digits = DigitLimit(**budget.model_dump()) if budget else None
+    schedule = Schedule(**phase.schedule.model_dump())
+    return Settings(phase.epochs, phase.lr, schedule=schedule, distill=distill, digits=digits, **common)
 
 
 def _keep_logs(halfway: Path, folder: Path) -> None:

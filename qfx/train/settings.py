@@ -36,6 +36,23 @@ class Distill:
 
 
 @dataclass(frozen=True)
+class DigitLimit:
+    """How many non-zero digits all K-hot constants may have at the end: in all, or on average."""
+
+    budget: int | None = None
+    mean: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.budget, self.mean) if value is not None]
+        if len(given) != 1 or given[0] <= 0:
+            raise TrainError(f"digits must have either a budget or a mean, above 0, not {self.budget} and {self.mean}")
+
+    def of(self, constants: int) -> int:
+        """Return the digits that so many constants may have together."""
+        return self.budget if self.budget is not None else int((self.mean or 0) * constants)
+
+
+@dataclass(frozen=True)
 class Settings:
     """How one network is trained."""
 
@@ -54,6 +71,7 @@ class Settings:
     checkpoint: int = 1  # epochs between checkpoints
     distill: Distill | None = None  # with a teacher, and only then
     formats: Literal["learned", "frozen"] = "learned"  # binary points and widths; frozen: they stay as calibrated
+    digits: DigitLimit | None = None  # a budget that learned K keep; without one, K are learned by the loss alone
     compile: bool = False  # by torch.compile: minutes once, then shorter steps
 
     def __post_init__(self) -> None:

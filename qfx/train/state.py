@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from qfx.nn import freeze_bn, freeze_formats, param_groups
 from qfx.nn.ranks import rank
 from qfx.train.average import Average, format_names
+from qfx.train.digit_budget import DigitBudget
 from qfx.train.schedule import scheduler
 from qfx.train.settings import Settings
 
@@ -27,6 +28,7 @@ class State:
     average: Average | None
     order: Tensor  # of the generator that shuffles, at the start of the epoch
     freeze_at: int  # the step from which BatchNorm statistics and binary points stand still
+    digits: DigitBudget | None = None
     step: int = 0
     loss: float = 0.0  # of this rank, over the steps of the epoch so far
     right: int = 0
@@ -34,9 +36,11 @@ class State:
     @classmethod
     def start(cls, model: nn.Module, settings: Settings, per_epoch: int) -> "State":
         """Return the state before the first step; torch's random numbers start from the seed."""
+        freeze_at = int(settings.epochs * per_epoch * (1 - settings.frozen))
         torch.manual_seed(settings.seed + rank())  # augmentation, dropout
         if settings.formats == "frozen":
             freeze_formats(model)
+        digits = DigitBudget(model, settings.digits, freeze_at) if settings.digits else None
         optimizer = torch.optim.AdamW(param_groups(model, settings.lr, settings.weight_decay))
         return cls(
             model,
@@ -44,7 +48,8 @@ class State:
             scheduler(optimizer, settings.schedule, settings.epochs, per_epoch),
             Average(model, settings.ema) if settings.ema else None,
             torch.Generator().manual_seed(settings.seed).get_state(),
-            int(settings.epochs * per_epoch * (1 - settings.frozen)),
+            freeze_at,
+            digits,
         )
 
     def freeze(self) -> None:
@@ -54,8 +59,14 @@ class State:
             self.average.give(self.model, names)
         freeze_bn(self.model)
         freeze_formats(self.model)
+        self.settle()
         if self.average:
             self.average.take(self.model, names)
+
+    def settle(self) -> None:
+        """Keep the budget of digits, if there is one, in frozen formats."""
+        if self.digits and self.digits.settle(self.model) and self.average:
+            self.average.take(self.model, format_names(self.model))
 
     def tensors(self) -> Tensors:
         """Model, average and optimizer; names are ``model.<key>``, ``average.<key>``, ``optimizer.<number>.<key>``."""
@@ -68,7 +79,8 @@ class State:
     def facts(self) -> dict[str, Any]:
         """The rest, as JSON holds it."""
         groups = self.optimizer.state_dict()["param_groups"]
-        return {"step": self.step, "groups": groups, "schedule": self.schedule.state_dict()}
+        digits = self.digits.facts() if self.digits else None
+        return {"step": self.step, "groups": groups, "schedule": self.schedule.state_dict(), "digits": digits}
 
     def restore(self, tensors: Tensors, facts: dict[str, Any]) -> None:
         """Take up a saved state, in the same process of training."""
@@ -88,6 +100,8 @@ class State:
         if self.average:
             self.average.tensors = {name: parts["average"][name].to(t) for name, t in self.average.tensors.items()}
         self.order, self.step = tensors["order"], facts["step"]
+        if self.digits:
+            self.digits.restore(facts["digits"])
         if self.step > self.freeze_at:
             freeze_bn(self.model)
             freeze_formats(self.model)

@@ -259,3 +259,130 @@ def test_a_table_compiles_without_a_graph_break(training: bool) -> None:
         warnings.simplefilter("ignore")  # torch's own, while it compiles
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         assert torch.equal(compiled(some()), model(some()))
+
+
+LEARNED = {
+    "default": {"input": "s6.3", "output": {"width": 8, "frac": 4}, "elementwise": {"width": 6, "frac": 4}},
+    "layers": {"*": {"table": "learned"}},
+}
+
+
+def learned(seed: int = 0) -> tuple[nn.Module, Tensor]:
+    """A table of tanh whose entries have moved by random amounts."""
+    x = some()
+    model = converted(nn.Tanh(), x, LEARNED).eval()
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        table_of(model).offset += torch.rand(64, generator=random) - 0.5
+    return model, x
+
+
+def fit_curve(recipe: dict, steps: int = 200) -> tuple[nn.Module, float]:
+    """Train a table that begins as tanh to give another curve, all formats fixed; its loss then, in evaluation."""
+    x = some(256) * 0.65
+    target = torch.tanh(x) * torch.cos(x) * 1.5
+    model = converted(nn.Tanh(), x, recipe)
+    optimizer = torch.optim.Adam([*model.train().parameters()], lr=3e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.mse_loss(model(x), target).backward()
+        optimizer.step()
+    return model.eval(), F.mse_loss(model(x), target).item()
+
+
+def test_a_learned_table_begins_as_its_function() -> None:
+    x = some()
+    plain = {**LEARNED, "layers": {"*": {"table": "function"}}}
+    found = [converted(nn.Tanh(), x, recipe) for recipe in (LEARNED, plain)]
+    assert torch.equal(*(model.train()(x) for model in found)) and torch.equal(*(model.eval()(x) for model in found))
+    assert table_of(found[0]).offset is not None and table_of(found[1]).offset is None
+
+
+def test_learned_entries_move_and_reach_what_the_function_cannot() -> None:
+    model, loss = fit_curve(LEARNED)
+    fixed, before = fit_curve({**LEARNED, "layers": {"*": {"table": "function"}}}, 0)  # there is nothing to train
+    assert loss < 0.01 < 0.2 < before, (loss, before)
+    assert (table_of(model).offset.abs() > 0.1).sum() > 10
+    x = some()
+    graph = qnn_lower(model, x)
+    assert (graph.evaluate(x.numpy()) == qnn.exact(model)(x).numpy()).all()
+    assert (graph.evaluate(x.numpy()) != qnn.exact(fixed)(x).numpy()).any()  # the comparison sees other entries
+
+
+def qnn_lower(model: nn.Module, x: Tensor):  # type: ignore[no-untyped-def]
+    from qfx.graph.lower import lower
+
+    return lower(model, x)
+
+
+def test_the_graph_holds_the_learned_entries() -> None:
+    model, x = learned()
+    graph = qnn_lower(model, x)
+    (lookup,) = (constant for name, constant in graph.constants.items() if name.endswith("table"))
+    inputs = torch.arange(-32, 32).double() / 8
+    entries = torch.tanh(inputs) + table_of(model).offset.detach().double()
+    assert (lookup.codes == np.floor(entries.numpy() * 16 + 0.5).clip(-32, 31)).all()
+    assert (graph.evaluate(x.numpy()) == qnn.exact(model)(x).numpy()).all()
+
+
+def test_an_entry_learns_from_the_values_that_take_it_and_the_input_from_its_neighbours() -> None:
+    model, _ = learned()
+    table = table_of(model.train())
+    x = torch.tensor([[0.25, 0.25, -4.0, 0.5]], requires_grad=True)
+    weights = torch.tensor([[1.0, 2.0, 5.0, 7.0]])
+    (table(x) * weights).sum().backward()
+    expected = torch.zeros(64)
+    expected[[34, 0, 36]] = torch.tensor([3.0, 5.0, 7.0])
+    assert torch.equal(table.offset.grad, expected)
+    slope = (table.offset[35] - table.offset[33]) / 2 * 8 + 1 - torch.tanh(torch.tensor(0.25)) ** 2
+    assert x.grad[0, 0].item() == pytest.approx(slope.item())
+    first = (table.offset[1] - table.offset[0]) * 8 + 1 - torch.tanh(torch.tensor(-4.0)) ** 2
+    assert x.grad[0, 2].item() == pytest.approx(5 * first.item(), rel=1e-4)
+
+
+def test_learned_entries_are_saved_and_a_float_network_leaves_them_out() -> None:
+    model, x = learned()
+    other = converted(nn.Tanh(), x, LEARNED).eval()
+    assert not torch.equal(qnn.exact(other)(x), qnn.exact(model)(x))
+    report = qnn.load(other, model.state_dict())
+    assert torch.equal(qnn.exact(other)(x), qnn.exact(model)(x)) and not report.unexpected
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    both = converted(net, x, {"layers": {"1": {"table": "learned"}}})
+    assert "1.offset" in qnn.load(both, net.state_dict()).missing
+    assert "1.offset" in qnn.load(net, both.state_dict()).unexpected
+
+
+def test_a_learned_table_compiles_without_a_graph_break() -> None:
+    model, x = learned()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, while it compiles
+        compiled = torch.compile(model.train(), fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x), model(x))
+
+
+def test_a_module_called_twice_learns_one_table() -> None:
+    x = some()
+    model = converted(Slopes(), x, {"layers": {"act*": {"table": "learned", "elementwise": 5}}})
+    assert [name for name, _ in model.named_parameters() if name.endswith("offset")] == ["act.offset"]
+    model.train()(x).square().sum().backward()
+    assert model.get_submodule("act").offset.grad.abs().sum() > 0
+    with pytest.raises(LowerError, match=r"called twice with one learned table: its input must have 5 bits.* not 4"):
+        qnn.convert(
+            Slopes(), {"layers": {"act": {"table": "learned", "elementwise": 5}, "act_1": {"elementwise": 4}}}, x
+        )
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ({"0": {"table": "learn"}}, "'layers.0.table' must be one of function, learned, not 'learn'"),
+        ({"1": {"table": "learned"}}, r"'layers.1.table' must match a layer that has this point; '1' has"),
+        (
+            {"0": {"table": "learned", "elementwise": {"width": 6, "learn_width": True}}},
+            r"0 \(Tanh\): its input must have no learn_width at 'elementwise', since its table is learned",
+        ),
+    ],
+)
+def test_what_cannot_be_a_learned_table_is_refused(layers: dict, said: str) -> None:
+    with pytest.raises((LowerError, TrainError), match=said):
+        qnn.convert(nn.Sequential(nn.Tanh(), nn.Linear(4, 4)), {"layers": layers}, some())

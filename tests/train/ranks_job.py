@@ -15,15 +15,15 @@ from torch import nn
 import qfx.nn as qnn
 from qfx.errors import TrainError
 from qfx.nn import ranks
-from qfx.train import Data, Schedule, Settings, fit
+from qfx.train import Data, DigitLimit, Schedule, Settings, fit
 from qfx.train.together import synchronous
 
 
-def network() -> nn.Module:
+def network(points: dict[str, object] | None = None) -> nn.Module:
     """The same float network on each rank, converted."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))
-    return qnn.convert(net, {"default": {"weight": 3, "activation": 3}}, torch.zeros(2, 1, 6, 6))
+    return qnn.convert(net, {"default": {"weight": 3, "activation": 3, **(points or {})}}, torch.zeros(2, 1, 6, 6))
 
 
 def images(rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,6 +76,17 @@ def by_fit(folder: Path) -> dict[str, object]:
     return {"trained": formats(model), "mean": model.get_submodule("1").running_mean.tolist(), "moved": moved(model)}
 
 
+def by_digits(folder: Path) -> dict[str, object]:
+    """Train with `fit` within a budget of digits, K learned for each channel."""
+    x, y = (torch.cat(parts) for parts in zip(images(0), images(1), strict=True))
+    weight = {"width": 8, "digits": {"k": 3, "signed": True, "learn": True}}
+    model = qnn.calibrate(network({"weight": weight}).eval(), x[ranks.rank() :: ranks.ranks()].split(64))
+    settings = Settings(epochs=12, lr=0.01, batch=32, digits=DigitLimit(mean=1.2))
+    fit(model, Data(x, y, x, y), settings, folder=folder)
+    k = {path: move.now for path, move in qnn.digit_moves(model).items()}
+    return {"trained": formats(model), "k": k, "digits": int(qnn.nonzero_digits(model))}
+
+
 def formats(model: nn.Module) -> dict[str, str]:
     """The format of every quantizer."""
     return {path: str(quantizer.format()) for path, quantizer in qnn.quantizers(model).items()}
@@ -94,7 +105,8 @@ def main(folder: Path, rank: int, count: int, kind: str) -> None:
     if kind == "fault":  # each rank goes its own way, without a word
         ranks._alone = True
     shares = [rank] if count > 1 else [0, 1]
-    found = by_fit(folder / "run") if kind == "fit" else by_hand(shares)
+    fits = {"fit": by_fit, "digits": by_digits}
+    found = fits[kind](folder / "run") if kind in fits else by_hand(shares)
     (folder / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
     if count > 1:
         dist.destroy_process_group()

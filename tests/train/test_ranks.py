@@ -79,6 +79,12 @@ def test_fit_on_two_ranks_ends_in_the_formats_of_one(tmp_path: Path) -> None:
     assert [row["loss"] for row in logs[0]] == pytest.approx([row["loss"] for row in logs[1]], rel=1e-3)
 
 
+def test_two_ranks_learn_one_k_for_each_channel_within_the_budget(tmp_path: Path) -> None:
+    first, second = run(tmp_path / "two", 2, "digits")
+    assert first == second and first["digits"] <= 1.2 * (4 * 9 + 128)
+    assert len({k for channels in first["k"].values() for k in channels}) > 1
+
+
 def torchrun(design: Path) -> subprocess.CompletedProcess[str]:
     """Run `qfx train` on two ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]

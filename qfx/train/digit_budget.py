@@ -1,0 +1,85 @@
+"""Training within a budget of non-zero digits: K starts at an allocation of least error, and a price holds it there."""
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from qfx.errors import TrainError
+from qfx.nn import limit_digits, nonzero_digits, quantizers
+from qfx.nn.digits import khot_constants
+from qfx.nn.ranks import ranks
+from qfx.train.settings import DigitLimit
+
+_FIRM = 4.0  # how strongly the price answers at once to a count off the budget
+_PATIENCE = 80.0  # how far its logarithm moves in a training whose count stays off by the factor e
+_QUICKEST = 0.5  # the largest such move in one step
+
+
+class DigitBudget:
+    """The price of a non-zero digit in training, so that all K-hot constants together keep a budget.
+
+    The price is a multiplier of Lagrange's: it rises while the count is above the budget and falls while it is below,
+    and answers at once to a part of the difference, which damps the swing (Platt and Barr, 1988),
+
+        d = ln(count / budget),  ln price += rate * d,  gradient of k += price * e**(4 d) * d count / d k.
+
+    It starts where it balances the gradients of the loss, so that it needs no tuning. What the price
+    leaves above the budget when formats freeze, and what weights add after that, ``settle`` takes away.
+    """
+
+    def __init__(self, model: nn.Module, asked: DigitLimit, steps: int) -> None:
+        self.budget = asked.of(sum(values.numel() for _, values in khot_constants(model).values()))
+        self.rate = min(_PATIENCE / max(steps, 1), _QUICKEST)
+        self.log_price: float | None = None
+        if not any(quantizer.learns_digits for quantizer in quantizers(model).values()):
+            raise TrainError(
+                "a digit budget must find constants whose K is learned, but there are none: give weights digits like "
+                "{k: 3, signed: true, learn: true} in the recipe"
+            )
+        self.settle(model)
+
+    def press(self, model: nn.Module) -> None:
+        """Add the price's part to the gradients of K, after the loss has given its own, the same on all ranks."""
+        learned = [quantizer.k for quantizer in quantizers(model).values() if quantizer.learns_digits]
+        ks = [k for k in learned if k is not None and k.requires_grad]
+        if not ks:
+            return
+        count = nonzero_digits(model)
+        slopes = torch.autograd.grad(count, ks)
+        if self.log_price is None:
+            worth, digits = _size([k.grad for k in ks]), _size(slopes)
+            if not worth or not digits:
+                return
+            self.log_price = math.log(worth / digits)
+        off = max(-1.0, min(1.0, math.log(max(count.item(), 1.0) / self.budget)))
+        self.log_price += self.rate * off
+        price = math.exp(self.log_price + _FIRM * off)
+        for k, slope in zip(ks, slopes, strict=True):
+            k.grad = slope * price if k.grad is None else k.grad + slope * price
+
+    def settle(self, model: nn.Module) -> bool:
+        """Lower K, on all ranks alike, where the count is above the budget, and return whether it was."""
+        above = int(nonzero_digits(model)) > self.budget
+        if above:
+            limit_digits(model, self.budget)
+            for quantizer in quantizers(model).values() if ranks() > 1 else ():
+                if quantizer.k is not None:
+                    dist.broadcast(quantizer.k.detach(), 0)
+                    dist.broadcast(quantizer.frac.detach(), 0)
+        return above
+
+    def facts(self) -> dict[str, Any]:
+        """What the next step depends on, as JSON holds it."""
+        return {"log_price": self.log_price}
+
+    def restore(self, facts: dict[str, Any]) -> None:
+        """Take up what `facts` returned."""
+        self.log_price = facts["log_price"]
+
+
+def _size(gradients: Any) -> float:
+    """The sum of the sizes of gradients, where there are any."""
+    return sum(gradient.abs().sum().item() for gradient in gradients if isinstance(gradient, Tensor))
