@@ -24,7 +24,6 @@ FILE_NAME = "design.yaml"
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -46,6 +45,14 @@ def _image_or_features(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+def _most(asked: Any) -> Any:
+    share = isinstance(asked, float)
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or asked < 0 or (share and asked > 1):
+        raise ValueError("must be a share of the board such as 0.7, at most 1.0, or a count")
+    return asked
+
+
+Most = Annotated[Any, AfterValidator(_most)]
 Reference = Annotated[str, AfterValidator(_reference)]
 
 
@@ -148,10 +155,10 @@ class BudgetSection(_Section):
     """What the hardware may take: a share of the board, or a count (see qfx.plan.limits)."""
 
     fps: Annotated[float, Field(gt=0)] | None = None  # at the plan's clock; None: target.cycles says it
-    lut: Annotated[int, Field(strict=True, gt=0)] | Share | None = None
-    ff: Annotated[int, Field(strict=True, gt=0)] | Share | None = None
-    bram18: Annotated[int, Field(strict=True, ge=0)] | Share | None = None
-    dsp: Annotated[int, Field(strict=True, ge=0)] | Share | None = None
+    lut: Most | None = None
+    ff: Most | None = None
+    bram18: Most | None = None
+    dsp: Most | None = None
 
     @property
     def counts(self) -> dict[str, float]:

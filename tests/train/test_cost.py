@@ -140,7 +140,7 @@ def test_training_ends_within_its_budget_as_the_plan_says() -> None:
 
 def test_an_exceeded_budget_raises_the_price_and_a_kept_one_lets_it_fall() -> None:
     model, x = calibrated()
-    tight = HardwareCost(model, x, BOARD, CYCLES, limits(BOARD, {"lut": 4000, "dsp": 0}))
+    tight = HardwareCost(model, x, BOARD, CYCLES, limits(BOARD, {"lut": 6000, "dsp": 0}))
     held = Budget(tight, 100, {})
     held.step(1)
     first = held.prices["lut"]
@@ -227,7 +227,7 @@ def test_stopped_training_within_a_budget_ends_in_the_same_bits(
         data = Data(digits_like(96, 2), torch.arange(96) % 10, digits_like(32, 3), torch.arange(32) % 10)
         held = start(cost, [x], 12)
         fit(model, data, Settings(epochs=4, lr=2e-3, batch=32), folder=folder, budget=held)
-        return {name: t for name, t in model.state_dict().items()}
+        return dict(model.state_dict())
 
     whole = run(tmp_path / "whole")
     step = Budget.step
