@@ -19,8 +19,8 @@ from qfx.plan import limits, plan
 from qfx.train import runs
 
 mpl.use("Agg")
-LUTS = (16_000, 12_000, 10_000, 9_000, 8_300)
-WIDTHS = (6, 4, 3, 2)
+LUTS = (16_000, 12_000, 10_000, 9_000)
+WIDTHS = (4, 3, 2)
 NO_DSP = {"dsp": 0}  # in any row: LUTs are the one axis
 LEARNED = {"width": 8, "learn_width": True}
 

@@ -15,6 +15,7 @@ from qfx.nn.calls import convert_call
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.converters import MODULES
+from qfx.nn.describe import WAS
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
@@ -79,6 +80,7 @@ def _run(conversion: Conversion) -> fx.GraphModule:
     conversion.recipe.check_used()
     conversion.graph.lint()
     conversion.module.recompile()
+    conversion.module.meta[WAS] = conversion.was
     name_quantizers(conversion.module)
     return conversion.module
 
@@ -119,6 +121,7 @@ def _output(conversion: Conversion, node: fx.Node) -> None:
 
 def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     if isinstance(layer, nn.Identity):
+        conversion.was[str(node.target)] = "Identity"
         node.replace_all_uses_with(node.args[0])
         conversion.graph.erase_node(node)
         return
@@ -127,6 +130,7 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     tied = again and next(layer.parameters(), None) is not None
     conversion.called.add(path)
     if is_layer(layer):
+        conversion.was.setdefault(path, type(layer).__name__)
         if isinstance(layer, PadShortcut) and has_products(conversion.module, node.args[0]):
             conversion.problems[node] = (
                 "it must read a tensor with one binary point, not the exact result of a convolution or of "
@@ -137,6 +141,7 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     if converter is None:
         return
     place = conversion.free(path) if again else path
+    conversion.was.setdefault(place, type(layer).__name__)
     new = misread(layer, shape_of(node.args[0])) or converter(conversion, node, layer, place)
     if tied and not isinstance(new, str):
         new = _tied(conversion, new, path, place) or new
@@ -173,6 +178,7 @@ def _call(conversion: Conversion, node: fx.Node) -> None:
     for place, layer in enumerate(layers):
         where = path if place == 0 else conversion.free(f"{path}_flatten")
         conversion.module.add_submodule(where, layer)
+        conversion.was[where] = call_name(node)
         with conversion.graph.inserting_before(node):
             last = conversion.graph.call_module(where, (last,))
         last.meta = dict(node.meta)
