@@ -36,8 +36,8 @@ class HardwareCost:
     """LUT, FF, BRAM18, DSP and cycles a frame of a model on a board, as scalars with gradients to learned widths.
 
     The model is lowered and planned as `qfx.lower` and `qfx.plan.plan` do it, so that at the widths in use the numbers
-    are the plan's, in every unit. Their gradients are those of the plan's own formulas without their rounding up, in the
-    unrolls and arithmetic that the plan has chosen. Cycles depend on these alone, and have no gradient.
+    are the plan's, in every unit. Their gradients are those of the plan's own formulas without their rounding up, in
+    the unrolls and arithmetic that the plan has chosen. Cycles depend on these alone, and have no gradient.
 
     Calling it returns ``value + slope * (width - width then)`` from the last `refresh`, which costs a fraction of a
     second; where widths have changed by whole bits since, that is an estimate of the estimate, until the next refresh.
