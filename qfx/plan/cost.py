@@ -19,6 +19,8 @@ from qfx.plan.timing import SHIFT_DEPTH, Window
 COEFFICIENTS: dict[str, dict[str, list[float]]] = json.loads(
     Path(__file__).with_name("coefficients.json").read_text(encoding="utf-8")
 )["coefficients"]
+TABLE_DEPTH = 1024  # entries up to which a table of one lookup is of LUTs: 8x8 36, 9x8 66, 10x8 104; 11x9 one RAMB18
+RAMB18 = 18_432  # bits
 BLOCK_BITS = {False: 12_288, True: 3_072}  # that a RAMB18 must hold to be taken instead of LUTs: constants; writable
 
 Number = Any  # an int, or a Slope
@@ -48,7 +50,7 @@ def affine(lanes: int, a: Number, b: Number, out: Number) -> Features:
     return lanes * a, lanes * b, lanes * out, 1
 
 
-def rom(width: Number, depth: Number) -> Features:
+def rom(width: Number, depth: int) -> Features:
     """Constants in LUTs. A short memory has few different columns, of which one stands for all that are equal."""
     different = min(width, 2 ** min(depth, 16))
     return different * ceil(depth / 64) if depth > 2 else 0, different
@@ -149,7 +151,7 @@ def product(a: Number, b: Number, arithmetic: str, digits: Number = 0, shift: in
     return count("mul_lut", mul_lut(a, b), times)
 
 
-def memory(width: Number, depth: Number, ports: int = 1, writable: bool = False, constants: str = "rom") -> Resources:
+def memory(width: Number, depth: int, ports: int = 1, writable: bool = False, constants: str = "rom") -> Resources:
     """One memory of ``depth`` words, ``ports`` copies: of LUTs, or of block RAM where it fills its blocks enough."""
     blocks = ceil(width / 36) * ceil(depth / 512)
     if width * depth > blocks * BLOCK_BITS[writable]:
@@ -239,8 +241,10 @@ def _requant(part: Part) -> Resources:
 
 
 def _lookup(part: Part) -> Resources:
-    lanes = _get(part, "Lanes")
-    return memory(_get(part, "OutWidth"), 2 ** _get(part, "InWidth"), lanes) + Resources(ff=2)
+    lanes, width, depth = _get(part, "Lanes"), _get(part, "OutWidth"), 2 ** _get(part, "InWidth")
+    if depth <= TABLE_DEPTH:
+        return Resources(lut=lanes * width * ceil(depth / 64), ff=2 * lanes * width + 2)
+    return Resources(bram18=lanes * ceil(width * depth / RAMB18), ff=lanes * width + 2)
 
 
 def _plumbing(part: Part) -> Resources:
