@@ -1,7 +1,8 @@
 """The resource model's coefficients: single parts synthesised by yosys over a grid of parameters, and fitted.
 
 Writes qfx/plan/coefficients.json, which `qfx.plan.cost` reads. The error in it is that of every part of designs/digits:
-the coefficients are not fitted to them, but the formulas in `qfx.plan.cost` were chosen by looking at them. About 10 minutes of yosys the first time; results are kept.
+the coefficients are not fitted to them, but the formulas in `qfx.plan.cost` were chosen by looking at them.
+About 10 minutes of yosys the first time; results are kept.
 """
 
 import json
