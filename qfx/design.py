@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from qfx import resources, yamlfile
 from qfx.arguments import CLOCKS_MHZ, MOST_CYCLES, as_path
+from qfx.boards import Board
 from qfx.errors import DesignError, QfxError, UsageError
 from qfx.files import atomic_folder
 from qfx.fixed import Fixed, require_input_format
@@ -44,6 +45,14 @@ def _image_or_features(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+def _most(asked: Any) -> Any:
+    share = isinstance(asked, float)
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or asked < 0 or (share and asked > 1):
+        raise ValueError("must be a share of the board such as 0.7, at most 1.0, or a count")
+    return asked
+
+
+Most = Annotated[Any, AfterValidator(_most)]
 Reference = Annotated[str, AfterValidator(_reference)]
 
 
@@ -155,12 +164,29 @@ class DigitsSection(_Section):
         return self
 
 
+class BudgetSection(_Section):
+    """What the hardware may take: a share of the board, or a count (see qfx.plan.limits)."""
+
+    fps: Annotated[float, Field(gt=0)] | None = None  # at the plan's clock; None: target.cycles says it
+    lut: Most | None = None
+    ff: Most | None = None
+    bram18: Most | None = None
+    dsp: Most | None = None
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """What it says of resources."""
+        found = {"lut": self.lut, "ff": self.ff, "bram18": self.bram18, "dsp": self.dsp}
+        return {name: most for name, most in found.items() if most is not None}
+
+
 class TrainingSection(_Section):
     """How the step train works."""
 
     float_: FloatSection = Field(FloatSection(), alias="float")
     fixed: PhaseSection = PhaseSection(epochs=30, lr=1e-3)
     teacher: TeacherSection | None = None
+    budget: BudgetSection | None = None  # of the hardware, which learned widths keep
     batch: Positive = 64  # inputs of one step of the optimizer
     accumulate: Positive = 1  # parts in which a batch is computed
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and products; quantizers keep float32
@@ -216,6 +242,13 @@ class DesignFile(_Section):
     accuracy: AccuracySection = AccuracySection()
     vectors: Positive = 1000  # test inputs, at most, that go through every engine
 
+    @model_validator(mode="after")
+    def _one_rate(self) -> Self:
+        budget = self.training.budget
+        if budget is not None and (budget.fps is None) == (self.target.cycles is None):
+            raise ValueError("must say the rate where it has training.budget: either there as fps, or in target.cycles")
+        return self
+
 
 class Design:
     """A design folder, checked."""
@@ -256,6 +289,28 @@ class Design:
         """Where results go: ``build`` in the design folder; for a shipped or read-only one, ``build/NAME`` here."""
         shipped = "_data" in self.folder.parts or not os.access(self.folder, os.W_OK)
         return Path("build") / self.name if shipped else self.folder / "build"
+
+    @property
+    def board(self) -> Board:
+        """The design's board: a shipped one by name, or a file of the design's folder."""
+        name = self.content.board
+        try:
+            return Board.load(self.folder / name if name.endswith((".yaml", ".yml")) else name)
+        except DesignError as error:
+            raise DesignError(f"{self.place('board')}: {error}") from error
+
+    @property
+    def clock_mhz(self) -> float:
+        """The clock of the plan."""
+        return self.content.target.clock_mhz or self.board.clock_mhz
+
+    @property
+    def cycles(self) -> int | None:
+        """The cycles of a frame that the plan must keep, if any are asked for."""
+        budget = self.content.training.budget
+        if budget is None or budget.fps is None:
+            return self.content.target.cycles
+        return max(int(self.clock_mhz * 1e6 / budget.fps), 1)
 
     @property
     def float_checkpoint(self) -> Path | None:

@@ -48,14 +48,21 @@ MAY_IMPORT = {  # part of qfx -> the parts that it may know; fixed -> graph -> p
     "emit": {*BASE, "fixed", "graph", "plan", "boards"},
     "tools": {*BASE, "fixed"},
     "nn": {*BASE, "fixed"},
-    "design": {*BASE, "fixed"},
+    "design": {*BASE, "fixed", "boards"},
     "train": {*BASE, "fixed", "nn", "design"},
     "interop": {*BASE, "fixed", "nn", "graph"},
     "doctor": {*BASE, "tools"},
     "check": {*BASE, "fixed", "graph", "plan", "nn", "train", "boards", "design", "steps"},
     "steps": {*BASE, "fixed", "graph", "plan", "emit", "tools", "nn", "train", "boards", "design", "doctor"},
 }
-MAY_ALSO_IMPORT = {"qfx/nn/fused.py": {"tools"}, "qfx/graph/lower.py": {"nn"}, "qfx/graph/lower_arithmetic.py": {"nn"}}
+MAY_ALSO_IMPORT = {
+    "qfx/nn/fused.py": {"tools"},
+    "qfx/graph/lower.py": {"nn"},
+    "qfx/graph/lower_arithmetic.py": {"nn"},
+    "qfx/train/cost.py": {"graph", "plan", "boards"},
+    "qfx/train/budget.py": {"plan"},
+    "qfx/train/runs.py": {"plan"},
+}
 HOMES = {  # package from elsewhere -> where it may be imported
     "torch": ("qfx/nn/", "qfx/train/", "qfx/graph/lower.py", "qfx/interop/"),
     "hls4ml": ("qfx/emit/hls/", "qfx/interop/", "qfx/doctor.py"),

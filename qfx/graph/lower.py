@@ -55,6 +55,14 @@ def lower(model: nn.Module, example: Tensor, name: str | None = None) -> Graph:
         LowerError: all the places that no graph operation stands for, each with its module path and what to use; or a
             constant is not finite.
     """
+    return lowered(model, example, name)[0]
+
+
+def lowered(model: nn.Module, example: Tensor, name: str | None = None) -> tuple[Graph, dict[str, Quantizer]]:
+    """Return what `lower` does, and for its nodes and constants the quantizers that state their formats, by name.
+
+    A name in the second may be missing in the graph, whose passes remove what does nothing.
+    """
     require_model(model, LowerError)
     require_input("example", example, LowerError)
     require_kind(LowerError, "name", name, (str, type(None)), "a text")
@@ -73,7 +81,7 @@ def lower(model: nn.Module, example: Tensor, name: str | None = None) -> Graph:
     if problems:
         raise LowerError("the model must be lowered whole, but:\n" + "\n".join(f"- {problem}" for problem in problems))
     outputs = [values[argument] for node in traced.nodes if node.op == "output" for argument in node.all_input_nodes]
-    return run_passes(lowering.builder.build(*outputs))
+    return run_passes(lowering.builder.build(*outputs)), lowering.stated
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
@@ -91,6 +99,7 @@ class _Lowering:
     flattened: dict[str, Shape] = field(default_factory=dict)  # node -> (H, W, C) that a Flatten before it had
     unflattened: dict[str, str] = field(default_factory=dict)  # a Flatten that waits for one binary point -> its image
     requantized: dict[tuple[str, int], str] = field(default_factory=dict)  # (node, quantizer) -> node
+    stated: dict[str, Quantizer] = field(default_factory=dict)  # node or constant -> the quantizer of its format
     placeholder: str = ""
     input_quant: Quantizer | None = None  # the format of the Input, once it is known
     declared: bool = False  # the model begins with a Quantizer, which is what the other layers read
@@ -140,7 +149,7 @@ class _Lowering:
     def _input(self, quantizer: Quantizer) -> None:
         channels, *image = self.input_shape[1:]
         shape = (*([1] * (2 - len(image))), *image, channels) if image else (channels,)
-        self.builder.add(self.placeholder, Input(shape, quantizer.format()))
+        self.stated[self.builder.add(self.placeholder, Input(shape, quantizer.format()))] = quantizer
         self.input_quant = quantizer
 
     def _fresh(self, path: str) -> str:
@@ -161,6 +170,11 @@ class _Lowering:
 
     def constant(self, name: str, constant: Codes) -> str:
         """Add a layer's constant."""
+        path, _, role = name.rpartition(".")
+        point = "output" if role == "table" else role
+        quantizer = getattr(self.modules.get(path.partition(".call")[0]), f"{point}_quant", None)
+        if quantizer is not None:
+            self.stated[name] = quantizer
         return self.builder.constant(name, constant.codes, constant.fixed, constant.max_digits, constant.signed_digits)
 
     def quantize(self, name: str, quantizer: Quantizer, x: str) -> str:
@@ -175,6 +189,7 @@ class _Lowering:
             spec = quantizer.spec
             op = Requantize(quantizer.format(), spec.rounding, spec.overflow)
             result = self.add(name, op, self.unflattened.get(x, x))
+            self.stated[result] = quantizer
             self.requantized[key] = self.flatten(f"{name}.flatten", result) if x in self.unflattened else result
         return self.requantized[key]
 

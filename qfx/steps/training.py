@@ -19,7 +19,7 @@ from qfx.graph import Graph, save
 from qfx.graph.torch_values import node_codes
 from qfx.steps.compare import require_equal
 from qfx.steps.engine import Progress, Step, Work
-from qfx.steps.facts import board_of, graph_facts
+from qfx.steps.facts import RESOURCES, graph_facts
 from qfx.steps.hashing import file_digest, python_digest
 
 GRAPH = "graph"
@@ -33,7 +33,7 @@ def _train(work: Work) -> dict[str, Any]:
     from qfx.train.preflight import preflight
 
     design = work.design
-    board_of(design)
+    _ = design.board  # refused now, not after training
     data = runs.load_data(design)
     for warning in preflight(design, data):
         work.warn(warning)
@@ -134,6 +134,17 @@ def _judge(work: Work, figures: Mapping[str, Any]) -> None:
             f"({full:.2f} %), not {full - reached:.2f} below it"
         )
 
+    budget = figures["widths"][str(figures["lowered"])].get("budget")
+    if budget and not budget["fits"]:
+        work.warn(f"the network must keep its budget, {_spent(budget)}: it will not be planned")
+
+
+def _spent(budget: Mapping[str, Any]) -> str:
+    """What a network takes of its hardware budget, in words."""
+    asked, reached = budget["asked"], budget["reached"]
+    shares = [f"{reached[key]:,} of {asked[key]:,} {name}" for key, name in RESOURCES]
+    return f"{', '.join(shares)} at {counted(reached['cycles'], 'cycle')} of {asked['cycles']:,} a frame"
+
 
 def _train_summary(figures: Mapping[str, Any]) -> str:
     widths = figures["widths"]
@@ -147,6 +158,7 @@ def _train_summary(figures: Mapping[str, Any]) -> str:
     return (
         f"{counted(figures['lowered'], 'bit')} {best['accuracy']:.2f} % (float {figures['float']['accuracy']:.2f} %, "
         f"quantized after training {best['quantized']:.2f} %{others}); {moved} of {points} binary points moved{digits}"
+        + (f"; budget: {_spent(best['budget'])}" if "budget" in best else "")
     )
 
 
@@ -155,6 +167,8 @@ def _training_settings(design: Design) -> dict[str, Any]:
     content = design.content.model_dump(
         mode="json", include={"model", "data", "augment", "input", "recipe", "training"}
     )
+    if design.content.training.budget:
+        content["hardware"] = [design.board.model_dump(mode="json"), design.content.target.model_dump()]
     checkpoints = {"float": design.float_checkpoint, "teacher": design.teacher_checkpoint}
     content["checkpoints"] = {name: file_digest(path) for name, path in checkpoints.items() if path}
     return {**content, "python": [python_digest(path) for path in design.sources]}
@@ -209,7 +223,7 @@ TRAIN = Step(
         _training_settings(design),
         design.content.accuracy.model_dump(),
     ],
-    sources=("qfx.fixed", "qfx.nn", "qfx.train", "dist:torch"),
+    sources=("qfx.fixed", "qfx.nn", "qfx.train", "qfx.graph", "qfx.plan", "dist:torch"),
 )
 LOWER = Step(
     "lower",

@@ -1,6 +1,7 @@
 """Training of designs: data, the loop, and the runs from float to a few bits."""
 
 from qfx.train.cifar_files import cifar as cifar
+from qfx.train.cost import HardwareCost as HardwareCost
 from qfx.train.data import Data as Data
 from qfx.train.image_folder import image_folder as image_folder
 from qfx.train.loop import accuracy as accuracy

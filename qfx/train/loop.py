@@ -14,6 +14,7 @@ from qfx.errors import TrainError
 from qfx.nn import digit_moves, moves, nonzero_digits
 from qfx.nn.control import scale_format_gradients
 from qfx.nn.ranks import gather, rank, ranks
+from qfx.train.budget import Budget
 from qfx.train.compiled import runnable
 from qfx.train.data import Data
 from qfx.train.distill import distilled, taught
@@ -37,6 +38,7 @@ def fit(
     augment: Augment | None = None,
     folder: Path | None = None,
     teacher: nn.Module | None = None,
+    budget: Budget | None = None,
 ) -> nn.Module:
     """Train ``model`` as a classifier on the training set and return it in evaluation mode.
 
@@ -48,6 +50,7 @@ def fit(
             in the same bits as if it had not been; SIGINT and SIGTERM leave one.
         teacher: a float network with the same classes, whose scores are targets too where ``settings.distill`` says
             how much; it sees the same augmented inputs, and stays as it is.
+        budget: of hardware, which learned widths pay for; they fit it when formats are frozen, and in the end.
 
     Raises:
         TrainError: the loss is no longer finite, and the layer where that began is named; or the folder has a
@@ -60,6 +63,7 @@ def fit(
     per_epoch = len(data.train_x) // batch
     steps = per_epoch * settings.epochs
     state, record = State.start(model, settings, per_epoch), Record(folder, settings, data, teacher)
+    state.budget = budget
     record.resume(state, per_epoch)
     network, pace = synchronous(runnable(model.train(), settings)), Pace(state.step, steps)
     with Interrupts(folder is not None) as interrupts:
@@ -89,6 +93,8 @@ def fit(
             _tell(progress, state.step, steps, per_epoch, pace, f", loss {row['loss']:.3f}")
     if state.average:
         state.average.give(model)
+    if budget:
+        budget.settle()  # later weights may need wider accumulators
     state.settle()
     return same_buffers(model.eval())
 
@@ -139,6 +145,8 @@ def _step(network: nn.Module, state: State, chosen: Tensor, settings: Settings, 
         state.loss += loss.item() * share
         state.right += right
     scale_format_gradients(state.model, len(parts) * ranks())
+    if state.budget and state.step < state.freeze_at:
+        state.budget.charge()
     if settings.clip is not None:
         nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
     if state.digits:
@@ -146,6 +154,8 @@ def _step(network: nn.Module, state: State, chosen: Tensor, settings: Settings, 
     state.optimizer.step()
     state.schedule.step()
     state.step += 1
+    if state.budget and state.step <= state.freeze_at:
+        state.budget.step(state.step)
     if state.average:
         state.average.update(state.model, state.step)
     if state.step > state.freeze_at:

@@ -11,8 +11,9 @@ from qfx.design import Design
 from qfx.errors import TrainError
 from qfx.fixed import Fixed, count_digits
 from qfx.fixed.khot import magnitudes
-from qfx.nn import quantizers
+from qfx.nn import calibrate, quantizers
 from qfx.train import runs
+from qfx.train.budget import require_possible
 from qfx.train.data import Data
 
 
@@ -36,9 +37,10 @@ def preflight(design: Design, data: Data) -> list[str]:
     _require_teacher(design, data, scores)
     warnings = [*_large_batch(design, data), *_off_grid(design, data)]
     for width in design.content.training.widths:
-        model = runs.fixed_model(design, runs.float_model(design), width)
-        _require_learned_digits(design, model)
-        warnings += _idle_digits(model)
+        fixed = runs.fixed_model(design, runs.float_model(design), width)
+        _require_learned_digits(design, fixed)
+        warnings += _idle_digits(fixed)
+        _require_budget(design, data, fixed)
     return list(dict.fromkeys(warnings))
 
 
@@ -58,6 +60,15 @@ def _require_teacher(design: Design, data: Data, scores: torch.Tensor) -> None:
             f"{where}: training.teacher must give {scores.shape[1]} scores an input, as model {design.content.model} "
             f"does, not {' x '.join(map(str, found[1:]))}"
         )
+
+
+def _require_budget(design: Design, data: Data, model: nn.Module) -> None:
+    """Refuse a hardware budget that cannot be kept; an untrained network needs about what a trained one does."""
+    if design.content.training.budget is None:
+        return
+    calibrate(model.eval(), [data.train_x[:256]])
+    with runs.at(design, "training.budget"):
+        require_possible(runs.hardware_cost(design, model))
 
 
 def _require_reals(design: Design, data: Data) -> None:

@@ -13,10 +13,14 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from qfx.design import FILE_NAME, Design, PhaseSection
-from qfx.errors import RecipeError, TrainError
+from qfx.errors import PlanError, RecipeError, TrainError
 from qfx.nn import calibrate, convert, correct, digits_by_constant, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
 from qfx.nn.recipe import Recipe, placed
+from qfx.plan import limits
+from qfx.train.budget import Budget
+from qfx.train.budget import start as start_within
+from qfx.train.cost import HardwareCost
 from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
 from qfx.train.log import LOGS, TENSORBOARD
@@ -112,24 +116,25 @@ def train_fixed(
 ) -> None:
     """Convert the float network saved in ``start``, calibrate it, train it on in fixed point and save it."""
     call((width, start, halfway))
-    model = _calibrated(design, data, start, width)
+    model, budget = _calibrated(design, data, start, width)
     quantized = accuracy(exact(model), data.test_x, data.test_y)
-    _fit(design, model, data, design.content.training.fixed, halfway, progress, teacher_of(design, start))
+    _fit(design, model, data, design.content.training.fixed, halfway, progress, teacher_of(design, start), budget)
     _keep_logs(halfway, folder)
     reached = accuracy(exact(model), data.test_x, data.test_y)
     points = {name: {"before": move.before, "now": move.now} for name, move in moves(model).items()}
     formats = {name: str(quantizer.format()) for name, quantizer in quantizers(model).items()}
-    digits = digits_by_constant(model)
-    found = {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats}
-    _save(folder, model, {**found, **({"digits": digits} if digits else {})})
+    found: dict[str, Any] = {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats}
+    if digits := digits_by_constant(model):
+        found["digits"] = digits
+    _save(folder, model, {**found, "budget": budget.reached()} if budget else found)
 
 
 def join(design: Design, data: Data, run: Run) -> None:
     """Do this rank's share of a run that the first rank leads."""
     width, start, halfway = run
     if width:
-        model, fixed = _calibrated(design, data, start, width), design.content.training.fixed
-        _fit(design, model, data, fixed, halfway, _silent, teacher_of(design, start))
+        model, budget = _calibrated(design, data, start, width)
+        _fit(design, model, data, design.content.training.fixed, halfway, _silent, teacher_of(design, start), budget)
     elif not design.float_checkpoint:
         _fit(design, float_model(design), data, design.content.training.float_, halfway, _silent)
 
@@ -152,13 +157,30 @@ def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
     return model.eval().requires_grad_(False)
 
 
-def _calibrated(design: Design, data: Data, start: Path, width: int) -> nn.Module:
-    """The float network quantized after training: where training in fixed point starts."""
+def hardware_cost(design: Design, model: nn.Module) -> HardwareCost:
+    """Return what a calibrated model takes, for the design's board, rate and budget."""
+    asked = design.content.training.budget
+    assert asked is not None  # callers have a budget
+    board = design.board
+    with at(design, "training.budget"):
+        try:
+            return HardwareCost(model, example(design, 1), board, design.cycles, limits(board, asked.counts))
+        except PlanError as error:
+            raise TrainError(str(error)) from error
+
+
+def _calibrated(design: Design, data: Data, start: Path, width: int) -> tuple[nn.Module, Budget | None]:
+    """The float network quantized after training, within its budget if there is one: where fixed point starts."""
     model = fixed_model(design, load_weights(float_model(design), start), width)
     batches = data.train_x[:_CALIBRATION].split(256)
     mine = batches[rank() :: ranks()]
     with _threads(design):
-        return correct(calibrate(model.eval(), mine), mine)
+        correct(calibrate(model.eval(), mine), mine)
+        if design.content.training.budget is None:
+            return model, None
+        steps = design.content.training.fixed.epochs * (len(data.train_x) // design.content.training.batch)
+        with at(design, "training.budget"):
+            return model, start_within(hardware_cost(design, model), mine, max(steps, 1))
 
 
 def trained_model(design: Design, folder: Path) -> nn.Module:
@@ -212,9 +234,10 @@ def _fit(
     halfway: Path,
     progress: Progress,
     teacher: nn.Module | None = None,
+    budget: Budget | None = None,
 ) -> None:
     with _threads(design):
-        fit(model, data, settings(design, phase), progress, augmentation(design), halfway, teacher)
+        fit(model, data, settings(design, phase), progress, augmentation(design), halfway, teacher, budget)
 
 
 def settings(design: Design, phase: PhaseSection) -> Settings:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from qfx.nn import freeze_bn, freeze_formats, param_groups
 from qfx.nn.ranks import rank
 from qfx.train.average import Average, format_names
+from qfx.train.budget import Budget
 from qfx.train.digit_budget import DigitBudget
 from qfx.train.schedule import scheduler
 from qfx.train.settings import Settings
@@ -32,6 +33,7 @@ class State:
     step: int = 0
     loss: float = 0.0  # of this rank, over the steps of the epoch so far
     right: int = 0
+    budget: Budget | None = None  # of hardware, which learned widths pay for
 
     @classmethod
     def start(cls, model: nn.Module, settings: Settings, per_epoch: int) -> "State":
@@ -57,6 +59,8 @@ class State:
         names = format_names(self.model)
         if self.average:
             self.average.give(self.model, names)
+        if self.budget:
+            self.budget.settle()
         freeze_bn(self.model)
         freeze_formats(self.model)
         self.settle()
@@ -80,7 +84,9 @@ class State:
         """The rest, as JSON holds it."""
         groups = self.optimizer.state_dict()["param_groups"]
         digits = self.digits.facts() if self.digits else None
-        return {"step": self.step, "groups": groups, "schedule": self.schedule.state_dict(), "digits": digits}
+        budget = self.budget.facts() if self.budget else None
+        schedule = self.schedule.state_dict()
+        return {"step": self.step, "groups": groups, "schedule": schedule, "digits": digits, "budget": budget}
 
     def restore(self, tensors: Tensors, facts: dict[str, Any]) -> None:
         """Take up a saved state, in the same process of training."""
@@ -99,6 +105,8 @@ class State:
         self.schedule.load_state_dict(facts["schedule"])
         if self.average:
             self.average.tensors = {name: parts["average"][name].to(t) for name, t in self.average.tensors.items()}
+        if self.budget:
+            self.budget.restore(facts["budget"])
         self.order, self.step = tensors["order"], facts["step"]
         if self.digits:
             self.digits.restore(facts["digits"])

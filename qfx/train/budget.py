@@ -1,0 +1,195 @@
+"""Training within a hardware budget: where learned widths start, what they pay, and that they end within it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qfx.arguments import counted
+from qfx.errors import TrainError
+from qfx.nn import calibrate, correct
+from qfx.nn.learned_width import round_width
+from qfx.nn.quantizer import Quantizer
+from qfx.nn.ranks import gather
+from qfx.nn.sensitivity import sensitivities
+from qfx.plan.limits import RESOURCES, excess
+from qfx.train.cost import HardwareCost, learned_widths
+
+LEAST = 2  # bits that a budget leaves a learned width
+_REFRESHES = 50  # of the estimate in a training, at most
+_PACE = 8.0  # what a price gains in a whole training in which its resource is exceeded by as much as the budget
+_TOGETHER = 8  # one in so many widths is narrowed between two plans
+
+Noise = Mapping[str, Mapping[int, float]]  # what a quantizer alone does to the outputs, by its path and width
+
+
+@dataclass
+class Budget:
+    """The price of hardware in a loss: an augmented Lagrangian of what learned widths exceed a budget by.
+
+    ``sum over r of prices[r] * g[r] + max(0, g[r])**2 / 2``, ``g[r] = cost[r] / budget[r] - 1``, for each resource. A
+    price grows in each step by what its resource exceeds the budget, and falls, not below 0, by what is free.
+
+    Source: Hestenes (1969), multiplier and gradient methods.
+    """
+
+    cost: HardwareCost  # with the budget
+    steps: int  # of the training
+    noise: Noise
+    prices: dict[str, float] = field(default_factory=lambda: dict.fromkeys(RESOURCES, 0.0))
+    refreshed: int = 0  # the step before which the cost was last refreshed
+
+    def charge(self) -> None:
+        """Add the price's gradient to those of learned widths."""
+        price = self.price()
+        if price.requires_grad:
+            price.backward()
+
+    def price(self) -> Tensor:
+        """Return what the widths cost now, in units of the loss."""
+        found = self.cost()
+        total = torch.zeros((), dtype=torch.float64)
+        for name, price in self.prices.items():
+            over = found[name] / self._most(name) - 1
+            total = total + price * over + over.clamp(min=0) ** 2 / 2
+        return total
+
+    @torch.no_grad()
+    def step(self, number: int) -> None:
+        """Hold widths within their range, and let prices follow, after step ``number`` of the optimizer."""
+        for quantizer in learned_widths(self.cost.model).values():
+            assert quantizer.bits is not None
+            quantizer.bits.clamp_(min=LEAST)
+        if self.cost.stale and number - self.refreshed >= self.steps / _REFRESHES:
+            self.cost.refresh()
+            self.refreshed = number
+        found = self.cost()
+        for name, price in self.prices.items():
+            over = found[name].item() / self._most(name) - 1
+            self.prices[name] = max(0.0, price + over * _PACE / self.steps)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Narrow widths, ranges unchanged, until the plan fits: those first that disturb least for what they save."""
+        while over := self._over():
+            known = learned_widths(self.cost.model)
+            ranked = sorted((name for name in known if known[name].width > LEAST), key=lambda n: self._worth(n, over))
+            if not ranked:
+                raise impossible(self.cost)
+            for name in ranked[-max(1, len(known) // _TOGETHER) :]:
+                narrow(known[name], known[name].width - 1)
+                if not any(self.cost()[resource] > self._most(resource) for resource in over):
+                    break
+
+    def _over(self) -> dict[str, str]:
+        self.cost.refresh()
+        return excess(_resources(self.cost), self.cost.budget)
+
+    def _worth(self, name: str, over: Mapping[str, str]) -> float:
+        """What a bit less of a width saves of what is exceeded, for the noise that it adds."""
+        width, noise = learned_widths(self.cost.model)[name].width, self.noise[name]
+        slopes = self.cost.local.slopes
+        saved = sum(slopes[resource].get(name, 0.0) / self._most(resource) for resource in over)
+        return saved / max(noise[width - 1] - noise.get(width, 0.0), 1e-12)
+
+    def _most(self, name: str) -> int:
+        return max(int(getattr(self.cost.budget, name)), 1)
+
+    def reached(self) -> dict[str, Any]:
+        """Return what the plan of the model as it is takes, beside the budget."""
+        self.cost.refresh()
+        needed, budget = _resources(self.cost), self.cost.budget
+        return {
+            "asked": {**asdict(budget), "cycles": self.cost.cycles},
+            "reached": {**asdict(needed), "cycles": int(self.cost.local.values["cycles"])},
+            "fits": not excess(needed, budget),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint must hold for training to go on in the same bits."""
+        return {"prices": self.prices, "refreshed": self.refreshed, "local": asdict(self.cost.local)}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Take up what `facts` returned."""
+        self.prices, self.refreshed = dict(facts["prices"]), int(facts["refreshed"])
+        self.cost.local = type(self.cost.local)(**facts["local"])
+
+
+def start(cost: HardwareCost, batches: Iterable[Tensor], steps: int) -> Budget:
+    """Narrow a calibrated model's learned widths until it fits the budget, calibrate it again, and return the prices.
+
+    The noise of each quantizer at each width is measured as `qfx.allocate` does it.
+
+    Raises:
+        TrainError: no width is learned, or the smallest do not fit.
+    """
+    require_possible(cost)
+    model, inputs = cost.model, list(batches)
+    known = learned_widths(model)
+    widths = range(LEAST, max(quantizer.width for quantizer in known.values()) + 1)
+    every = gather(sensitivities(model, tuple(known), tuple(widths), inputs))
+    noise = {name: {w: sum(each[name][w] for each in every) / len(every) for w in widths} for name in known}
+    budget = Budget(cost, steps, noise)
+    budget.settle()
+    correct(calibrate(model, inputs), inputs)
+    budget.settle()
+    return budget
+
+
+@torch.no_grad()
+def require_possible(cost: HardwareCost) -> None:
+    """Refuse a budget that the model exceeds at the smallest widths, and a model that learns no width."""
+    known = learned_widths(cost.model)
+    if not known:
+        raise TrainError(
+            "a budget must have widths to choose, but the recipe states all of them: give its points learn_width: true"
+        )
+    before = {name: _state(quantizer) for name, quantizer in known.items()}
+    for quantizer in known.values():
+        narrow(quantizer, LEAST)
+    try:
+        cost.refresh()
+        if excess(_resources(cost), cost.budget):
+            raise impossible(cost)
+    finally:
+        for name, quantizer in known.items():
+            _restore(quantizer, before[name])
+    cost.refresh()
+
+
+def impossible(cost: HardwareCost) -> TrainError:
+    """The error that the smallest widths exceed a budget."""
+    over = ", ".join(excess(_resources(cost), cost.budget).values())
+    at = f" at {counted(cost.cycles, 'cycle')} a frame" if cost.cycles is not None else ""
+    return TrainError(
+        f"a budget must allow the smallest widths, {LEAST} bits wherever they are learned, which need {over} on "
+        f"{cost.board.name}{at}: allow more, or more cycles a frame, or let more widths be learned"
+    )
+
+
+@torch.no_grad()
+def narrow(quantizer: Quantizer, width: int) -> None:
+    """Hold all learned widths of a quantizer at ``width`` or less; the range that its codes span stays."""
+    assert quantizer.bits is not None
+    now = round_width(quantizer.bits)
+    new = now.clamp(max=width)
+    if quantizer.learned:
+        quantizer.frac.add_(new - now)
+    quantizer.bits.copy_(torch.where(new < now, new, quantizer.bits))
+
+
+def _state(quantizer: Quantizer) -> tuple[Tensor, Tensor]:
+    assert quantizer.bits is not None
+    return quantizer.bits.clone(), quantizer.frac.clone()
+
+
+def _restore(quantizer: Quantizer, state: tuple[Tensor, Tensor]) -> None:
+    assert quantizer.bits is not None
+    quantizer.bits.copy_(state[0])
+    quantizer.frac.copy_(state[1])
+
+
+def _resources(cost: HardwareCost) -> Any:
+    return type(cost.budget)(**{name: int(cost.local.values[name]) for name in RESOURCES})

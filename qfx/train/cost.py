@@ -1,0 +1,140 @@
+"""What a model in training would take as hardware: the plan's own estimate, differentiable in the learned widths."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qfx.arguments import require_kind
+from qfx.boards import Board
+from qfx.errors import TrainError
+from qfx.graph import Graph
+from qfx.graph.lower import lowered
+from qfx.nn.calibrate import quantizers
+from qfx.nn.quantizer import Quantizer
+from qfx.plan import NodePlan, Plan, Resources, network, plan
+from qfx.plan.depths import size_fifos
+from qfx.plan.limits import RESOURCES, available
+from qfx.plan.model import Rate
+from qfx.plan.pacing import paced_fifos
+from qfx.plan.search import choose
+from qfx.plan.slopes import Slope, sloped
+
+
+@dataclass(frozen=True)
+class Local:
+    """The estimate at the widths that quantizers have, and how it changes with them."""
+
+    widths: dict[str, float]  # of each quantizer whose width is learned, by its path
+    values: dict[str, float]  # of lut, ff, bram18, dsp, cycles
+    slopes: dict[str, dict[str, float]]  # of each of them, by quantizer: a bit more costs so much more
+
+
+class HardwareCost:
+    """LUT, FF, BRAM18, DSP and cycles a frame of a model on a board, as scalars with gradients to learned widths.
+
+    The model is lowered and planned as `qfx.lower` and `qfx.plan.plan` do it, so that at the widths in use the numbers
+    are the plan's, in every unit. Their gradients are those of the plan's own formulas without their rounding up, in
+    the unrolls and arithmetic that the plan has chosen. Cycles depend on these alone, and have no gradient.
+
+    Calling it returns ``value + slope * (width - width then)`` from the last `refresh`, which costs a fraction of a
+    second; where widths have changed by whole bits since, that is an estimate of the estimate, until the next refresh.
+
+    Args:
+        model: calibrated layers of qfx.nn; it is looked at, not copied.
+        example: an input, of which only the shape counts.
+        cycles: of a frame, at most; None: as few as fit.
+        budget: what the design may take, by which the plan weighs multipliers in logic against DSPs; None: the board.
+        estimate_rate: as for `qfx.plan.plan`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Tensor,
+        board: Board,
+        cycles: int | None = None,
+        budget: Resources | None = None,
+        estimate_rate: bool = False,
+    ) -> None:
+        require_kind(TrainError, "board", board, Board, 'a Board, such as Board.load("ultra96v2")')
+        self.model, self.example, self.board, self.cycles = model, example[:1], board, cycles
+        self.budget, self.estimate_rate = budget or available(board), estimate_rate
+        self._fifos: dict[Any, tuple[dict[str, int], Rate]] = {}  # of each way to unroll: widths do not matter to them
+        self.local = self._local()
+
+    def plan(self) -> Plan:
+        """Return the plan of the model as it is, or raise as `qfx.plan.plan` does."""
+        graph = lowered(self.model, self.example)[0]
+        return plan(graph, self.board, self.cycles, estimate_rate=self.estimate_rate, budget=self.budget)
+
+    def refresh(self) -> None:
+        """Lower and plan again: the widths, and so the slopes, are those of now."""
+        self.local = self._local()
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Return each of lut, ff, bram18, dsp and cycles as a float64 scalar."""
+        known = learned_widths(self.model)
+        found = {}
+        for count, value in self.local.values.items():
+            found[count] = torch.tensor(value, dtype=torch.float64)
+            for name, slope in self.local.slopes[count].items():
+                found[count] = found[count] + slope * (width_of(known[name]) - self.local.widths[name])
+        return found
+
+    @property
+    def stale(self) -> bool:
+        """Whether a width has changed by a bit or more since the last refresh."""
+        return widths_in_use(self.model) != self.local.widths
+
+    @torch.no_grad()
+    def _local(self) -> Local:
+        graph, stated = lowered(self.model, self.example)
+        nodes = choose(graph, self.budget, self.cycles)
+        depths, rate = self._sized(graph, nodes)
+        total = sloped(graph, network(graph, nodes, depths))
+        paths = {id(quantizer): name for name, quantizer in learned_widths(self.model).items()}
+        numbers = {**{name: getattr(total, name) for name in RESOURCES}, "cycles": rate.interval}
+        numbers = {count: number if isinstance(number, Slope) else Slope(number) for count, number in numbers.items()}
+        values = {count: float(number.value) for count, number in numbers.items()}
+        slopes = {count: _by_quantizer(number.by, stated, paths) for count, number in numbers.items()}
+        return Local(widths_in_use(self.model), values, slopes)
+
+    def _sized(self, graph: Graph, nodes: Mapping[str, NodePlan]) -> tuple[dict[str, int], Rate]:
+        key = tuple(
+            (node.name, node.type.shape, *nodes[node.name].unroll.values())
+            for node in graph.nodes
+            if node.name in nodes
+        )
+        if key not in self._fifos:
+            self._fifos[key] = (paced_fifos if self.estimate_rate else size_fifos)(graph, nodes)
+        return self._fifos[key]
+
+
+def learned_widths(model: nn.Module) -> dict[str, Quantizer]:
+    """Return the quantizers whose width is learned, by their paths."""
+    return {name: quantizer for name, quantizer in quantizers(model).items() if quantizer.bits is not None}
+
+
+def width_of(quantizer: Quantizer) -> Tensor:
+    """Return the width that hardware gives a quantizer, that of its widest channel, as a differentiable scalar."""
+    return quantizer.bits_in_use.amax().double()
+
+
+def widths_in_use(model: nn.Module) -> dict[str, float]:
+    """Return the width of each quantizer that learns it, by its path."""
+    return {name: float(quantizer.width) for name, quantizer in learned_widths(model).items()}
+
+
+def _by_quantizer(
+    by: Mapping[str, float], stated: Mapping[str, Quantizer], paths: Mapping[int, str]
+) -> dict[str, float]:
+    """Slopes by graph node or constant as those by the quantizer that states its width, where that is learned."""
+    found: dict[str, float] = {}
+    for source, slope in by.items():
+        path = paths.get(id(stated.get(source)))
+        if path is not None:
+            found[path] = found.get(path, 0.0) + slope
+    return dict(sorted(found.items()))

@@ -1,0 +1,245 @@
+"""Hardware in the loss: the differentiable estimate is the plan's, and training ends within a budget."""
+
+import re
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import qfx
+from qfx.boards import Board
+from qfx.errors import PlanError, TrainError
+from qfx.nn.calibrate import quantizers
+from qfx.plan import limits, network
+from qfx.plan.cost import estimate
+from qfx.plan.depths import size_fifos
+from qfx.plan.limits import available
+from qfx.plan.search import choose
+from qfx.train import Data, Settings, fit
+from qfx.train import cost as costs
+from qfx.train.budget import Budget, narrow, require_possible, start
+from qfx.train.cost import HardwareCost, learned_widths
+from tests.nn.nets import Net, digits_like
+
+BOARD = Board.load("ultra96v2")
+LEARNED = {"width": 8, "learn_width": True}
+EVERYWHERE = {"default": {"input": "u5.0", "weight": LEARNED, "activation": LEARNED, "elementwise": LEARNED}}
+CYCLES = 600
+
+
+def calibrated(recipe: object = EVERYWHERE) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(1)
+    x = digits_like(32, 1)
+    return qfx.calibrate(qfx.convert(Net().eval(), recipe, x).eval(), [x]), x
+
+
+def planned(cost: HardwareCost) -> dict[str, int]:
+    made = cost.plan()
+    return {**{name: getattr(made.resources, name) for name in ("lut", "ff", "bram18", "dsp")}, "cycles": made.interval}
+
+
+def values(cost: HardwareCost) -> dict[str, float]:
+    return {name: value.item() for name, value in cost().items()}
+
+
+def test_the_estimate_is_the_plans_at_any_widths() -> None:
+    model, x = calibrated()
+    cost = HardwareCost(model, x, BOARD, CYCLES)
+    assert values(cost) == planned(cost)
+    for number, quantizer in enumerate(learned_widths(model).values()):
+        narrow(quantizer, 3 + number % 5)
+    assert values(cost) != planned(cost)  # slopes from 8 bits, far away
+    cost.refresh()
+    assert values(cost) == planned(cost)
+
+
+def test_a_planted_coefficient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = calibrated()
+    cost = HardwareCost(model, x, BOARD, CYCLES)
+    estimate = costs.sloped
+
+    def wrong(graph, net):  # type: ignore[no-untyped-def]
+        return estimate(graph, replace(net, parts=net.parts[:-1]))  # one FIFO forgotten
+
+    monkeypatch.setattr(costs, "sloped", wrong)
+    cost.refresh()
+    assert values(cost) != planned(cost)
+
+
+def test_gradients_say_what_the_plan_saves() -> None:
+    """A bit less of a width saves about what the slope says, in the unrolls and arithmetic of before."""
+    model, x = calibrated()
+    cost = HardwareCost(model, x, BOARD, CYCLES)
+    cost()["lut"].backward()
+    graph = qfx.lower(model, x)
+    nodes = choose(graph, available(BOARD), CYCLES)
+    depths = size_fifos(graph, nodes)[0]
+
+    def lut() -> int:
+        return sum(estimate(part).lut for part in network(qfx.lower(model, x), nodes, depths).parts)
+
+    before, errors = lut(), []
+    assert before == values(cost)["lut"]
+    for quantizer in learned_widths(model).values():
+        assert quantizer.bits is not None
+        grad = 0.0 if quantizer.bits.grad is None else quantizer.bits.grad.sum().item()
+        kept = quantizer.bits.detach().clone(), quantizer.frac.detach().clone()
+        narrow(quantizer, 7)
+        with suppress(KeyError):  # at another width than before, it is a node of its own
+            errors.append((before - lut(), grad))
+        with torch.no_grad():
+            quantizer.bits.copy_(kept[0])
+            quantizer.frac.copy_(kept[1])
+    wrong = [abs(saved - grad) > 0.25 * max(abs(saved), abs(grad)) + 25 for saved, grad in errors]
+    assert len(errors) > 12 and sum(wrong) <= 2, errors  # rounding can cost or save a bit of an accumulator
+    assert sum(saved for saved, _ in errors) == pytest.approx(sum(grad for _, grad in errors), rel=0.15)
+
+
+def test_every_learned_width_of_weights_and_activations_has_a_price() -> None:
+    model, x = calibrated()
+    cost = HardwareCost(model, x, BOARD, CYCLES)
+    sum(cost().values()).backward()
+    free = [n for n, q in learned_widths(model).items() if q.bits.grad is None or not q.bits.grad.any()]  # type: ignore[union-attr]
+    # What is next to a Requantize of the same format is one with it, and the output's width costs its own FIFO.
+    assert [name for name in free if "weight" in name] == []
+    assert len(free) < len(learned_widths(model)) / 3
+
+
+def test_stated_widths_have_no_gradient() -> None:
+    model, x = calibrated({"default": {"input": "u5.0", "weight": 4, "activation": 4}})
+    cost = HardwareCost(model, x, BOARD, CYCLES)
+    assert not any(value.requires_grad for value in cost().values())
+    assert values(cost) == planned(cost)
+
+
+def learned(budget: int | None, epochs: int = 6) -> tuple[nn.Module, Budget | None, HardwareCost]:
+    model, x = calibrated()
+    allowed = limits(BOARD, {"lut": budget}) if budget else None
+    cost = HardwareCost(model, x, BOARD, CYCLES, allowed)
+    data = Data(digits_like(96, 2), torch.arange(96) % 10, digits_like(32, 3), torch.arange(32) % 10)
+    settings = Settings(epochs=epochs, lr=2e-3, batch=32)
+    held = start(cost, [x], 3 * epochs) if budget else None
+    fit(model, data, settings, budget=held)
+    cost.refresh()
+    return model, held, cost
+
+
+def test_training_ends_within_its_budget_as_the_plan_says() -> None:
+    free = learned(None)[2]
+    most = int(0.6 * values(free)["lut"])
+    model, held, cost = learned(most)
+    assert held is not None
+    assert planned(cost)["lut"] <= most
+    assert held.reached()["fits"] and held.reached()["reached"]["lut"] == planned(cost)["lut"]
+    assert values(free)["lut"] > most  # without it, training does not get there
+    assert {q.width for q in quantizers(model).values()} != {8}
+
+
+def test_an_exceeded_budget_raises_the_price_and_a_kept_one_lets_it_fall() -> None:
+    model, x = calibrated()
+    tight = HardwareCost(model, x, BOARD, CYCLES, limits(BOARD, {"lut": 6000, "dsp": 0}))
+    held = Budget(tight, 100, {})
+    held.step(1)
+    first = held.prices["lut"]
+    assert first > 0 and held.prices["bram18"] == 0
+    held.charge()
+    assert any(q.bits.grad is not None and q.bits.grad.abs().sum() > 0 for q in learned_widths(model).values())  # type: ignore[union-attr]
+    for quantizer in learned_widths(model).values():
+        narrow(quantizer, 2)
+    tight.refresh()
+    held.step(2)
+    assert held.prices["lut"] < first
+
+
+def test_narrowing_keeps_the_range() -> None:
+    model, _ = calibrated()
+    quantizer = next(q for name, q in learned_widths(model).items() if "weight" in name)
+    before = quantizer.format()
+    narrow(quantizer, 5)
+    after = quantizer.format()
+    assert after.width == 5
+    assert [f - 3 for f in before.fracs(8)] == list(after.fracs(8))
+
+
+def test_an_impossible_budget_is_refused_with_what_the_smallest_widths_need() -> None:
+    model, x = calibrated()
+    widths = {name: q.width for name, q in learned_widths(model).items()}
+    cost = HardwareCost(model, x, BOARD, CYCLES, limits(BOARD, {"lut": 900}))
+    said = (
+        r"a budget must allow the smallest widths, 2 bits wherever they are learned, which need [\d,]+ of 900 LUT on "
+        r"ultra96v2 at 600 cycles a frame: allow more, or more cycles a frame, or let more widths be learned"
+    )
+    with pytest.raises(TrainError, match=said):
+        require_possible(cost)
+    assert {name: q.width for name, q in learned_widths(model).items()} == widths
+
+
+def test_a_budget_without_learned_widths_is_refused() -> None:
+    model, x = calibrated({"default": {"input": "u5.0"}})
+    cost = HardwareCost(model, x, BOARD, CYCLES, limits(BOARD, {"lut": 0.5}))
+    with pytest.raises(TrainError, match="must have widths to choose, .*: give its points learn_width: true"):
+        require_possible(cost)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"luts": 5}, "budget must give lut, ff, bram18, dsp, not luts"),
+        ({"lut": 1.5}, r"budget lut must be a share of ultra96v2 in 0.0..1.0 or a count in 0..70,560, not 1.5"),
+        ({"lut": -3}, "budget lut must be a share .* not -3"),
+        ({"dsp": 361}, r"or a count in 0..360, not 361"),
+        ({"dsp": True}, "not True"),
+        ({"lut": "half"}, "not 'half'"),
+        ({"lut": 0}, "budget must leave some lut and ff, not 0: nothing is built without them"),
+    ],
+)
+def test_a_wrong_budget_is_refused(asked: dict, said: str) -> None:
+    with pytest.raises(PlanError, match=said):
+        limits(BOARD, asked)
+
+
+def test_shares_and_counts_and_what_is_not_named() -> None:
+    found = limits(BOARD, {"lut": 0.5, "dsp": 0})
+    assert (found.lut, found.ff, found.bram18, found.dsp) == (35_280, int(0.7 * 141_120), int(0.7 * 432), 0)
+
+
+def test_a_board_must_be_one() -> None:
+    model, x = calibrated()
+    with pytest.raises(TrainError, match=re.escape('board must be a Board, such as Board.load("ultra96v2"), not ')):
+        HardwareCost(model, x, "ultra96v2", CYCLES)  # type: ignore[arg-type]
+
+
+def test_a_rate_that_no_unroll_reaches_is_refused() -> None:
+    model, x = calibrated()
+    with pytest.raises(PlanError, match="must take at most 2 cycles a frame, but takes"):
+        HardwareCost(model, x, BOARD, 2)
+
+
+def test_stopped_training_within_a_budget_ends_in_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(folder: Path) -> dict[str, Tensor]:
+        model, x = calibrated()
+        cost = HardwareCost(model, x, BOARD, CYCLES, limits(BOARD, {"lut": 5000}))
+        data = Data(digits_like(96, 2), torch.arange(96) % 10, digits_like(32, 3), torch.arange(32) % 10)
+        held = start(cost, [x], 12)
+        fit(model, data, Settings(epochs=4, lr=2e-3, batch=32), folder=folder, budget=held)
+        return dict(model.state_dict())
+
+    whole = run(tmp_path / "whole")
+    step = Budget.step
+
+    def stop(self: Budget, number: int) -> None:
+        if number == 8:
+            raise KeyboardInterrupt
+        step(self, number)
+
+    monkeypatch.setattr(Budget, "step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts")
+    monkeypatch.undo()
+    resumed = run(tmp_path / "parts")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole if torch.is_tensor(whole[name]))
