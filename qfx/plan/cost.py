@@ -183,7 +183,8 @@ def estimate(part: Part) -> Resources:
             return _reduce(part)
         case "qfx_multiply":
             lanes, arithmetic = _get(part, "Lanes"), str(part.parameters["Arithmetic"])
-            return product(_get(part, "AWidth"), _get(part, "BWidth"), arithmetic, times=lanes) + Resources(ff=3 * lanes)
+            products = product(_get(part, "AWidth"), _get(part, "BWidth"), arithmetic, times=lanes)
+            return products + Resources(ff=3 * lanes)
         case "qfx_requant":
             return _requant(part)
         case "qfx_clamp":
@@ -285,10 +286,10 @@ def _plumbing(part: Part) -> Resources:
             return count("fork", fork(width, _get(part, "Outputs")))
         case "qfx_join":
             return count("join", join(_get(part, "WidthA"), _get(part, "WidthB")))
-        case "qfx_concat":
         case "qfx_slice":
             bits = _get(part, "WordBits")
             return Resources(lut=bits + 35, ff=3 * bits + 40)
+        case "qfx_concat":
             a, b, out = _get(part, "AWidth"), _get(part, "BWidth"), _get(part, "OutWidth")
             return count("concat", concat(_get(part, "Lanes"), a, b, out))
         case "qfx_gate":
