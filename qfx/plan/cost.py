@@ -6,7 +6,7 @@ from math import ceil
 
 from qfx.plan.data import Resources
 from qfx.plan.dataflow import Part
-from qfx.plan.parts import joined_lanes
+from qfx.plan.order import joined_lanes
 from qfx.plan.timing import SHIFT_DEPTH, Window
 
 # Measured with yosys synth_xilinx on single parts (see docs of `qfx synth`); what is left is rounded arithmetic.
