@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.fixed import simplest_frac
+from qfx.nn.arithmetic import conv2d_of_matrices
 from qfx.nn.compute import layer_constants, quantized
 from qfx.nn.constants import Codes
 from qfx.nn.geometry import Pair, as_image, pair, shaped_like
@@ -139,10 +140,23 @@ class ConvTranspose2d(nn.Module):
         return self._convolve(x, weight, bias)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.exact and x.device.type != "cpu":
+            return self._of_zeros(x, weight, bias)
         weight = self._turned(weight)
         return F.conv_transpose2d(
             x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )
+
+    def _of_zeros(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same by products of matrices, as ``qfx.nn.arithmetic`` asks for: zeros between the pixels, convolved."""
+        sides: list[int] = []
+        for axis in (1, 0):
+            reach = self.dilation[axis] * (weight.shape[2 + axis] - 1) - self.padding[axis]
+            sides += [reach, reach + self.output_padding[axis]]
+        height, width = ((size - 1) * step + 1 for size, step in zip(x.shape[2:], self.stride, strict=True))
+        apart = x.new_zeros(*x.shape[:2], height, width)
+        apart[:, :, :: self.stride[0], :: self.stride[1]] = x
+        return conv2d_of_matrices(F.pad(apart, sides), weight.flip(2, 3), bias, 1, 0, self.dilation, self.groups)
 
     def _turned(self, weight: Tensor) -> Tensor:
         """Exchange the first two axes within each group."""

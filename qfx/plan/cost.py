@@ -14,7 +14,7 @@ from typing import Any
 
 from qfx.plan.data import Resources
 from qfx.plan.dataflow import Part
-from qfx.plan.parts import joined_lanes
+from qfx.plan.order import joined_lanes
 from qfx.plan.timing import SHIFT_DEPTH, Window
 
 COEFFICIENTS: dict[str, dict[str, list[float]]] = json.loads(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,7 @@ from qfx.graph.ops import (
 )
 from qfx.graph.window import Pair, Quad
 from qfx.plan.data import NodePlan
+from qfx.plan.order import select_order
 from qfx.plan.rows import enough_rows
 from qfx.plan.timing import Join, Pipe, Pixels, Sieve, Timing, Turns, Window
 
@@ -41,10 +42,6 @@ POOL_LATENCY = 10  # likewise for qfx_pool
 UPSAMPLE_LATENCY = 9  # and for qfx_upsample
 AFFINE_LATENCY, CLAMP_LATENCY, LOOKUP_LATENCY, ADD_LATENCY, MULTIPLY_LATENCY = 6, 2, 2, 1, 3
 REQUANT_LATENCY = {False: 3, True: 8}  # one shift for all channels; a shift for each
-
-
-class Literal(str):
-    """A parameter's value as SystemVerilog writes it, no string."""
 
 
 @dataclass(frozen=True)
@@ -198,27 +195,6 @@ def _select(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
         "Order": select_order(op.channels, plan.in_lanes, words.a, plan.out_lanes),
     }
     return [Block("qfx_select", parameters, words, plan.out_lanes * width)]
-
-
-def select_order(channels: Sequence[int], in_lanes: int, in_words: int, out_lanes: int) -> Literal:
-    """Parameter Order of qfx_select: for each lane of each word of a result pixel {taken, lane, word}."""
-    lane_bits, word_bits = max((in_lanes - 1).bit_length(), 1), max((in_words - 1).bit_length(), 1)
-    bits, order = 1 + lane_bits + word_bits, 0
-    for place, channel in enumerate(channels):
-        if channel >= 0:
-            word, lane = divmod(channel, in_lanes)
-            order |= (1 << (bits - 1) | lane << word_bits | word) << (place * bits)
-    return Literal(f"{-(-len(channels) // out_lanes) * out_lanes * bits}'h{order:x}")
-
-
-def joined_lanes(order: str, in_words: int, out_lanes: int, in_lanes: int) -> int:
-    """The pairs of a lane in and a lane out that an Order joins: the memories of qfx_select."""
-    size, _, digits = order.partition("'h")
-    word_bits, lane_bits = max((in_words - 1).bit_length(), 1), max((in_lanes - 1).bit_length(), 1)
-    bits, entries = 1 + lane_bits + word_bits, int(digits, 16)
-    places = range(int(size) // bits)
-    heads = [entries >> (place * bits + word_bits) & ((2 << lane_bits) - 1) for place in places]
-    return len({(place % out_lanes, head) for place, head in enumerate(heads) if head >> lane_bits})
 
 
 def _reduce(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:

@@ -16,7 +16,7 @@ from qfx.graph.ops import (
     SumPool,
     Upsample,
 )
-from tests.conformance.cases import SAME, Draft, case, convolved
+from tests.conformance.draft import SAME, Draft, case, conv
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Add
@@ -30,7 +30,7 @@ def _add(draft: Draft, a: str, b: str) -> str:
 
 def _add_shortcut(draft: Draft) -> str:
     """A residual block: the input waits while the convolution works."""
-    y = draft.add("r", Requantize(Fixed(5, 2)), convolved(draft, filters=3, **SAME))
+    y = draft.add("r", Requantize(Fixed(5, 2)), conv(draft, filters=3, **SAME))
     return draft.add("z", Add(), y, draft.x)
 
 
@@ -55,7 +55,7 @@ def _multiply(draft: Draft, a: str, b: str) -> str:
 
 def _gate(draft: Draft) -> str:
     """The input waits while a convolution works, whose exact result has a binary point for each channel."""
-    return draft.add("z", Multiply(), draft.x, convolved(draft, filters=3, weight="s4.[2,-1,4]", **SAME))
+    return draft.add("z", Multiply(), draft.x, conv(draft, filters=3, weight="s4.[2,-1,4]", **SAME))
 
 
 def _excite(draft: Draft) -> str:

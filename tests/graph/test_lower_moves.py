@@ -164,6 +164,7 @@ def test_an_exact_transposed_convolution_is_that_of_its_real_weights() -> None:
     weight, bias = layer.effective()
     assert weight.shape == (6, 2, 3, 3)
     assert torch.equal(layer._convolve(x, weight, bias), F.conv_transpose2d(x, layer.weight, bias, 2, 1, 1, 2))
+    torch.testing.assert_close(layer._of_zeros(x, weight, bias), layer._convolve(x, weight, bias))
     layer.train()(x).square().sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.abs().max() > 0
 

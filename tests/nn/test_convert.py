@@ -180,7 +180,7 @@ class Unsupported(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.inner(self.act(self.conv(x)))
         x = self.pool(self.border(self.crop(x))) + 1
-        x = torch.add(F.pad(x, (0, 0, 0, 0, 1, 1)), x.clamp(max=2), alpha=2)
+        x = torch.add(F.pad(x, (1, 1, 0, 0), "reflect"), x.clamp(max=2), alpha=2)
         x = torch.cat([x, x * 2], 1)
         return F.log_softmax(x.reshape(2, 3, -1), 1)
 
@@ -200,6 +200,7 @@ def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
         "crop (ZeroPad2d): it must add zeros, not 0.0 at (0, -1, 0, 0)",
         "pool (MaxPool2d): it must have padding of its own, which never wins, and not zeros before it: they may exceed",
         "add (add): use a sum of tensors, or of a tensor and a constant, without alpha instead",
+        "pad (pad): use zeros of channels, or of the sides of an image right before a convolution or a pool, instead",
         "clamp (clamp): use both bounds, as numbers instead",
         "reshape (reshape): use torch.flatten(x, 1) instead",
         "log_softmax (log_softmax): it has no fixed-point form; leave it out: the argmax of the logits is the same, "

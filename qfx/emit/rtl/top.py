@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from qfx.graph import Graph
 from qfx.plan.dataflow import Network, Part, Stream
-from qfx.plan.parts import Literal
+from qfx.plan.order import Literal
 
 _BITS = re.compile(r".*Signed|PerChannel|Blocks")  # parameters of type bit
 _LONG = ("Low", "High")  # of type longint

@@ -10,7 +10,7 @@ from typing import Any
 
 import cocotb
 
-from qfx.plan.parts import Literal
+from qfx.plan.order import Literal
 from qfx_sim import ports, scoreboard, stalls, stream
 from qfx_sim.exercise import Expect, Feed, exercise
 

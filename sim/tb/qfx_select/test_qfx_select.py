@@ -8,7 +8,7 @@ import cocotb
 import numpy as np
 import pytest
 
-from qfx.plan.parts import select_order
+from qfx.plan.order import select_order
 from qfx.plan.timing import Pixels
 from qfx_sim import cases, structure
 from qfx_sim.faults import plant
