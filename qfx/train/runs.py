@@ -21,12 +21,11 @@ from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
 from qfx.train.log import LOGS, TENSORBOARD
 from qfx.train.loop import accuracy, fit
-from qfx.train.settings import Distill, Schedule, Settings
+from qfx.train.settings import Distill, Freeze, Schedule, Settings
 from qfx.train.together import Run, call
 
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
-_CALIBRATION = 1024  # training inputs that initial formats are taken from
 
 Progress = Callable[[float, str], None]
 
@@ -153,10 +152,11 @@ def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
 def _calibrated(design: Design, data: Data, start: Path, width: int) -> nn.Module:
     """The float network quantized after training: where training in fixed point starts."""
     model = fixed_model(design, load_weights(float_model(design), start), width)
-    batches = data.train_x[:_CALIBRATION].split(256)
+    asked = design.content.training.calibration
+    batches = data.train_x[: asked.images].split(256)
     mine = batches[rank() :: ranks()]
     with _threads(design):
-        return correct(calibrate(model.eval(), mine), mine)
+        return correct(calibrate(model.eval(), mine, asked.method, asked.percentile), mine)
 
 
 def trained_model(design: Design, folder: Path) -> nn.Module:
@@ -219,11 +219,18 @@ def settings(design: Design, phase: PhaseSection) -> Settings:
     """Return what the loop is told for a phase of a design's training."""
     training = design.content.training
     names = {"batch", "seed", "label_smoothing", "accumulate", "precision", "clip", "ema"}
-    names |= {"checkpoint", "formats", "compile"}
+    names |= {"checkpoint", "formats", "frac_lr", "compile"}
     common = {name: getattr(training, name) for name in names}
     asked = training.teacher if phase is training.fixed else None
     distill = Distill(asked.temperature, asked.weight) if asked else None
-    return Settings(phase.epochs, phase.lr, schedule=Schedule(**phase.schedule.model_dump()), distill=distill, **common)
+    return Settings(
+        phase.epochs,
+        phase.lr,
+        schedule=Schedule(**phase.schedule.model_dump()),
+        freeze=Freeze(**training.freeze.model_dump()),
+        distill=distill,
+        **common,
+    )
 
 
 def _keep_logs(halfway: Path, folder: Path) -> None:

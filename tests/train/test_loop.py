@@ -11,7 +11,7 @@ from torch import nn
 
 import qfx.nn as qnn
 from qfx.errors import TrainError
-from qfx.train import Data, Schedule, Settings, fit
+from qfx.train import Data, Freeze, Schedule, Settings, fit
 from qfx.train.average import Average, format_names
 from qfx.train.pace import Pace
 from qfx.train.schedule import scheduler
@@ -56,7 +56,7 @@ def test_a_compiled_network_learns_the_same_to_float_accuracy() -> None:
     for asked in (False, True):
         model = job.network()
         model.get_submodule("3").p = 0.0  # compiled code draws other random numbers
-        found.append(fit(model, job.data(), replace(PLAIN, epochs=1, frozen=0.0, compile=asked)))
+        found.append(fit(model, job.data(), replace(PLAIN, epochs=1, freeze=Freeze(0, 0), compile=asked)))
     plain, compiled = found
     for (name, one), two in zip(plain.named_parameters(), compiled.parameters(), strict=True):
         assert one.shape == two.shape and torch.allclose(one, two, atol=2e-3), name
@@ -110,7 +110,7 @@ def first_gradients(parts: int) -> dict[str, torch.Tensor]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", noted)
-        fit(model, job.data(), replace(PLAIN, epochs=1, batch=90, accumulate=parts, frozen=0.0))
+        fit(model, job.data(), replace(PLAIN, epochs=1, batch=90, accumulate=parts, freeze=Freeze(0, 0)))
     return found[0]
 
 
@@ -155,7 +155,7 @@ def test_bfloat16_reaches_convolutions_and_not_quantizers() -> None:
 def test_the_average_is_what_is_returned_and_its_formats_are_those_that_were_frozen() -> None:
     model = job.network()
     states: list[State] = []
-    settings = replace(PLAIN, epochs=4, ema=0.9, frozen=0.3)
+    settings = replace(PLAIN, epochs=4, ema=0.9, freeze=Freeze(0.3, 0.3))
     start = State.start
 
     def noted(*arguments: object) -> State:
