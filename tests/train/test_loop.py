@@ -208,3 +208,42 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     source = job.data()
     fit(job.network(), Data(source.train_x, source.train_y, source.test_x, source.test_y), PLAIN)
     assert list(tmp_path.iterdir()) == []
+
+
+def standing(settings: Settings) -> tuple[list[bool], list[bool]]:
+    """In each step of the loop: whether BatchNorm's statistics stand still, and whether binary points do."""
+    found: tuple[list[bool], list[bool]] = ([], [])
+    model = job.network()
+    norm = model.get_submodule("1")
+    points = next(q for q in qnn.quantizers(model).values() if q.learned).frac
+
+    def look(*_: object) -> None:
+        found[0].append(norm.frozen)
+        found[1].append(not points.requires_grad)
+
+    norm.register_forward_hook(look)
+    fit(model, job.data(64), settings)
+    return found
+
+
+@pytest.mark.parametrize(("bn", "formats"), [(0.5, 0.25), (0.25, 0.5), (0.0, 1.0), (1.0, 0.0), (0.5, 0.5)])
+def test_statistics_and_binary_points_stand_still_in_their_last_parts_of_the_steps(bn: float, formats: float) -> None:
+    found = standing(replace(PLAIN, freeze=Freeze(bn, formats)))  # 8 steps
+    assert found == tuple([step >= 8 * (1 - part) for step in range(8)] for part in (bn, formats))
+
+
+@pytest.mark.parametrize(("bn", "formats"), [(-0.1, 0.2), (0.2, 1.1)])
+def test_a_freeze_that_cannot_be_is_refused(bn: float, formats: float) -> None:
+    with pytest.raises(TrainError, match=f"freeze must have parts of the steps, 0..1, not {bn} and {formats}"):
+        Freeze(bn, formats)
+    with pytest.raises(TrainError, match="frac_lr must lie above 0, not 0: to learn no binary points freeze formats"):
+        replace(PLAIN, frac_lr=0)
+
+
+def test_the_rate_of_binary_points_is_that_asked_for_or_lets_a_wrong_start_mend() -> None:
+    def rate(steps: int, **options: float) -> float:
+        settings = replace(PLAIN, epochs=1, lr=1e-3, **options)
+        state = State.start(job.network(), settings, steps)
+        return max(group["max_lr"] for group in state.optimizer.param_groups)
+
+    assert rate(2500) == pytest.approx(0.01) and rate(100) == pytest.approx(0.035) and rate(100, frac_lr=0.5) == 0.5
