@@ -1,0 +1,205 @@
+"""How convert makes each of torch's layers a fixed-point one.
+
+A function here takes the conversion, the node that calls the layer, the layer and its path, and returns the new layer,
+or why there is none, or None where it has put the new layer in place itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx, nn
+
+from qfx.fixed import TABLE_WIDTH
+from qfx.nn.affine import Affine, BatchNorm2d, Normalize
+from qfx.nn.compute import Conv2d, Linear
+from qfx.nn.conversion import Conversion
+from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
+from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.geometry import NO_PADDING, added, inside, pool_window
+from qfx.nn.prelu import PReLU
+from qfx.nn.quantizer import CONSTANT, ELEMENTWISE
+from qfx.nn.results import never_negative
+from qfx.nn.shapes import flattened_from, shape_of, uneven
+from qfx.nn.sharing import share
+from qfx.nn.table import FUNCTIONS, Table
+from qfx.nn.upsample import Upsample
+
+
+def _pad(conversion: Conversion, node: fx.Node, layer: nn.ConstantPad1d | nn.ConstantPad2d, path: str) -> str:
+    left, right, top, bottom = (*layer.padding, 0, 0)[:4]
+    if layer.value != 0 or min(layer.padding) < 0:
+        return f"it must add zeros, not {layer.value} at {layer.padding}"
+    conversion.padding[node] = (top, bottom, left, right)
+    return "it must stand right before convolutions and pools, which take its zeros as padding of their own"
+
+
+def _conv(conversion: Conversion, node: fx.Node, layer: nn.Conv2d | nn.Conv1d, path: str) -> nn.Module | str:
+    if layer.padding_mode != "zeros":
+        return f"its padding_mode must be 'zeros', not '{layer.padding_mode}'"
+    new = Conv2d.from_float(layer, conversion.recipe.spec(path, "weight"), conversion.recipe.spec(path, "activation"))
+    new.padding = added(new.padding, conversion.take_padding(node))
+    conversion.enter(node, new, path, "activation", "input_quant")
+    return new
+
+
+def _linear(conversion: Conversion, node: fx.Node, layer: nn.Linear, path: str) -> nn.Module:
+    new = Linear.from_float(layer, conversion.recipe.spec(path, "weight"), conversion.recipe.spec(path, "activation"))
+    conversion.enter(node, new, path, "activation", "input_quant")
+    return new
+
+
+def _deform(conversion: Conversion, node: fx.Node, layer: SquareDeformConv2d, path: str) -> nn.Module:
+    weight, offset = conversion.recipe.spec(path, "weight"), conversion.recipe.spec(f"{path}.offset", "weight")
+    new = DeformConv2d.from_float(layer, weight, conversion.recipe.spec(path, "activation"), offset)
+    conversion.enter(node, new, path, "activation", "input_quant")
+    share(new.offset, "input_quant", new.input_quant)
+    return new
+
+
+def _batch_norm(
+    conversion: Conversion, node: fx.Node, layer: nn.BatchNorm2d | nn.BatchNorm1d, path: str
+) -> nn.Module | str | None:
+    if layer.running_mean is None:
+        return "it must track running statistics (track_running_stats=True)"
+    if flattened_from(conversion.module, node.args[0]):
+        return "it must not read a flattened image: put a BatchNorm2d before the Flatten"
+    if not conversion.recipe.fold(path):
+        constant, output = conversion.recipe.spec(path, "constant"), conversion.recipe.spec(path, "elementwise")
+        return BatchNorm2d.from_float(layer, constant, output)
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    conv = conversion.module.get_submodule(str(source.target)) if source.op == "call_module" else None
+    if not isinstance(conv, Conv2d) or len(source.users) > 1 or conv.norm:
+        return "to be folded, it must stand alone behind a convolution: leave 'fold' out for it"
+    folded = BatchNorm2d.from_float(layer, CONSTANT, ELEMENTWISE, folded=True)
+    conversion.module.add_submodule(path, folded)
+    conv.norm.append(folded)
+    node.replace_all_uses_with(source)
+    conversion.graph.erase_node(node)
+    return None
+
+
+def _normalize(conversion: Conversion, node: fx.Node, layer: Normalize, path: str) -> nn.Module | str:
+    if flattened_from(conversion.module, node.args[0]):
+        return "it must not read a flattened image: put it before the Flatten"
+    constant, output = conversion.recipe.spec(path, "constant"), conversion.recipe.spec(path, "elementwise")
+    return Affine(layer.scale, layer.shift, constant_spec=constant, output_spec=output)
+
+
+def _relu(conversion: Conversion, node: fx.Node, layer: nn.Module, path: str) -> nn.Module:
+    return ReLU()
+
+
+def _flatten(conversion: Conversion, node: fx.Node, layer: nn.Flatten, path: str) -> nn.Module | str:
+    rank, axes = conversion.rank(node), (layer.start_dim, layer.end_dim)
+    if axes == (1, -1) or (rank is not None and (axes[0] % rank, axes[1] % rank) == (1, rank - 1)):
+        return Flatten()
+    return f"it must flatten all axes but the first, 1 to -1, not {axes[0]} to {axes[1]}"
+
+
+def _hardtanh(conversion: Conversion, node: fx.Node, layer: nn.Hardtanh, path: str) -> nn.Module | str:
+    new = Hardtanh(layer.min_val, layer.max_val, spec=conversion.recipe.spec(path, "elementwise"))
+    conversion.enter(node, new, path, "elementwise", "quant")
+    overflow = new.quant.spec.overflow
+    return new if overflow in SATURATING else f"it must have overflow SAT or SAT_SYM at 'elementwise', not {overflow}"
+
+
+def _table(conversion: Conversion, node: fx.Node, layer: nn.Module, path: str) -> nn.Module | str:
+    spec = conversion.recipe.spec(path, "elementwise")
+    new = Table.from_float(layer, spec, spec)
+    conversion.enter(node, new, path, "elementwise", "input_quant")
+    width = new.input_quant.width
+    if width > TABLE_WIDTH:
+        return f"its input must be at most {TABLE_WIDTH} bits wide at 'elementwise', not {width}"
+    return new
+
+
+def _prelu(conversion: Conversion, node: fx.Node, layer: nn.PReLU, path: str) -> nn.Module | str:
+    if layer.weight.numel() == 1:
+        return _table(conversion, node, layer, path)
+    if flattened_from(conversion.module, node.args[0]):
+        return "it must not read a flattened image: put it before the Flatten"
+    new = PReLU.from_float(layer, conversion.recipe.spec(path, "constant"), conversion.recipe.spec(path, "elementwise"))
+    conversion.enter(node, new, path, "elementwise", "input_quant")
+    return new
+
+
+def _max_pool(conversion: Conversion, node: fx.Node, layer: nn.MaxPool2d | nn.MaxPool1d, path: str) -> nn.Module | str:
+    if layer.ceil_mode or layer.return_indices or layer.dilation not in (1, (1, 1)):
+        return "it must have dilation 1, and neither ceil_mode nor return_indices"
+    zeros = conversion.take_padding(node)
+    if any(zeros) and not never_negative(conversion.module, node.args[0]):
+        return "it must have padding of its own, which never wins, and not zeros before it: they may exceed its input"
+    kernel, stride, padding = pool_window(layer, zeros)
+    if not inside(kernel, padding):
+        return f"its padding {padding} must be smaller than its kernel {kernel}"
+    new = MaxPool2d(kernel, stride, padding, input_spec=conversion.recipe.spec(path, "elementwise"))
+    conversion.enter(node, new, path, "elementwise", "input_quant")
+    return new
+
+
+def _avg_pool(conversion: Conversion, node: fx.Node, layer: nn.AvgPool2d | nn.AvgPool1d, path: str) -> nn.Module | str:
+    if layer.ceil_mode or (any(pool_window(layer, NO_PADDING)[2]) and not layer.count_include_pad):
+        return "it must not have ceil_mode, and padding only with count_include_pad"
+    kernel, stride, padding = pool_window(layer, conversion.take_padding(node))
+    if not inside(kernel, padding):
+        return f"its padding {padding} must be smaller than its kernel {kernel}"
+    spec = conversion.recipe.spec(path, "elementwise")
+    new = AvgPool2d(
+        kernel,
+        stride,
+        padding,
+        getattr(layer, "divisor_override", None),
+        constant_spec=conversion.recipe.spec(path, "constant"),
+        input_spec=spec,
+        output_spec=spec,
+    )
+    conversion.enter(node, new, path, "elementwise", "input_quant")
+    return new
+
+
+def _adaptive_pool(
+    conversion: Conversion, node: fx.Node, layer: nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool1d, path: str
+) -> nn.Module | str:
+    spec, constant = conversion.recipe.spec(path, "elementwise"), conversion.recipe.spec(path, "constant")
+    given: Any = layer.output_size
+    size = given if isinstance(layer, nn.AdaptiveAvgPool2d) else (None, given[0] if isinstance(given, tuple) else given)
+    new = AdaptiveAvgPool2d(size, constant_spec=constant, input_spec=spec, output_spec=spec)
+    if reason := uneven(new.output_size, shape_of(node.args[0])):
+        return reason
+    conversion.enter(node, new, path, "elementwise", "input_quant")
+    return new
+
+
+def _upsample(conversion: Conversion, node: fx.Node, layer: nn.Upsample, path: str) -> nn.Module | str:
+    return Upsample.from_float(layer)
+
+
+MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
+    nn.Conv1d: _conv,
+    nn.Conv2d: _conv,
+    nn.ZeroPad1d: _pad,
+    nn.ZeroPad2d: _pad,
+    nn.ConstantPad1d: _pad,
+    nn.ConstantPad2d: _pad,
+    nn.Linear: _linear,
+    SquareDeformConv2d: _deform,
+    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm1d: _batch_norm,
+    Normalize: _normalize,
+    nn.ReLU: _relu,
+    nn.Flatten: _flatten,
+    nn.ReLU6: _hardtanh,
+    nn.Hardtanh: _hardtanh,
+    **dict.fromkeys(FUNCTIONS, _table),
+    nn.PReLU: _prelu,
+    nn.MaxPool1d: _max_pool,
+    nn.AvgPool1d: _avg_pool,
+    nn.AdaptiveAvgPool1d: _adaptive_pool,
+    nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _avg_pool,
+    nn.AdaptiveAvgPool2d: _adaptive_pool,
+    nn.Upsample: _upsample,
+    nn.UpsamplingNearest2d: _upsample,
+    nn.UpsamplingBilinear2d: _upsample,
+}
