@@ -25,7 +25,7 @@ from qfx.train.state import State
 
 TENSORS = "tensors.safetensors"
 JSON = "state.json"
-_VERSION = 1
+_VERSION = 2
 _NAME = "step_"
 
 

@@ -1,6 +1,7 @@
 """Data from a folder for each class and from a file of arrays, and clear words about what is wrong with them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +152,23 @@ def test_the_images_that_wait_on_disk_come_in_the_order_asked_for(tree: Path, mo
     found = list(in_turn(data.train_x, chunks))
     assert all(chunk is given for (chunk, _), given in zip(found, chunks, strict=True))
     assert all(torch.equal(x, data.train_x[chunk]) for chunk, x in found)
+
+
+def test_training_on_images_on_disk_that_was_stopped_ends_in_the_same_bits(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("qfx.train.pictures.HELD", 0)
+    data, settings = image_folder(tree), Settings(epochs=3, lr=0.01, batch=1)
+    whole = fit(network(), data, settings, augment=lambda x: x + torch.rand_like(x)).state_dict()
+
+    def stop(done: float, doing: str) -> None:
+        if doing.startswith("epoch 2/3"):
+            raise KeyboardInterrupt
+
+    run = {"augment": lambda x: x + torch.rand_like(x), "folder": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), data, settings, progress=stop, **run)
+    found = fit(network(), data, settings, **run).state_dict()
+    assert all(torch.equal(found[key], whole[key]) for key in whole)
+    other = fit(network(), data, replace(settings, seed=1), augment=run["augment"]).state_dict()
+    assert not all(torch.equal(other[key], whole[key]) for key in whole)
