@@ -24,6 +24,7 @@ FILE_NAME = "design.yaml"
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
+Whole = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -180,6 +181,28 @@ class BudgetSection(_Section):
         return {name: most for name, most in found.items() if most is not None}
 
 
+class CalibrationSection(_Section):
+    """How initial formats are taken from training inputs (see qfx.calibrate)."""
+
+    method: Literal["error", "max", "percentile"] = "error"
+    percentile: Annotated[float, Field(gt=0, le=100)] = 99.9  # of the values, that method percentile does not clip
+    images: Positive = 1024  # training inputs, the first ones
+
+    @field_validator("percentile")
+    @classmethod
+    def _used(cls, percentile: float, info: ValidationInfo) -> float:
+        if info.data.get("method", "percentile") != "percentile":
+            raise ValueError("must be left out where method is not percentile")
+        return percentile
+
+
+class FreezeSection(_Section):
+    """The last parts of the steps in which something stands still (see qfx.train.Freeze)."""
+
+    bn: Whole = 0.2
+    formats: Whole = 0.2
+
+
 class TrainingSection(_Section):
     """How the step train works."""
 
@@ -199,6 +222,9 @@ class TrainingSection(_Section):
     seed: Annotated[int, Field(ge=0, lt=1 << 32, strict=True)] = 0
     formats: Literal["learned", "frozen"] = "learned"  # binary points and widths; frozen: they stay as calibrated
     digits: DigitsSection | None = None  # where the recipe has constants whose K is learned
+    calibration: CalibrationSection = CalibrationSection()
+    freeze: FreezeSection = FreezeSection()
+    frac_lr: Rate | None = None  # of binary points and widths, bits a step; None: see qfx.param_groups
     compile: bool = False  # by torch.compile: minutes once, then shorter steps
     threads: Annotated[int, Field(ge=1, le=256, strict=True)] | None = None
     """Threads of torch in each run, by default all cores shared out; sums, and so results, depend on their number."""

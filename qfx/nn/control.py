@@ -13,24 +13,34 @@ from qfx.nn.calibrate import quantizers
 from qfx.nn.inputs import require_model
 from qfx.nn.learned_width import round_width
 
+_WALK = 0.35  # bits; see `param_groups`
+
 
 def param_groups(
-    model: nn.Module, lr: float, weight_decay: float = 0.0, frac_lr: float | None = None
+    model: nn.Module,
+    lr: float,
+    weight_decay: float = 0.0,
+    frac_lr: float | None = None,
+    steps: int | None = None,
 ) -> list[dict[str, Any]]:
     """Return an optimizer's parameter groups: weights and other parameters, then binary points, widths and K.
 
     Binary points, widths and K have no weight decay and a learning rate of their own: ``frac_lr``, by default 10 times
-    ``lr`` and at most 0.02 (bits a step, under Adam).
+    ``lr`` and at most 0.02 (bits a step, under Adam). Where the number of ``steps`` is known it is at least
+    ``0.35 / sqrt(steps)``: with a cosine, gradients of random signs then leave a binary point within some 0.2 bits of
+    its start, and one that keeps its sign takes it ``0.17 * sqrt(steps)`` bits away, so that a wrong start mends.
     """
     require_model(model)
     for name, value in (("lr", lr), ("weight_decay", weight_decay), ("frac_lr", 0.0 if frac_lr is None else frac_lr)):
         require_number(TrainError, name, value)
+    if steps is not None:
+        require_number(TrainError, "steps", steps, 1)
     formats = [parameter for quantizer in quantizers(model).values() for parameter in quantizer.parameters()]
     known = {id(parameter) for parameter in formats}
     others = [parameter for parameter in model.parameters() if id(parameter) not in known and parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": others, "lr": lr, "weight_decay": weight_decay}]
     if learned := [parameter for parameter in formats if parameter.requires_grad]:
-        rate = min(10 * lr, 0.02) if frac_lr is None else frac_lr
+        rate = max(min(10 * lr, 0.02), _WALK * steps**-0.5 if steps else 0.0) if frac_lr is None else frac_lr
         groups.append({"params": learned, "lr": rate, "weight_decay": 0.0})
     return groups
 

@@ -172,7 +172,11 @@ def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:
             case "granularity":
                 fields["per_channel"] = _choice(value, ["tensor", "channel"], place) == "channel"
                 if fields["per_channel"] and point not in _VECTORS:
-                    raise _wrong(place, "must be 'tensor', not 'channel', except for weights and constants")
+                    raise _wrong(
+                        place,
+                        "must be 'tensor', not 'channel', except for weights and constants: leave it out; to give each "
+                        "channel its range, scale it in the BatchNorm before this layer",
+                    )
             case "digits":
                 fields["digits"] = _digits(value, point, place)
             case "levels":

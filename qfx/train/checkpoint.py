@@ -18,13 +18,14 @@ from torch import nn
 from qfx.errors import TrainError
 from qfx.files import atomic_folder
 from qfx.train.data import Data
+from qfx.train.detection import Detection
 from qfx.train.distill import fingerprint
 from qfx.train.settings import Settings
 from qfx.train.state import State
 
 TENSORS = "tensors.safetensors"
 JSON = "state.json"
-_VERSION = 1
+_VERSION = 2
 _NAME = "step_"
 
 
@@ -35,7 +36,9 @@ class Checkpoints:
         settings, data, teacher: a checkpoint of another training is refused, by these.
     """
 
-    def __init__(self, folder: Path, settings: Settings, data: Data, teacher: nn.Module | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, data: Data | Detection, teacher: nn.Module | None = None
+    ) -> None:
         self.folder = folder
         self.identity = {
             "version": _VERSION,

@@ -11,8 +11,9 @@ import torch
 
 from qfx.errors import TrainError
 from qfx.train.data import Data
-from qfx.train.image_folder import class_names, read_classes, read_image
+from qfx.train.image_folder import class_names, listed
 from qfx.train.npz_file import npz_arrays
+from qfx.train.pictures import read_image
 
 Part = tuple[np.ndarray, np.ndarray]  # images (N, 3, 32, 32) as bytes, labels (N,)
 _SIDE = 32
@@ -136,7 +137,11 @@ def _read_tree(folder: Path, classes: int) -> list[tuple[Part, str]]:
     names = class_names(folder / "train")
     if len(names) != classes:
         raise TrainError(f"{folder / 'train'} must hold {classes} folders, one for each class, not {len(names)}")
-    return [(read_classes(folder / part, names, (".png",), _small), part) for part in ("train", "test")]
+    found = []
+    for part in ("train", "test"):
+        paths, labels = listed(folder / part, names, (".png",))
+        found.append(((np.stack([_small(path) for path in paths]), labels), part))
+    return found
 
 
 def _small(path: Path) -> np.ndarray:

@@ -6,31 +6,33 @@ import torch
 from torch import Tensor
 
 from qfx.errors import TrainError
+from qfx.train.pictures import Inputs
 
 
 @dataclass(frozen=True)
 class Data:
     """Inputs as torch layers take them (N, C, H, W) or (N, features), real values; labels 0.. as integers (N,).
 
+    Inputs are tensors, or images that stay on disk (qfx.train.image_folder).
     The test set is used for the figures of a report and for golden vectors, and for nothing else.
     """
 
-    train_x: Tensor
+    train_x: Inputs
     train_y: Tensor
-    test_x: Tensor
+    test_x: Inputs
     test_y: Tensor
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
             x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
-            if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            if not isinstance(x, Inputs) or not isinstance(y, Tensor):
                 raise TrainError(f"{part} data must be torch tensors, not {type(x).__name__} and {type(y).__name__}")
             if len(x) == 0 or y.shape != (len(x),) or y.is_floating_point():
                 raise TrainError(
                     f"{part} data must be N > 0 inputs and N integer labels, not {tuple(x.shape)} and {tuple(y.shape)} "
                     f"{str(y.dtype).removeprefix('torch.')}"
                 )
-            if not torch.isfinite(x).all():
+            if isinstance(x, Tensor) and not torch.isfinite(x).all():
                 raise TrainError(f"{part} data must be finite, but holds NaN or infinity")
 
     def check_shape(self, shape: tuple[int, ...]) -> None:

@@ -1,6 +1,6 @@
 """Images from a folder for each class, as torchvision's ImageFolder has them; nothing is downloaded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +8,33 @@ import torch
 
 from qfx.errors import TrainError
 from qfx.train.data import Data
+from qfx.train.pictures import pictures, read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _TEST = ("test", "val")
 
 
-def image_folder(folder: Path | str, size: tuple[int, int] | None = None, gray: bool = False) -> Data:
+def image_folder(
+    folder: Path | str, size: tuple[int, int] | None = None, gray: bool = False, crop: float | None = None
+) -> Data:
     """Return the images below ``train/CLASS`` and ``test/CLASS`` (or ``val/CLASS``), pixels 0..255.
 
-    Labels are the places of the class names in their alphabetical order; the test set may lack none of them.
+    Labels are the places of the class names in their alphabetical order; the test set may lack none of them. Images
+    come from each class in turn, so that any first ones are of all classes. A set that takes more than 1 GiB as float32
+    stays on disk, and each image is decoded whenever it is needed.
 
     Args:
         size: height and width to which each image is resized (bilinear); without it, all must have one size.
         gray: one channel instead of three.
+        crop: keep the proportions, and of the largest rectangle with those of ``size``, in the middle of the image,
+            take this part of each side (0.875 is usual for ImageNet); without it, the whole image is stretched.
 
     Raises:
         TrainError: a folder is missing or empty, an image cannot be read, or sizes differ.
     """
     folder = Path(folder)
+    if crop is not None and (size is None or not 0 < crop <= 1):
+        raise TrainError(f"crop must lie above 0 and be at most 1, and come with size, not {crop} and {size}")
     tests = [folder / name for name in _TEST if (folder / name).is_dir()]
     if not (folder / "train").is_dir() or not tests:
         raise TrainError(
@@ -34,17 +43,15 @@ def image_folder(folder: Path | str, size: tuple[int, int] | None = None, gray: 
     names = class_names(folder / "train")
     if extra := [name for name in class_names(tests[0]) if name not in names]:
         raise TrainError(f"{tests[0] / extra[0]} must be a class of {folder / 'train'} too, but is none")
-    train, test = (
-        read_classes(place, names, SUFFIXES, lambda path: read_image(path, size, gray))
-        for place in (folder / "train", tests[0])
-    )
-    if train[0].shape[1:] != test[0].shape[1:]:
+    parts = []
+    for place in (folder / "train", tests[0]):
+        paths, labels = listed(place, names, SUFFIXES)
+        parts += [pictures(paths, lambda path: read_image(path, size, gray, crop)), torch.from_numpy(labels)]
+    if parts[0].shape[1:] != parts[2].shape[1:]:
         raise TrainError(
             f"{tests[0]} must hold images like those of {folder / 'train'}: give size, such as size=(32, 32)"
         )
-    return Data(
-        *(torch.from_numpy(part) for images, labels in (train, test) for part in (images.astype(np.float32), labels))
-    )
+    return Data(*parts)
 
 
 def class_names(folder: Path) -> list[str]:
@@ -52,49 +59,20 @@ def class_names(folder: Path) -> list[str]:
     return sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
 
 
-def read_classes(
-    folder: Path, names: Sequence[str], suffixes: Sequence[str], read: Callable[[Path], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images (N, C, H, W) of the classes ``names`` and their labels, int64.
+def listed(folder: Path, names: Sequence[str], suffixes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
+    """Return the images of the classes ``names``, the first of each class, then the second, and their labels, int64.
 
     Raises:
-        TrainError: a class has no images, or one of another size than the first.
+        TrainError: a class has no images, or there is no class.
     """
-    images: list[np.ndarray] = []
-    labels: list[int] = []
+    found: list[tuple[int, int, Path]] = []
     for label, name in enumerate(names):
         place = folder / name
         paths = sorted(path for path in place.glob("*") if path.suffix.lower() in suffixes)
         if not paths:
             raise TrainError(f"{place} must hold images ({', '.join(suffixes)}), but there are none")
-        for path in paths:
-            image = read(path)
-            if images and image.shape != images[0].shape:
-                raise TrainError(
-                    f"{path} must have {_size(images[0])} pixels like the images before it, not {_size(image)}: give "
-                    "size, such as size=(32, 32)"
-                )
-            images.append(image)
-            labels.append(label)
-    if not images:
+        found += [(number, label, path) for number, path in enumerate(paths)]
+    if not found:
         raise TrainError(f"{folder} must hold a folder for each class, but there is none")
-    return np.stack(images), np.array(labels, dtype=np.int64)
-
-
-def read_image(path: Path, size: tuple[int, int] | None = None, gray: bool = False) -> np.ndarray:
-    """Return one image as bytes (C, H, W)."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as file:
-            image = file.convert("L" if gray else "RGB")
-        if size is not None:
-            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise TrainError(f"{path} must be an image, but: {error}") from error
-    return pixels[None] if gray else pixels.transpose(2, 0, 1)
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[2]} x {image.shape[1]}"
+    found.sort()
+    return [path for _, _, path in found], np.array([label for _, label, _ in found], dtype=np.int64)

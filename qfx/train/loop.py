@@ -17,48 +17,57 @@ from qfx.nn.ranks import gather, rank, ranks
 from qfx.train.budget import Budget
 from qfx.train.compiled import runnable
 from qfx.train.data import Data
+from qfx.train.detection import Detection
 from qfx.train.distill import distilled, taught
 from qfx.train.interrupts import Interrupts
 from qfx.train.pace import Pace
+from qfx.train.pictures import in_turn
 from qfx.train.record import Record
 from qfx.train.settings import Settings
 from qfx.train.state import State
 from qfx.train.together import same_buffers, synchronous, without_averaging
 from qfx.train.watchdog import first_diverged
 
-Augment = Callable[[Tensor], Tensor]
+Augment = Callable[..., Any]
+Judge = Callable[[Any, Tensor], Tensor]  # from the network's result for a batch, and the targets
 Progress = Callable[[float, str], None]
 
 
 def fit(
     model: nn.Module,
-    data: Data,
+    data: Data | Detection,
     settings: Settings,
     progress: Progress = lambda done, doing: None,
     augment: Augment | None = None,
     folder: Path | None = None,
     teacher: nn.Module | None = None,
     budget: Budget | None = None,
+    loss: Judge | None = None,
+    metric: Judge | None = None,
 ) -> nn.Module:
-    """Train ``model`` as a classifier on the training set and return it in evaluation mode.
+    """Train ``model``, by default as a classifier, on the training set and return it in evaluation mode.
 
     Everything random depends on the seed alone. Fixed-point layers learn their binary points at their own rate. Where
     several ranks train together, all are given the same data and each computes its share of every batch.
 
     Args:
+        augment: from a batch of inputs to another one; of a Detection, from inputs and targets to both.
         folder: where checkpoints and logs go. Training that was stopped carries on from the checkpoint there and ends
             in the same bits as if it had not been; SIGINT and SIGTERM leave one.
         teacher: a float network with the same classes, whose scores are targets too where ``settings.distill`` says
             how much; it sees the same augmented inputs, and stays as it is.
         budget: of hardware, which learned widths pay for; they fit it when formats are frozen, and in the end.
+        loss: what is to become small, one number: the mean over the batch of what the network's result (in float32; a
+            tensor, or a tuple of several) costs beside the targets. Without it, cross entropy.
+        metric: a figure for the log, likewise a mean over the batch; without it, a classifier's accuracy in percent.
 
     Raises:
         TrainError: the loss is no longer finite, and the layer where that began is named; or the folder has a
             checkpoint of another training; or a batch is too small for its parts.
     """
-    if (teacher is None) != (settings.distill is None):
-        raise TrainError("a teacher must come with settings.distill, and only with it")
-    learn = _Lesson(model, data, settings, augment, teacher.eval() if teacher else None)
+    _require_fitting(data, settings, teacher, loss, metric)
+    shown = teacher.eval() if teacher else None
+    learn = _Lesson(model, settings, augment, isinstance(data, Detection), shown, loss, metric)
     batch = _batch(settings, data)
     per_epoch = len(data.train_x) // batch
     steps = per_epoch * settings.epochs
@@ -71,20 +80,21 @@ def fit(
             order = torch.Generator()
             order.set_state(state.order)
             shuffled = torch.randperm(len(data.train_x), generator=order)[: per_epoch * batch]
-            for chosen in shuffled.split(batch)[state.step % per_epoch :]:
-                if state.step == state.freeze_at:
-                    state.freeze()
+            batches = shuffled.split(batch)[state.step % per_epoch :]
+            mine = [chosen.tensor_split(ranks())[rank()] for chosen in batches]
+            for chosen, x in in_turn(data.train_x, mine):
+                if state.freeze():
                     network = synchronous(runnable(model, settings))
-                _step(network, state, chosen, settings, learn)
+                _step(network, state, (x, data.train_y[chosen]), batch, settings, learn)
                 if state.step % per_epoch and interrupts.agreed():
                     record.save(state)
                     interrupts.obey()
                 if state.step % per_epoch and pace.is_due():
                     _tell(progress, state.step, steps, per_epoch, pace)
             epoch = state.step // per_epoch
-            row = _row(state, epoch, per_epoch, batch)
+            row = _row(state, epoch, per_epoch, batch, "accuracy" if loss is None else "metric" if metric else None)
             record.log(row)
-            state.order, state.loss, state.right = order.get_state(), 0.0, 0
+            state.order, state.loss, state.score = order.get_state(), 0.0, 0.0
             stop = interrupts.agreed()
             if stop or epoch % settings.checkpoint == 0 or epoch == settings.epochs:
                 record.save(state)
@@ -99,7 +109,21 @@ def fit(
     return same_buffers(model.eval())
 
 
-def _batch(settings: Settings, data: Data) -> int:
+def _require_fitting(
+    data: Data | Detection, settings: Settings, teacher: nn.Module | None, loss: Judge | None, metric: Judge | None
+) -> None:
+    """Refuse choices that do not go together."""
+    if (teacher is None) != (settings.distill is None):
+        raise TrainError("a teacher must come with settings.distill, and only with it")
+    if loss is None and (metric is not None or isinstance(data, Detection)):
+        raise TrainError(
+            f"{'a metric' if metric else 'a Detection'} must come with a loss, a function (result, targets) -> number"
+        )
+    if loss is not None and (teacher is not None or settings.label_smoothing):
+        raise TrainError("a loss must stand without teacher and label_smoothing, which belong to cross entropy")
+
+
+def _batch(settings: Settings, data: Data | Detection) -> int:
     batch, parts = min(settings.batch, len(data.train_x)), settings.accumulate * ranks()
     if batch < parts:
         raise TrainError(
@@ -114,38 +138,61 @@ class _Lesson:
     """What a network is to learn from inputs."""
 
     model: nn.Module
-    data: Data
     settings: Settings
     augment: Augment | None
+    moves_targets: bool  # whether augment takes and gives targets too
     teacher: nn.Module | None
+    loss: Judge | None
+    metric: Judge | None
 
-    def __call__(self, network: nn.Module, part: Tensor) -> tuple[Tensor, int]:
-        """The mean loss of the inputs with the indices ``part``, and how many of them are classified rightly."""
-        x, y, settings = self.data.train_x[part], self.data.train_y[part], self.settings
-        x = self.augment(x) if self.augment else x
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            scores = network(x).float()
-        loss = F.cross_entropy(scores, y, label_smoothing=settings.label_smoothing)
-        if self.teacher is not None and settings.distill is not None:
-            loss = distilled(loss, scores, taught(self.teacher, x), settings.distill)
+    def __call__(self, network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        """The mean loss of inputs, and the sum over them of the figure that is logged."""
+        if self.augment:
+            x, y = self.augment(x, y) if self.moves_targets else (self.augment(x), y)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            result = network(x)
+        result = tuple(each.float() for each in result) if isinstance(result, tuple) else result.float()
+        loss = self._classified(result, x, y) if self.loss is None else self._own(self.loss, result, y)
         if not torch.isfinite(loss):
             raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(self.model, x)}")
-        return loss, int((scores.argmax(1) == y).sum())
+        return loss, self._figure(result, y)
+
+    def _classified(self, scores: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        loss = F.cross_entropy(scores, y, label_smoothing=self.settings.label_smoothing)
+        if self.teacher is not None and self.settings.distill is not None:
+            loss = distilled(loss, scores, taught(self.teacher, x), self.settings.distill)
+        return loss
+
+    @staticmethod
+    def _own(judge: Judge, result: Any, y: Tensor) -> Tensor:
+        loss = judge(result, y)
+        if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+            found = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise TrainError(f"loss must return one number that depends on the network, not {found}")
+        return loss
+
+    @torch.no_grad()
+    def _figure(self, result: Any, y: Tensor) -> float:
+        if self.metric is not None:
+            return float(self.metric(result, y)) * len(y)
+        return 100.0 * int((result.argmax(1) == y).sum()) if self.loss is None else 0.0
 
 
-def _step(network: nn.Module, state: State, chosen: Tensor, settings: Settings, learn: _Lesson) -> None:
-    """One step of the optimizer on the inputs with the indices ``chosen``, of which each rank takes its share."""
-    parts = chosen.tensor_split(ranks())[rank()].tensor_split(settings.accumulate)
+def _step(
+    network: nn.Module, state: State, mine: tuple[Tensor, Tensor], batch: int, settings: Settings, learn: _Lesson
+) -> None:
+    """One step of the optimizer on a ``batch``, of which this rank has the inputs and targets ``mine``."""
+    parts = list(zip(*(each.tensor_split(settings.accumulate) for each in mine), strict=True))
     state.optimizer.zero_grad()
-    for number, part in enumerate(parts):
+    for number, (x, y) in enumerate(parts):
         with nullcontext() if number == len(parts) - 1 else without_averaging(network):
-            loss, right = learn(network, part)
-            share = len(part) * ranks() / len(chosen)
+            loss, score = learn(network, x, y)
+            share = len(y) * ranks() / batch
             (loss * share).backward()
         state.loss += loss.item() * share
-        state.right += right
+        state.score += score
     scale_format_gradients(state.model, len(parts) * ranks())
-    if state.budget and state.step < state.freeze_at:
+    if state.budget and state.step < state.freeze_formats_at:
         state.budget.charge()
     if settings.clip is not None:
         nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
@@ -154,23 +201,23 @@ def _step(network: nn.Module, state: State, chosen: Tensor, settings: Settings, 
     state.optimizer.step()
     state.schedule.step()
     state.step += 1
-    if state.budget and state.step <= state.freeze_at:
+    if state.budget and state.step <= state.freeze_formats_at:
         state.budget.step(state.step)
     if state.average:
         state.average.update(state.model, state.step)
-    if state.step > state.freeze_at:
+    if state.step > state.freeze_formats_at:
         state.settle()
 
 
-def _row(state: State, epoch: int, per_epoch: int, batch: int) -> dict[str, Any]:
+def _row(state: State, epoch: int, per_epoch: int, batch: int, figure: str | None) -> dict[str, Any]:
     """The figures of an epoch that ended: means over its training batches, and binary points that moved so far."""
-    loss, right = (sum(each) for each in zip(*gather((state.loss, state.right)), strict=True))
+    loss, score = (sum(each) for each in zip(*gather((state.loss, state.score)), strict=True))
     moved = {name: move.moved for name, move in moves(state.model).items()}
     return {
         "epoch": epoch,
         "step": state.step,
         "loss": loss / ranks() / per_epoch,
-        "accuracy": 100.0 * right / (per_epoch * batch),
+        **({figure: score / (per_epoch * batch)} if figure else {}),
         "lr": state.schedule.get_last_lr()[0],
         "moved": sum(moved.values()),
         "moves": moved,

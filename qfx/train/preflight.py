@@ -16,6 +16,8 @@ from qfx.train import runs
 from qfx.train.budget import require_possible
 from qfx.train.data import Data
 
+_LOOKED_AT = 256  # of images on disk
+
 
 def preflight(design: Design, data: Data) -> list[str]:
     """Refuse a design whose network, recipe, labels or data cannot work, and return warnings about the others.
@@ -73,7 +75,7 @@ def _require_budget(design: Design, data: Data, model: nn.Module) -> None:
 
 def _require_reals(design: Design, data: Data) -> None:
     for part, x in (("train", data.train_x), ("test", data.test_x)):
-        if not x.is_floating_point():
+        if isinstance(x, torch.Tensor) and not x.is_floating_point():
             kind = str(x.dtype).removeprefix("torch.")
             raise TrainError(f"{part} data of {design.content.data} must be float32, not {kind}: use .float()")
 
@@ -138,7 +140,8 @@ def _idle_digits(model: nn.Module) -> list[str]:
 def _off_grid(design: Design, data: Data) -> list[str]:
     """Warn of inputs that the host could not send as codes."""
     fixed = Fixed.parse(design.content.input.format)
-    codes = data.train_x.double() * 2.0**fixed.scalar_frac
+    x = data.train_x if isinstance(data.train_x, torch.Tensor) else data.train_x[:_LOOKED_AT]
+    codes = x.double() * 2.0**fixed.scalar_frac
     wrong = (codes != codes.round()) | (codes < fixed.min_code) | (codes > fixed.max_code)
     if not wrong.any():
         return []

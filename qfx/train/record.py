@@ -9,6 +9,7 @@ from torch import nn
 from qfx.nn.ranks import gather, rank, ranks
 from qfx.train.checkpoint import Checkpoints
 from qfx.train.data import Data
+from qfx.train.detection import Detection
 from qfx.train.log import Log
 from qfx.train.settings import Settings
 from qfx.train.state import State
@@ -17,7 +18,9 @@ from qfx.train.state import State
 class Record:
     """The folder of one run; the first rank writes, all read."""
 
-    def __init__(self, folder: Path | None, settings: Settings, data: Data, teacher: nn.Module | None) -> None:
+    def __init__(
+        self, folder: Path | None, settings: Settings, data: Data | Detection, teacher: nn.Module | None
+    ) -> None:
         self._folder = folder
         self._checkpoints = Checkpoints(folder / "checkpoints", settings, data, teacher) if folder else None
         self._log: Log | None = None

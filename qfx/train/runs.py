@@ -25,12 +25,11 @@ from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
 from qfx.train.log import LOGS, TENSORBOARD
 from qfx.train.loop import accuracy, fit
-from qfx.train.settings import DigitLimit, Distill, Schedule, Settings
+from qfx.train.settings import DigitLimit, Distill, Freeze, Schedule, Settings
 from qfx.train.together import Run, call
 
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
-_CALIBRATION = 1024  # training inputs that initial formats are taken from
 
 Progress = Callable[[float, str], None]
 
@@ -172,10 +171,11 @@ def hardware_cost(design: Design, model: nn.Module) -> HardwareCost:
 def _calibrated(design: Design, data: Data, start: Path, width: int) -> tuple[nn.Module, Budget | None]:
     """The float network quantized after training, within its budget if there is one: where fixed point starts."""
     model = fixed_model(design, load_weights(float_model(design), start), width)
-    batches = data.train_x[:_CALIBRATION].split(256)
+    asked = design.content.training.calibration
+    batches = data.train_x[: asked.images].split(256)
     mine = batches[rank() :: ranks()]
     with _threads(design):
-        correct(calibrate(model.eval(), mine), mine)
+        correct(calibrate(model.eval(), mine, asked.method, asked.percentile), mine)
         if design.content.training.budget is None:
             return model, None
         steps = design.content.training.fixed.epochs * (len(data.train_x) // design.content.training.batch)
@@ -244,14 +244,20 @@ def settings(design: Design, phase: PhaseSection) -> Settings:
     """Return what the loop is told for a phase of a design's training."""
     training = design.content.training
     names = {"batch", "seed", "label_smoothing", "accumulate", "precision", "clip", "ema"}
-    names |= {"checkpoint", "formats", "compile"}
+    names |= {"checkpoint", "formats", "frac_lr", "compile"}
     common = {name: getattr(training, name) for name in names}
     asked = training.teacher if phase is training.fixed else None
     distill = Distill(asked.temperature, asked.weight) if asked else None
     budget = training.digits if phase is training.fixed else None
-    digits = DigitLimit(**budget.model_dump()) if budget else None
-    schedule = Schedule(**phase.schedule.model_dump())
-    return Settings(phase.epochs, phase.lr, schedule=schedule, distill=distill, digits=digits, **common)
+    return Settings(
+        phase.epochs,
+        phase.lr,
+        schedule=Schedule(**phase.schedule.model_dump()),
+        freeze=Freeze(**training.freeze.model_dump()),
+        distill=distill,
+        digits=DigitLimit(**budget.model_dump()) if budget else None,
+        **common,
+    )
 
 
 def _keep_logs(halfway: Path, folder: Path) -> None:

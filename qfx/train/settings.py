@@ -53,6 +53,18 @@ class DigitLimit:
 
 
 @dataclass(frozen=True)
+class Freeze:
+    """The last parts of the steps in which something stands still; 0: never, 1: from the first step on."""
+
+    bn: float = 0.2  # BatchNorm's statistics
+    formats: float = 0.2  # binary points and widths
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bn <= 1 or not 0 <= self.formats <= 1:
+            raise TrainError(f"freeze must have parts of the steps, 0..1, not {self.bn} and {self.formats}")
+
+
+@dataclass(frozen=True)
 class Settings:
     """How one network is trained."""
 
@@ -62,7 +74,7 @@ class Settings:
     seed: int = 0
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0  # Szegedy et al., 2016, section 7
-    frozen: float = 0.2  # the last part of the steps, in which BatchNorm statistics and binary points stand still
+    freeze: Freeze = Freeze()
     schedule: Schedule = Schedule()
     accumulate: int = 1  # parts in which each rank computes its share of a batch
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and products; quantizers keep float32
@@ -72,6 +84,7 @@ class Settings:
     distill: Distill | None = None  # with a teacher, and only then
     formats: Literal["learned", "frozen"] = "learned"  # binary points and widths; frozen: they stay as calibrated
     digits: DigitLimit | None = None  # a budget that learned K keep; without one, K are learned by the loss alone
+    frac_lr: float | None = None  # the highest rate of binary points and widths, bits a step; None: see param_groups
     compile: bool = False  # by torch.compile: minutes once, then shorter steps
 
     def __post_init__(self) -> None:
@@ -88,6 +101,8 @@ class Settings:
                 "epochs, batch, accumulate and checkpoint must be at least 1, and batch at least accumulate, not "
                 f"{self.epochs}, {self.batch}, {self.accumulate} and {self.checkpoint}"
             )
+        if self.frac_lr is not None and self.frac_lr <= 0:
+            raise TrainError(f"frac_lr must lie above 0, not {self.frac_lr}: to learn no binary points freeze formats")
         if not 0 <= self.ema < 1 or not 0 <= self.schedule.warmup < 1 or (self.clip is not None and self.clip <= 0):
             raise TrainError(
                 "ema and warmup must lie in 0..1, 1 not included, and clip above 0, not "

@@ -28,44 +28,53 @@ class State:
     schedule: Any
     average: Average | None
     order: Tensor  # of the generator that shuffles, at the start of the epoch
-    freeze_at: int  # the step from which BatchNorm statistics and binary points stand still
+    freeze_bn_at: int  # the step from which BatchNorm statistics stand still
+    freeze_formats_at: int  # and binary points
     digits: DigitBudget | None = None
     step: int = 0
     loss: float = 0.0  # of this rank, over the steps of the epoch so far
-    right: int = 0
+    score: float = 0.0  # likewise, of the figure that is logged
     budget: Budget | None = None  # of hardware, which learned widths pay for
 
     @classmethod
     def start(cls, model: nn.Module, settings: Settings, per_epoch: int) -> "State":
         """Return the state before the first step; torch's random numbers start from the seed."""
-        freeze_at = int(settings.epochs * per_epoch * (1 - settings.frozen))
         torch.manual_seed(settings.seed + rank())  # augmentation, dropout
         if settings.formats == "frozen":
             freeze_formats(model)
+        steps = settings.epochs * per_epoch
+        freeze_at = int(steps * (1 - settings.freeze.formats))
         digits = DigitBudget(model, settings.digits, freeze_at) if settings.digits else None
-        optimizer = torch.optim.AdamW(param_groups(model, settings.lr, settings.weight_decay))
+        optimizer = torch.optim.AdamW(param_groups(model, settings.lr, settings.weight_decay, settings.frac_lr, steps))
         return cls(
             model,
             optimizer,
             scheduler(optimizer, settings.schedule, settings.epochs, per_epoch),
             Average(model, settings.ema) if settings.ema else None,
             torch.Generator().manual_seed(settings.seed).get_state(),
+            int(steps * (1 - settings.freeze.bn)),
             freeze_at,
             digits,
         )
 
-    def freeze(self) -> None:
-        """Let BatchNorm statistics and binary points stand still; the latter at their average, if there is one."""
-        names = format_names(self.model)
-        if self.average:
-            self.average.give(self.model, names)
-        if self.budget:
-            self.budget.settle()
-        freeze_bn(self.model)
-        freeze_formats(self.model)
-        self.settle()
-        if self.average:
-            self.average.take(self.model, names)
+    def freeze(self) -> bool:
+        """Let stand still what is to from this step on, and return whether anything is.
+
+        Binary points stay at their average, if there is one.
+        """
+        if self.step == self.freeze_bn_at:
+            freeze_bn(self.model)
+        if self.step == self.freeze_formats_at:
+            names = format_names(self.model)
+            if self.average:
+                self.average.give(self.model, names)
+            if self.budget:
+                self.budget.settle()
+            freeze_formats(self.model)
+            self.settle()
+            if self.average:
+                self.average.take(self.model, names)
+        return self.step in (self.freeze_bn_at, self.freeze_formats_at)
 
     def settle(self) -> None:
         """Keep the budget of digits, if there is one, in frozen formats."""
@@ -110,8 +119,9 @@ class State:
         self.order, self.step = tensors["order"], facts["step"]
         if self.digits:
             self.digits.restore(facts["digits"])
-        if self.step > self.freeze_at:
+        if self.step > self.freeze_bn_at:
             freeze_bn(self.model)
+        if self.step > self.freeze_formats_at:
             freeze_formats(self.model)
 
     def own(self) -> dict[str, Any]:
@@ -119,7 +129,7 @@ class State:
         kind, keys, *rest = np.random.get_state(legacy=True)
         return {
             "loss": self.loss,
-            "right": self.right,
+            "score": self.score,
             "random": {"cpu": torch.get_rng_state(), **{f"cuda{n}": state for n, state in enumerate(_gpu_states())}},
             "numpy": [kind, np.asarray(keys).tolist(), *rest],
             "python": random.getstate(),
@@ -127,7 +137,7 @@ class State:
 
     def restore_own(self, own: dict[str, Any]) -> None:
         """Take up what `own` returned."""
-        self.loss, self.right = own["loss"], own["right"]
+        self.loss, self.score = own["loss"], own["score"]
         torch.set_rng_state(own["random"]["cpu"])
         for device in range(len(_gpu_states())):
             torch.cuda.set_rng_state(own["random"][f"cuda{device}"], device)

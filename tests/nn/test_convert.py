@@ -137,7 +137,8 @@ def test_the_recipes_last_match_wins() -> None:
         ),
         (
             {"layers": {"block.*": {"activation": {"granularity": "channel"}}}},
-            r"recipe key 'layers.block.*.activation.granularity' must be 'tensor', not 'channel', except for weights",
+            r"recipe key 'layers.block.*.activation.granularity' must be 'tensor', not 'channel', except for weights "
+            "and constants: leave it out; to give each channel its range, scale it in the BatchNorm before this layer",
         ),
         (
             {"default": {"activation": {"digits": {"k": 2}}}},

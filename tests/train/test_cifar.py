@@ -58,9 +58,11 @@ def write_tree(folder: Path, found: dict[str, np.ndarray], classes: int = 10) ->
 
 
 def same(data: Data, found: dict[str, np.ndarray], by_class: bool) -> bool:
-    """Whether ``data`` holds ``found``, in its order, or, from a tree, class by class."""
+    """Whether ``data`` holds ``found``, in its order, or, from a tree, of each class in turn."""
     for part, x, y in (("train", data.train_x, data.train_y), ("test", data.test_x, data.test_y)):
-        order = np.argsort(found[f"y_{part}"], kind="stable") if by_class else np.arange(len(y))
+        labels = found[f"y_{part}"]
+        turn = [int((labels[:place] == label).sum()) for place, label in enumerate(labels)]
+        order = np.lexsort((labels, turn)) if by_class else np.arange(len(y))
         images = torch.from_numpy(found[f"x_{part}"][order].transpose(0, 3, 1, 2).copy()).float()
         if not torch.equal(x, images) or y.tolist() != found[f"y_{part}"][order].tolist():
             return False

@@ -1,6 +1,7 @@
 """Data from a folder for each class and from a file of arrays, and clear words about what is wrong with them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from PIL import Image
 
 from qfx.errors import TrainError
-from qfx.train import image_folder, npz
+from qfx.train import Settings, fit, image_folder, npz
+from qfx.train.pictures import Pictures, in_turn
 
 
 @pytest.fixture
@@ -30,9 +32,9 @@ def tree(tmp_path: Path, pixels: np.ndarray) -> Path:
 
 def test_a_folder_for_each_class(tree: Path, pixels: np.ndarray) -> None:
     data = image_folder(tree)
-    assert data.train_y.tolist() == [0, 0, 1, 1] and data.test_y.tolist() == [0, 1]
+    assert data.train_y.tolist() == [0, 1, 0, 1] and data.test_y.tolist() == [0, 1]
     wanted = torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float()
-    assert torch.equal(data.train_x, wanted[[0, 2, 1, 3]]) and torch.equal(data.test_x, wanted[4:])
+    assert torch.equal(data.train_x, wanted[:4]) and torch.equal(data.test_x, wanted[4:])
     (tree / "test").rename(tree / "val")
     assert torch.equal(image_folder(str(tree)).test_x, wanted[4:])
 
@@ -51,7 +53,7 @@ def test_images_are_resized_and_made_gray(tree: Path) -> None:
         (lambda tree: (tree / "train" / "ant" / "0.png").write_bytes(b"no"), "0.png must be an image, but: "),
         (
             lambda tree: Image.new("RGB", (9, 9)).save(tree / "train" / "bee" / "9.png"),
-            "9.png must have 4 x 5 pixels like the images before it, not 9 x 9: give size, such as size=(32, 32)",
+            "train/ant/0.png, not 9 x 9: give size, such as size=(32, 32)",
         ),
         (
             lambda tree: (tree / "test").rename(tree / "other"),
@@ -94,3 +96,79 @@ def test_what_is_wrong_with_arrays_is_said(tmp_path: Path, pixels: np.ndarray, c
     np.savez(tmp_path / "c.npz", x_train=pixels)
     with pytest.raises(TrainError, match="c.npz must hold .*, but has no y_train, x_test, y_test"):
         npz(tmp_path / "c.npz")
+
+
+def test_images_without_room_are_read_when_they_are_needed_and_train_to_the_same_bits(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held = image_folder(tree)
+    monkeypatch.setattr("qfx.train.pictures.HELD", 0)
+    data = image_folder(tree)
+    assert isinstance(data.train_x, Pictures) and data.train_x.shape == held.train_x.shape
+    assert torch.equal(data.train_x[:], held.train_x) and torch.equal(data.test_x[1:], held.test_x[1:])
+    assert torch.equal(data.train_x[torch.tensor([3, 0])], held.train_x[[3, 0]]) and len(data.train_x[:0]) == 0
+    assert torch.equal(torch.cat(list(data.train_x.split(3))), held.train_x)
+    found = [fit(network(), each, Settings(epochs=3, lr=0.01, batch=2)).state_dict() for each in (held, data)]
+    assert found[0].keys() == found[1].keys() and all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(60, 2))
+
+
+def test_an_image_that_is_spoilt_while_it_lies_on_disk_is_named_when_its_turn_comes(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qfx.train.pictures.HELD", 0)
+    data = image_folder(tree)
+    (tree / "train" / "bee" / "3.png").write_bytes(b"no")
+    with pytest.raises(TrainError, match=r"train/bee/3.png must be an image, but: "):
+        fit(network(), data, Settings(epochs=1, lr=0.01, batch=2))
+    Image.new("RGB", (9, 9)).save(tree / "train" / "bee" / "3.png")
+    with pytest.raises(TrainError, match=r"bee/3.png must have 4 x 5 pixels like .*ant/0.png, not 9 x 9: give size"):
+        fit(network(), data, Settings(epochs=1, lr=0.01, batch=2))
+
+
+def test_a_crop_keeps_proportions_and_takes_the_middle(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 100, 3), dtype=np.uint8)
+    pixels[:, 30:70] = 255  # a square in the middle of a wide image
+    for part in ("train", "test"):
+        (tmp_path / part / "ant").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / part / "ant" / "0.png")
+    assert image_folder(tmp_path, (20, 20), crop=1.0).train_x[:].min() > 200
+    assert image_folder(tmp_path, (20, 20)).train_x[:].min() == 0
+    wide = image_folder(tmp_path, (20, 40), crop=0.5).train_x[0, 0]  # 20 x 40 of 40 x 100 pixels
+    assert wide.min() == 255 and wide.shape == (20, 40)
+    for size, crop in ((None, 0.5), ((4, 4), 0.0), ((4, 4), 1.5)):
+        with pytest.raises(TrainError, match="crop must lie above 0 and be at most 1, and come with size, not "):
+            image_folder(tmp_path, size, crop=crop)
+
+
+def test_the_images_that_wait_on_disk_come_in_the_order_asked_for(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qfx.train.pictures.HELD", 0)
+    data = image_folder(tree)
+    chunks = [torch.tensor([2, 1]), torch.tensor([0]), torch.tensor([3])]
+    found = list(in_turn(data.train_x, chunks))
+    assert all(chunk is given for (chunk, _), given in zip(found, chunks, strict=True))
+    assert all(torch.equal(x, data.train_x[chunk]) for chunk, x in found)
+
+
+def test_training_on_images_on_disk_that_was_stopped_ends_in_the_same_bits(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("qfx.train.pictures.HELD", 0)
+    data, settings = image_folder(tree), Settings(epochs=3, lr=0.01, batch=1)
+    whole = fit(network(), data, settings, augment=lambda x: x + torch.rand_like(x)).state_dict()
+
+    def stop(done: float, doing: str) -> None:
+        if doing.startswith("epoch 2/3"):
+            raise KeyboardInterrupt
+
+    run = {"augment": lambda x: x + torch.rand_like(x), "folder": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), data, settings, progress=stop, **run)
+    found = fit(network(), data, settings, **run).state_dict()
+    assert all(torch.equal(found[key], whole[key]) for key in whole)
+    other = fit(network(), data, replace(settings, seed=1), augment=run["augment"]).state_dict()
+    assert not all(torch.equal(other[key], whole[key]) for key in whole)

@@ -11,7 +11,7 @@ from torch import nn
 
 import qfx.nn as qnn
 from qfx.errors import TrainError
-from qfx.train import Data, Schedule, Settings, fit
+from qfx.train import Data, Freeze, Schedule, Settings, fit
 from qfx.train.average import Average, format_names
 from qfx.train.pace import Pace
 from qfx.train.schedule import scheduler
@@ -56,7 +56,7 @@ def test_a_compiled_network_learns_the_same_to_float_accuracy() -> None:
     for asked in (False, True):
         model = job.network()
         model.get_submodule("3").p = 0.0  # compiled code draws other random numbers
-        found.append(fit(model, job.data(), replace(PLAIN, epochs=1, frozen=0.0, compile=asked)))
+        found.append(fit(model, job.data(), replace(PLAIN, epochs=1, freeze=Freeze(0, 0), compile=asked)))
     plain, compiled = found
     for (name, one), two in zip(plain.named_parameters(), compiled.parameters(), strict=True):
         assert one.shape == two.shape and torch.allclose(one, two, atol=2e-3), name
@@ -110,7 +110,7 @@ def first_gradients(parts: int) -> dict[str, torch.Tensor]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", noted)
-        fit(model, job.data(), replace(PLAIN, epochs=1, batch=90, accumulate=parts, frozen=0.0))
+        fit(model, job.data(), replace(PLAIN, epochs=1, batch=90, accumulate=parts, freeze=Freeze(0, 0)))
     return found[0]
 
 
@@ -155,7 +155,7 @@ def test_bfloat16_reaches_convolutions_and_not_quantizers() -> None:
 def test_the_average_is_what_is_returned_and_its_formats_are_those_that_were_frozen() -> None:
     model = job.network()
     states: list[State] = []
-    settings = replace(PLAIN, epochs=4, ema=0.9, frozen=0.3)
+    settings = replace(PLAIN, epochs=4, ema=0.9, freeze=Freeze(0.3, 0.3))
     start = State.start
 
     def noted(*arguments: object) -> State:
@@ -208,3 +208,42 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     source = job.data()
     fit(job.network(), Data(source.train_x, source.train_y, source.test_x, source.test_y), PLAIN)
     assert list(tmp_path.iterdir()) == []
+
+
+def standing(settings: Settings) -> tuple[list[bool], list[bool]]:
+    """In each step of the loop: whether BatchNorm's statistics stand still, and whether binary points do."""
+    found: tuple[list[bool], list[bool]] = ([], [])
+    model = job.network()
+    norm = model.get_submodule("1")
+    points = next(q for q in qnn.quantizers(model).values() if q.learned).frac
+
+    def look(*_: object) -> None:
+        found[0].append(norm.frozen)
+        found[1].append(not points.requires_grad)
+
+    norm.register_forward_hook(look)
+    fit(model, job.data(64), settings)
+    return found
+
+
+@pytest.mark.parametrize(("bn", "formats"), [(0.5, 0.25), (0.25, 0.5), (0.0, 1.0), (1.0, 0.0), (0.5, 0.5)])
+def test_statistics_and_binary_points_stand_still_in_their_last_parts_of_the_steps(bn: float, formats: float) -> None:
+    found = standing(replace(PLAIN, freeze=Freeze(bn, formats)))  # 8 steps
+    assert found == tuple([step >= 8 * (1 - part) for step in range(8)] for part in (bn, formats))
+
+
+@pytest.mark.parametrize(("bn", "formats"), [(-0.1, 0.2), (0.2, 1.1)])
+def test_a_freeze_that_cannot_be_is_refused(bn: float, formats: float) -> None:
+    with pytest.raises(TrainError, match=f"freeze must have parts of the steps, 0..1, not {bn} and {formats}"):
+        Freeze(bn, formats)
+    with pytest.raises(TrainError, match="frac_lr must lie above 0, not 0: to learn no binary points freeze formats"):
+        replace(PLAIN, frac_lr=0)
+
+
+def test_the_rate_of_binary_points_is_that_asked_for_or_lets_a_wrong_start_mend() -> None:
+    def rate(steps: int, **options: float) -> float:
+        settings = replace(PLAIN, epochs=1, lr=1e-3, **options)
+        state = State.start(job.network(), settings, steps)
+        return max(group["max_lr"] for group in state.optimizer.param_groups)
+
+    assert rate(2500) == pytest.approx(0.01) and rate(100) == pytest.approx(0.035) and rate(100, frac_lr=0.5) == 0.5

@@ -1,5 +1,6 @@
 """Training that was killed or interrupted ends, when it is resumed, in the bits of one that was not."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -196,6 +198,35 @@ def test_a_damaged_checkpoint_is_a_sentence(name: str, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-30])
     with pytest.raises(TrainError, match=r"step_00000004 must be a whole checkpoint, but: .*: remove it to start"):
         small(tmp_path)
+
+
+@pytest.mark.parametrize("name", [JSON, TENSORS])
+def test_a_disk_that_is_full_while_a_checkpoint_is_written_leaves_the_last_one_whole(
+    name: str, tmp_path: Path, whole: tuple[dict[str, torch.Tensor], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, written = Path.open, Path.write_text
+    late = "step_00000024"
+
+    def full(path: Path) -> None:
+        if path.name == name and late in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    def open_(path: Path, *arguments: Any, **options: Any) -> Any:
+        full(path)
+        return opened(path, *arguments, **options)
+
+    def write_text(path: Path, *arguments: Any, **options: Any) -> int:
+        full(path)
+        return written(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_)
+        patch.setattr(Path, "write_text", write_text)
+        with pytest.raises(OSError, match="No space left"):
+            job.train(tmp_path)
+    assert newest(tmp_path).name == "step_00000012"
+    require_same_bits(job.train(tmp_path).state_dict(), whole[0])
+    require_same_training(tmp_path, whole)
 
 
 def test_logs_have_a_row_for_each_epoch_and_the_moves_of_each_quantizer(
