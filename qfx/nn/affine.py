@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from qfx.nn.barrier import keep
 from qfx.nn.constants import Codes, quantized_codes
+from qfx.nn.geometry import over_channels
 from qfx.nn.integer import exact_affine
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
 from qfx.nn.ranks import moments
@@ -24,7 +25,7 @@ class Normalize(nn.Module):
         self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * _over_channels(self.scale, x) + _over_channels(self.shift, x)
+        return x * over_channels(self.scale, x) + over_channels(self.shift, x)
 
 
 class Affine(nn.Module):
@@ -163,9 +164,5 @@ def _apply(layer: Affine | BatchNorm2d, x: Tensor, scale: Tensor, shift: Tensor)
     if layer.exact:
         return exact_affine(x, scale, shift, layer.output_quant)
     scale, shift = keep(scale.to(x.dtype)), keep(shift.to(x.dtype))
-    y = x * _over_channels(scale, x) + _over_channels(shift, x)
+    y = x * over_channels(scale, x) + over_channels(shift, x)
     return layer.output_quant(y)
-
-
-def _over_channels(values: Tensor, x: Tensor) -> Tensor:
-    return values.reshape(1, -1, *[1] * (x.dim() - 2))

@@ -10,11 +10,13 @@ from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
 from qfx.nn.affine import BatchNorm2d
+from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.calibrate import floating, name_quantizers
 from qfx.nn.calls import convert_call
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.converters import MODULES
+from qfx.nn.gated import GatedConv2d
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
@@ -23,6 +25,7 @@ from qfx.nn.recipe import Recipe, placed
 from qfx.nn.results import has_products
 from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of
 from qfx.nn.sharing import tie
+from qfx.nn.shift import Shift
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, remedy
 from qfx.nn.table import Table
@@ -127,11 +130,8 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     tied = again and next(layer.parameters(), None) is not None
     conversion.called.add(path)
     if is_layer(layer):
-        if isinstance(layer, PadShortcut) and has_products(conversion.module, node.args[0]):
-            conversion.problems[node] = (
-                "it must read a tensor with one binary point, not the exact result of a convolution or of "
-                "torch.cat: put a BatchNorm2d between them"
-            )
+        if reason := _misplaced(conversion, node, layer):
+            conversion.problems[node] = reason
         return
     converter = MODULES.get(type(layer))
     if converter is None:
@@ -148,10 +148,26 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
         conversion.leave(node, new)
 
 
+def _misplaced(conversion: Conversion, node: fx.Node, layer: nn.Module) -> str | None:
+    """Return why a layer that is the same in float and in fixed point must not read what it reads, or None."""
+    source = node.args[0]
+    if isinstance(layer, PadShortcut | Thermometer) and has_products(conversion.module, source):
+        return (
+            "it must read a tensor with one binary point, not the exact result of a convolution or of torch.cat: put a "
+            "BatchNorm2d between them"
+        )
+    if isinstance(layer, BinaryActivation | Thermometer) and flattened_from(conversion.module, source):
+        return "it must not read a flattened image: put it before the Flatten"
+    shape = shape_of(source)
+    if isinstance(layer, Thermometer) and shape is not None and len(shape) not in (2, 3):
+        return f"it must read an image or a signal, not a tensor of {len(shape) + 1} axes"
+    return None
+
+
 def _tied(conversion: Conversion, new: nn.Module | None, path: str, place: str) -> str | None:
     """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
     new = new or conversion.module.get_submodule(place)  # a folded BatchNorm has its place already
-    if not isinstance(new, Conv2d | Linear | BatchNorm2d | PReLU | Table):
+    if not isinstance(new, Conv2d | Linear | GatedConv2d | BatchNorm2d | Shift | PReLU | Table):
         return "it is called twice: use one module for each call"
     for point in ("weight", "constant"):
         recipe = conversion.recipe

@@ -7,13 +7,14 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
+from qfx.nn.binary import BinaryActivation
 from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.table import Table
 
 Shape = tuple[int, ...]  # of one input, without the batch axis; an image is (C, H, W)
 
-_KEEP_ORDER = (ReLU, Hardtanh, Table, Add, Quantizer, nn.Dropout)
+_KEEP_ORDER = (ReLU, Hardtanh, Table, BinaryActivation, Add, Quantizer, nn.Dropout)
 _READS: dict[type[nn.Module], str] = {
     nn.Conv1d: "(N, C, L)",
     nn.MaxPool1d: "(N, C, L)",

@@ -8,11 +8,14 @@ from torch import fx, nn
 from qfx.arguments import LEGAL_NAME, NAME
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
+from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.gated import GatedConv2d, PrecisionGatedConv2d
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.shift import LearnedShift, Shift
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.table import Table
 from qfx.nn.upsample import Upsample
@@ -24,6 +27,7 @@ FIXED_LAYERS = (
     DeformConv2d,
     BatchNorm2d,
     Affine,
+    Shift,
     ReLU,
     Hardtanh,
     Table,
@@ -36,8 +40,11 @@ FIXED_LAYERS = (
     Flatten,
     Upsample,
     PadShortcut,
+    BinaryActivation,
+    Thermometer,
+    GatedConv2d,
 )
-_LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize)
+_LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize, PrecisionGatedConv2d, LearnedShift)
 
 
 class _Tracer(fx.Tracer):
