@@ -347,7 +347,7 @@ def test_a_planted_array_and_a_planted_product_are_found():
 
 
 def operations() -> list[str]:
-    tree = ast.parse(text("qfx/graph/ops.py"))
+    tree = ast.parse("\n".join(text(f"qfx/graph/{file}.py") for file in ("ops", "moves", "arithmetic")))
     bases = {
         n.name: {b.id for b in n.bases if isinstance(b, ast.Name)} for n in tree.body if isinstance(n, ast.ClassDef)
     }

@@ -18,6 +18,7 @@ from qfx.graph.ops import (
     Input,
     Lookup,
     MaxPool,
+    Multiply,
     Requantize,
     SumPool,
     Upsample,
@@ -70,6 +71,10 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             return Range(
                 inputs[0].low * scale_a + inputs[1].low * scale_b, inputs[0].high * scale_a + inputs[1].high * scale_b
             )
+        case Multiply():
+            a, b = inputs
+            ends = [a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high]
+            return Range(np.minimum.reduce(ends), np.maximum.reduce(ends))
         case Concat():
             return Range(*(np.concatenate([getattr(x, end) for x in inputs]) for end in ("low", "high")))
         case SumPool(kernel=kernel, padding=padding):

@@ -3,7 +3,6 @@
 Every class stands for one section of SPEC.md, which is the definition; this is its implementation.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,24 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qfx.errors import GraphError
-from qfx.fixed import TABLE_WIDTH, Fixed, Overflow, Rounding, fixed_for_range, requantize, simplest_frac
+from qfx.fixed import TABLE_WIDTH, Fixed, Overflow, Rounding, requantize, simplest_frac
+from qfx.graph.arithmetic import Multiply as Multiply
+from qfx.graph.moves import Concat as Concat
+from qfx.graph.moves import Flatten as Flatten
+from qfx.graph.moves import Upsample as Upsample
+from qfx.graph.op import Op as Op
+from qfx.graph.op import at_least_one_bit, require_image, require_scalar
 from qfx.graph.tensor import Constant, Operand, TensorType, accumulator, largest_magnitude, operand_type
 from qfx.graph.window import Pair, Quad, check_window, output_size, taps
-
-
-class Op(ABC):
-    """An operation: formats in, format out; integer codes in, integer codes out."""
-
-    arity: ClassVar[tuple[int, ...]] = (1,)  # how many operands it may have
-    constants: ClassVar[tuple[int, ...]] = ()  # which of them must be constants
-
-    @abstractmethod
-    def infer(self, operands: Sequence[Operand]) -> TensorType:
-        """Return the exact result's shape and format, or raise GraphError for operands that are not legal."""
-
-    @abstractmethod
-    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
-        """Return the result's int64 codes; tensors carry a leading batch axis, constants do not."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +57,8 @@ class Conv2d(Op):
 
     def infer(self, operands: Sequence[Operand]) -> TensorType:
         x, weight = operand_type(operands[0]), _constant(operands[1], "weight", 4)
-        _require_image(x)
-        _require_scalar(x, "the input of Conv2d")
+        require_image(x)
+        require_scalar(x, "the input of Conv2d")
         kernel_h, kernel_w, per_group, filters = weight.codes.shape
         if self.groups < 1 or x.channels != per_group * self.groups or filters % self.groups:
             raise GraphError(
@@ -103,8 +93,8 @@ class DeformConv2d(Op):
 
     def infer(self, operands: Sequence[Operand]) -> TensorType:
         x, offset, weight = operand_type(operands[0]), operand_type(operands[1]), _constant(operands[2], "weight", 3)
-        _require_image(x)
-        _require_scalar(x, "the input of DeformConv2d")
+        require_image(x)
+        require_scalar(x, "the input of DeformConv2d")
         if self.max_dilation < 0:
             raise GraphError(f"max_dilation must not be negative, but is {self.max_dilation}")
         if offset.shape != (*x.shape[:2], 1) or offset.fixed.frac != 0:
@@ -142,7 +132,7 @@ class Dense(Op):
 
     def infer(self, operands: Sequence[Operand]) -> TensorType:
         x, weight = operand_type(operands[0]), _constant(operands[1], "weight", 2)
-        _require_scalar(x, "the input of Dense")
+        require_scalar(x, "the input of Dense")
         if len(x.shape) != 1 or weight.codes.shape[0] != x.channels:
             raise GraphError(
                 f"Dense weight must be (inputs, outputs) for an input of shape (inputs,), "
@@ -189,39 +179,20 @@ class Add(Op):
 
     def infer(self, operands: Sequence[Operand]) -> TensorType:
         a, b = map(operand_type, operands)
-        _require_scalar(a, "the first operand of Add")
-        _require_scalar(b, "the second operand of Add")
+        require_scalar(a, "the first operand of Add")
+        require_scalar(b, "the second operand of Add")
         if a.shape != b.shape:
             raise GraphError(f"the operands of Add must have one shape, not {a.shape} and {b.shape}")
         frac = max(a.fixed.scalar_frac, b.fixed.scalar_frac)
         shift_a, shift_b = frac - a.fixed.scalar_frac, frac - b.fixed.scalar_frac
         low = (a.fixed.min_code << shift_a) + (b.fixed.min_code << shift_b)
         high = (a.fixed.max_code << shift_a) + (b.fixed.max_code << shift_b)
-        return TensorType(a.shape, _at_least_one_bit(low, high, frac))
+        return TensorType(a.shape, at_least_one_bit(low, high, frac))
 
     def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
         a, b = (operand_type(operand).fixed.scalar_frac for operand in operands)
         frac = max(a, b)
         return (codes[0] << (frac - a)) + (codes[1] << (frac - b))
-
-
-@dataclass(frozen=True)
-class Concat(Op):
-    """The channels of a, then those of b, their codes and binary points as they are."""
-
-    arity: ClassVar[tuple[int, ...]] = (2,)
-
-    def infer(self, operands: Sequence[Operand]) -> TensorType:
-        a, b = (operand_type(operand) for operand in operands)
-        if a.shape[:-1] != b.shape[:-1]:
-            raise GraphError(f"the operands of Concat must differ in channels only, not be {a.shape} and {b.shape}")
-        fracs = np.concatenate([kind.fixed.fracs(kind.channels) for kind in (a, b)])
-        low, high = min(a.fixed.min_code, b.fixed.min_code), max(a.fixed.max_code, b.fixed.max_code)
-        shape = (*a.shape[:-1], a.channels + b.channels)
-        return TensorType(shape, _at_least_one_bit(low, high, simplest_frac(fracs)))
-
-    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
-        return np.concatenate(codes, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -255,28 +226,11 @@ class SumPool(Op):
         shape = _pooled(x, self.kernel, self.stride, self.padding, "SumPool")
         count = self.kernel[0] * self.kernel[1]
         return TensorType(
-            shape, _at_least_one_bit(x.fixed.min_code * count, x.fixed.max_code * count, x.fixed.scalar_frac)
+            shape, at_least_one_bit(x.fixed.min_code * count, x.fixed.max_code * count, x.fixed.scalar_frac)
         )
 
     def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
         return np.add.reduce([pixels for _, _, pixels in taps(codes[0], self.kernel, self.stride, self.padding)])
-
-
-@dataclass(frozen=True)
-class Upsample(Op):
-    """``out[y, x] = in[y // factor[0], x // factor[1]]``: each pixel several times, the nearest neighbour."""
-
-    factor: Pair
-
-    def infer(self, operands: Sequence[Operand]) -> TensorType:
-        x = operand_type(operands[0])
-        _require_image(x)
-        if min(self.factor) < 1:
-            raise GraphError(f"factor must be at least 1 in each direction, not {self.factor}")
-        return TensorType((x.shape[0] * self.factor[0], x.shape[1] * self.factor[1], x.channels), x.fixed)
-
-    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
-        return codes[0].repeat(self.factor[0], axis=1).repeat(self.factor[1], axis=2)
 
 
 @dataclass(frozen=True)
@@ -307,7 +261,7 @@ class Clamp(Op):
         x = operand_type(operands[0])
         if not x.fixed.min_code <= self.low <= self.high <= x.fixed.max_code:
             raise GraphError(f"Clamp bounds must be codes of {x.fixed} in order, not {self.low}..{self.high}")
-        return TensorType(x.shape, _at_least_one_bit(self.low, self.high, x.fixed.frac))
+        return TensorType(x.shape, at_least_one_bit(self.low, self.high, x.fixed.frac))
 
     def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
         return np.clip(codes[0], self.low, self.high)
@@ -322,7 +276,7 @@ class Lookup(Op):
 
     def infer(self, operands: Sequence[Operand]) -> TensorType:
         x, table = operand_type(operands[0]), _constant(operands[1], "table", 1)
-        _require_scalar(x, "the input of Lookup")
+        require_scalar(x, "the input of Lookup")
         if x.fixed.width > TABLE_WIDTH:
             raise GraphError(f"the input of Lookup must be at most {TABLE_WIDTH} bits wide, not {x.fixed}")
         if table.codes.size != 1 << x.fixed.width:
@@ -338,23 +292,10 @@ class Lookup(Op):
         return codes[1][codes[0] - operand_type(operands[0]).fixed.min_code]
 
 
-@dataclass(frozen=True)
-class Flatten(Op):
-    """All elements in the order height, width, channel."""
-
-    def infer(self, operands: Sequence[Operand]) -> TensorType:
-        x = operand_type(operands[0])
-        _require_scalar(x, "the input of Flatten")
-        return TensorType((x.size,), x.fixed)
-
-    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
-        return codes[0].reshape(len(codes[0]), operand_type(operands[0]).size)
-
-
 OPS: dict[str, type[Op]] = {
     op.__name__: op
     for op in (
-        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Concat, MaxPool, SumPool, Upsample, Requantize),
+        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, Concat, MaxPool, SumPool, Upsample, Requantize),
         *(Clamp, Lookup, Flatten),
     )
 }
@@ -368,16 +309,6 @@ def _constant(operand: Operand, role: str, axes: int) -> Constant:
     if not operand.codes.size:
         raise GraphError(f"the {role} must have at least one element along each axis, not shape {operand.codes.shape}")
     return operand
-
-
-def _require_image(x: TensorType) -> None:
-    if len(x.shape) != 3:
-        raise GraphError(f"the input must be (height, width, channels), not shape {x.shape}")
-
-
-def _require_scalar(x: TensorType, what: str) -> None:
-    if x.fixed.per_channel:
-        raise GraphError(f"{what} must have one binary point, not {x.fixed}: put a Requantize before it")
 
 
 def _require_grid(constant: Constant, fracs: np.ndarray, role: str) -> None:
@@ -413,18 +344,13 @@ def _exact_sum(magnitudes: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return magnitudes.sum(axis=axes).astype(object)
 
 
-def _at_least_one_bit(low: int, high: int, frac: int | tuple[int, ...]) -> Fixed:
-    fixed = fixed_for_range(low, high, frac)
-    return fixed if fixed.width else Fixed(1, frac, signed=False)
-
-
 def _next_power(value: int) -> int:
     return (1 << value.bit_length()) - 1 if value else 1
 
 
 def _pooled(x: TensorType, kernel: Pair, stride: Pair, padding: Quad, what: str) -> tuple[int, int, int]:
-    _require_image(x)
-    _require_scalar(x, f"the input of {what}")
+    require_image(x)
+    require_scalar(x, f"the input of {what}")
     check_window(kernel, stride, padding, (1, 1))
     if max(padding[:2]) >= kernel[0] or max(padding[2:]) >= kernel[1]:
         raise GraphError(f"{what} padding must be smaller than the kernel {kernel}, not {padding}")

@@ -76,13 +76,15 @@ class Add(nn.Module):
         if a.shape != b.shape:
             where = self.output_quant.owner
             raise LowerError(f"the operands at '{where}' must have one shape, not {[*a.shape]} and {[*b.shape]}")
-        a, b = self._operand("a_quant", a), self._operand("b_quant", b)
+        a, b = operand(self, "a_quant", a), operand(self, "b_quant", b)
         return self.output_quant(exact_sum(a, b, self.output_quant.owner) if self.exact else a + b)
 
-    def _operand(self, name: str, x: Tensor) -> Tensor:
-        quantizer: Quantizer = getattr(self, name)
-        needless = name in self.settled and self.training and quantizer.observer is None
-        return x if needless else quantizer(x)
+
+def operand(layer: nn.Module, name: str, x: Tensor) -> Tensor:
+    """Return an operand of ``layer`` in its quantizer's format; in training one that is ``settled`` has it already."""
+    quantizer: Quantizer = getattr(layer, name)
+    needless = name in layer.settled and layer.training and quantizer.observer is None
+    return x if needless else quantizer(x)
 
 
 class Concat(nn.Module):

@@ -79,6 +79,31 @@ def exact_affine(x: Tensor, scale: Tensor, shift: Tensor, output_quant: Quantize
     return torch.from_numpy(np.ascontiguousarray(decode(codes, target))).to(x.device).movedim(-1, 1)
 
 
+def exact_times(a: Tensor, b: Tensor, a_quant: Quantizer, b_quant: Quantizer, output_quant: Quantizer) -> Tensor:
+    """Return ``output_quant(a * b)`` with a single rounding; the operands are in the formats of their quantizers.
+
+    Raises:
+        TrainError: the product does not fit int64.
+    """
+    formats = a_quant.format(), b_quant.format()
+    bits = sum(form.width for form in formats)
+    if bits <= FLOAT64_BITS:
+        return output_quant(a * b)
+    if bits > INT64_BITS:
+        widths = " and ".join(str(form.width) for form in formats)
+        raise TrainError(
+            f"the operands of '{output_quant.owner}' must have at most {INT64_BITS} bits together, not {widths}"
+        )
+    codes = torch.ldexp(a, a_quant.frac_now).long() * torch.ldexp(b, b_quant.frac_now).long()
+    source, target, spec = (
+        Fixed(INT64_BITS, sum(form.scalar_frac for form in formats)),
+        output_quant.format(),
+        output_quant.spec,
+    )
+    rounded = requantize(codes.cpu().numpy(), source, target, spec.rounding, spec.overflow)
+    return torch.from_numpy(decode(rounded, target)).to(a.device)
+
+
 def exact_sum(a: Tensor, b: Tensor, path: str) -> Tensor:
     """Return ``a + b`` in float64, or refuse if it was rounded (the error term of Knuth's two-sum is not zero)."""
     total = a + b

@@ -8,6 +8,7 @@ from torch import fx, nn
 from qfx.arguments import LEGAL_NAME, NAME
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
+from qfx.nn.arithmetic import Multiply
 from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
@@ -33,6 +34,7 @@ FIXED_LAYERS = (
     Table,
     PReLU,
     Add,
+    Multiply,
     Concat,
     MaxPool2d,
     AvgPool2d,

@@ -49,6 +49,12 @@ def estimate(part: Part) -> Resources:
             return _affine(part)
         case "qfx_lookup":
             return _lookup(part)
+        case "qfx_multiply":
+            one, lanes = (
+                product(_get(part, "AWidth"), _get(part, "BWidth"), str(part.parameters["Arithmetic"])),
+                _get(part, "Lanes"),
+            )
+            return Resources(one.lut * lanes, one.ff * lanes + 3, dsp=one.dsp * lanes)
         case "qfx_requant" | "qfx_clamp" | "qfx_add":
             return _element_wise(part)
         case _:

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from qfx.errors import PlanError
+from qfx.fixed import Fixed
 from qfx.graph import Constant, Graph, Node
 from qfx.graph.ops import (
     Add,
@@ -21,6 +22,7 @@ from qfx.graph.ops import (
     Dense,
     Lookup,
     MaxPool,
+    Multiply,
     Op,
     Requantize,
     SumPool,
@@ -34,7 +36,7 @@ from qfx.plan.timing import Join, Pipe, Timing, Turns, Window
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_pool
 UPSAMPLE_LATENCY = 9  # and for qfx_upsample
-AFFINE_LATENCY, CLAMP_LATENCY, LOOKUP_LATENCY, ADD_LATENCY = 6, 2, 2, 1
+AFFINE_LATENCY, CLAMP_LATENCY, LOOKUP_LATENCY, ADD_LATENCY, MULTIPLY_LATENCY = 6, 2, 2, 1, 3
 REQUANT_LATENCY = {False: 3, True: 8}  # one shift for all channels; a shift for each
 
 
@@ -211,23 +213,30 @@ def _affine(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
 
 
 def _add(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    a, b = (graph.by_name[name].type.fixed.scalar_frac for name in node.inputs)
+    shifts: dict[str, int | str] = {"ShiftA": max(b - a, 0), "ShiftB": max(a - b, 0)}
+    return _joined(graph, node, plan, "qfx_add", shifts, ADD_LATENCY)
+
+
+def _multiply(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    return _joined(graph, node, plan, "qfx_multiply", {"Arithmetic": plan.arithmetic}, MULTIPLY_LATENCY)
+
+
+def _joined(
+    graph: Graph, node: Node, plan: NodePlan, module: str, own: dict[str, int | str], latency: int
+) -> list[Block]:
+    """The words of two streams side by side, and what computes each pair; ``own`` are its parameters alone."""
     a, b = (graph.by_name[name].type.fixed for name in node.inputs)
-    frac, lanes = max(a.scalar_frac, b.scalar_frac), plan.out_lanes
+    lanes, out = plan.out_lanes, node.type.fixed.width
     join: dict[str, int | str] = {"WidthA": lanes * a.width, "WidthB": lanes * b.width, "Credits": 1}
-    add: dict[str, int | str] = {
-        "AWidth": a.width,
-        "ASigned": int(a.signed),
-        "BWidth": b.width,
-        "BSigned": int(b.signed),
-        "ShiftA": frac - a.scalar_frac,
-        "ShiftB": frac - b.scalar_frac,
-        "OutWidth": node.type.fixed.width,
-        "Lanes": lanes,
-    }
     return [
         Block("qfx_join", join, Join(), lanes * (a.width + b.width), ("a", "b")),
-        Block("qfx_add", add, Pipe(ADD_LATENCY), lanes * node.type.fixed.width),
+        Block(module, _two_codes(a, b) | own | {"OutWidth": out, "Lanes": lanes}, Pipe(latency), lanes * out),
     ]
+
+
+def _two_codes(a: Fixed, b: Fixed) -> dict[str, int | str]:
+    return {"AWidth": a.width, "ASigned": int(a.signed), "BWidth": b.width, "BSigned": int(b.signed)}
 
 
 def _concat(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
@@ -239,17 +248,8 @@ def _concat(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
             f"{lanes}"
         )
     turns = Turns(a.channels // lanes, -(-b.channels // lanes))
-    parameters: dict[str, int | str] = {
-        "AWidth": a.fixed.width,
-        "ASigned": int(a.fixed.signed),
-        "BWidth": b.fixed.width,
-        "BSigned": int(b.fixed.signed),
-        "OutWidth": out,
-        "Lanes": lanes,
-        "WordsA": turns.a,
-        "WordsB": turns.b,
-        "Credits": 1,
-    }
+    parameters = _two_codes(a.fixed, b.fixed) | {"OutWidth": out, "Lanes": lanes}
+    parameters |= {"WordsA": turns.a, "WordsB": turns.b, "Credits": 1}
     return [Block("qfx_concat", parameters, turns, lanes * out, ("a", "b"))]
 
 
@@ -304,6 +304,7 @@ _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     Dense: _dense,
     Affine: _affine,
     Add: _add,
+    Multiply: _multiply,
     Concat: _concat,
     MaxPool: _pool,
     SumPool: _pool,

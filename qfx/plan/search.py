@@ -9,7 +9,7 @@ from qfx.arguments import counted, require_clock, require_cycles, require_kind
 from qfx.boards import Board
 from qfx.errors import PlanError
 from qfx.graph import Graph, Node, fingerprint, require_graph
-from qfx.graph.ops import Affine, Concat, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, SumPool
+from qfx.graph.ops import Affine, Concat, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Multiply, SumPool
 from qfx.plan import parts
 from qfx.plan.cost import estimate
 from qfx.plan.data import NodePlan, NoFitError, Plan, Resources, unroll
@@ -245,6 +245,8 @@ class _Search:
 
 def _arithmetics(graph: Graph, node: Node) -> tuple[str, ...]:
     """The multipliers to try: K-hot constants are made for shifts, so nothing else is tried for them."""
+    if isinstance(node.op, Multiply):
+        return ("lut", "dsp")
     constants = [graph.constants[name] for name in node.inputs if name in graph.constants]
     if not constants or not isinstance(node.op, Conv2d | DeformConv2d | Dense | Affine):
         return ("none",)

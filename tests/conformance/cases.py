@@ -22,6 +22,7 @@ from qfx.graph.ops import (
     Input,
     Lookup,
     MaxPool,
+    Multiply,
     Requantize,
     SumPool,
     Upsample,
@@ -264,6 +265,42 @@ case("Add", "of_width_0", partial(_add, a="s0.4", b="s5.2"), "s6.2")
 case("Add", "itself", lambda draft: draft.add("y", Add(), draft.x, draft.x))
 case("Add", "vectors", partial(_add, a="s5.3", b="u4.2"), "s6.2", (6,))
 case("Add", "shortcut", _add_shortcut)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Multiply
+
+
+def _multiply(draft: Draft, a: str, b: str) -> str:
+    first = draft.add("a", Requantize(Fixed.parse(a), Rounding.RND_CONV), draft.x)
+    second = draft.add("b", Requantize(Fixed.parse(b), Rounding.TRN, Overflow.WRAP), draft.x)
+    return draft.add("y", Multiply(), first, second)
+
+
+def _gate(draft: Draft) -> str:
+    """The input waits while a convolution works, whose exact result has a binary point for each channel."""
+    return draft.add("z", Multiply(), draft.x, _conv(draft, filters=3, weight="s4.[2,-1,4]", **SAME))
+
+
+def _excite(draft: Draft) -> str:
+    """Squeeze and excitation: each channel times what its whole image has become."""
+    mean = draft.add("sum", SumPool((5, 4), (1, 1)), draft.x)
+    gate = draft.add("gate", Requantize(Fixed(4, 2, signed=False)), mean)
+    return draft.add("z", Multiply(), draft.x, draft.add("everywhere", Upsample((5, 4)), gate))
+
+
+case("Multiply", "equal_formats", partial(_multiply, a="s4.1", b="s4.1"), "s6.2")
+case("Multiply", "wider_second", partial(_multiply, a="s3.-1", b="s6.4"), "s6.2")
+case("Multiply", "unsigned_first", partial(_multiply, a="u5.1", b="s3.0"), "s6.2")
+case("Multiply", "unsigned_both", partial(_multiply, a="u2.1", b="u5.1"), "s6.2")
+case("Multiply", "of_one_bit", partial(_multiply, a="s1.0", b="s1.2"), "s6.2")
+case("Multiply", "of_width_0", partial(_multiply, a="s0.4", b="s5.2"), "s6.2")
+case("Multiply", "square", lambda draft: draft.add("y", Multiply(), draft.x, draft.x))
+case("Multiply", "vectors", partial(_multiply, a="s5.3", b="u4.2"), "s6.2", (6,))
+case("Multiply", "many_channels", partial(_multiply, a="s5.3", b="u4.2"), "s6.2", (3, 3, 13))
+case("Multiply", "wide", partial(_multiply, a="s18.9", b="s14.2"), "s18.9", (7, 6, 2))
+case("Multiply", "gate", _gate)
+case("Multiply", "excite", _excite)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

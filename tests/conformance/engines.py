@@ -27,6 +27,7 @@ from qfx.graph.ops import (
     Input,
     Lookup,
     MaxPool,
+    Multiply,
     Requantize,
     SumPool,
     Upsample,
@@ -118,7 +119,12 @@ def _evaluated(graph: Graph, node: Node, x: list[Tensor]) -> Tensor:
             add = fixed_layers.Add()
             add.a_quant, add.b_quant = (_quantizer(graph.by_name[name].type.fixed) for name in node.inputs)
             add.output_quant = _quantizer(node.type.fixed)
-            return fixed_layers.exact(_Sum(add))(torch.stack(x))
+            return fixed_layers.exact(_OfTwo(add))(torch.stack(x))
+        case Multiply():
+            times = fixed_layers.Multiply()
+            times.a_quant, times.b_quant = (_quantizer(graph.by_name[name].type.fixed) for name in node.inputs)
+            times.output_quant = _quantizer(node.type.fixed)
+            return fixed_layers.exact(_OfTwo(times))(torch.stack(x))
         case Concat():
             return fixed_layers.Concat()(*x)
         case Upsample(factor=factor):
@@ -136,15 +142,15 @@ def _evaluated(graph: Graph, node: Node, x: list[Tensor]) -> Tensor:
     raise AssertionError(node.op)
 
 
-class _Sum(nn.Module):
-    """Add, taking its operands stacked: exact evaluation hands on float64 tensors only."""
+class _OfTwo(nn.Module):
+    """A layer of two operands that takes them stacked: exact evaluation hands on float64 tensors only."""
 
-    def __init__(self, add: fixed_layers.Add) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.add = add
+        self.layer = layer
 
     def forward(self, pair: Tensor) -> Tensor:
-        return self.add(pair[0], pair[1])
+        return self.layer(pair[0], pair[1])
 
 
 def _quantizer(

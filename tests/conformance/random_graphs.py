@@ -22,6 +22,7 @@ from qfx.graph.ops import (
     Input,
     Lookup,
     MaxPool,
+    Multiply,
     Op,
     Requantize,
     SumPool,
@@ -39,8 +40,8 @@ class Cell(NamedTuple):
     zero_width: bool  # of its own format
 
 
-# Sums of products and what clamps, joins or repeats them have a binary point for each channel (SPEC.md, N2); no others.
-PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Clamp", "Concat", "Upsample")
+# Products, their sums and what clamps, joins or repeats them have a binary point for each channel (SPEC.md, N2).
+PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Multiply", "Clamp", "Concat", "Upsample")
 CELLS = frozenset(
     Cell(*cell)
     for cell in product(OPS, Rounding, Overflow, (False, True), (False, True))
@@ -132,6 +133,7 @@ class _Author:
             self.affine,
             self.clamp,
             self.lookup,
+            self.multiply,
             self.concat,
             self.max_pool,
             self.sum_pool,
@@ -158,9 +160,8 @@ class _Author:
         if self.rng.random() < 0.25:
             x = self.affine(x)
         wide = self.narrowed(x)
-        if self.rng.random() < {"Dense": 1.0, "Concat": 1.0, "Upsample": 1.0, "Conv2d": 0.8, "DeformConv2d": 0.8}.get(
-            self.kind(x), 0.4
-        ):
+        often = {"Dense": 1.0, "Multiply": 1.0, "Concat": 1.0, "Upsample": 1.0, "Conv2d": 0.8, "DeformConv2d": 0.8}
+        if self.rng.random() < often.get(self.kind(x), 0.4):
             none = self.narrowed(x, zero_width=True)
             total = self.add(self.name("Add"), Add(), *self.rng.permutation([wide, none]))
             return self.narrowed(total)
@@ -264,6 +265,11 @@ class _Author:
             fixed.min_code, fixed.max_code, 1 << self.builder.type(x).fixed.width, endpoint=True
         )
         return self.add(name, Lookup(), x, self.builder.constant(f"{name}.table", entries, fixed))
+
+    def multiply(self, x: str) -> str:
+        """The tensor times a BatchNorm of it, exact or rounded, or times itself."""
+        other = self.rng.choice([x, self.affine(x), self.narrowed(self.affine(x))], p=[0.1, 0.6, 0.3])
+        return self.add(self.name("Multiply"), Multiply(), *self.rng.permutation([x, other]))
 
     def concat(self, x: str) -> str:
         """The tensor and a convolution of it, at times on the same grid; many channels are only requantized."""

@@ -28,6 +28,7 @@ SHORT = (
     "deformconv2d_square",
     "affine_behind_conv",
     "add_finer_first",
+    "multiply_excite",
     "concat_shortcut",
     "maxpool_overlapping",
     "sumpool_uneven",

@@ -20,6 +20,7 @@ from qfx.graph.ops import (
     Input,
     Lookup,
     MaxPool,
+    Multiply,
     Requantize,
     SumPool,
     Upsample,
@@ -58,6 +59,8 @@ def _element(node: Node, index: tuple[int, ...], values: list[np.ndarray], forma
         case Add():
             fracs = [fixed.scalar_frac for fixed in formats]
             return sum(v[index] * 2 ** (max(fracs) - frac) for v, frac in zip(values, fracs, strict=True))
+        case Multiply():
+            return x[index] * values[1][index]
         case Concat():
             first = x.shape[-1]
             return x[index] if channel < first else values[1][(*index[:-1], channel - first)]

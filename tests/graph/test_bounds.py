@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 from qfx.fixed import Fixed, Overflow, Rounding, requantize
 from qfx.graph import Graph, GraphBuilder, run_passes
 from qfx.graph.bounds import static_ranges
-from qfx.graph.ops import Add, Affine, Clamp, Concat, Conv2d, Dense, Input, Lookup, MaxPool, Requantize, SumPool
+from qfx.graph.ops import (
+    Add,
+    Affine,
+    Clamp,
+    Concat,
+    Conv2d,
+    Dense,
+    Input,
+    Lookup,
+    MaxPool,
+    Multiply,
+    Requantize,
+    SumPool,
+)
 from tests.conformance.cases import case_named, case_names
 from tests.conformance.random_graphs import random_codes, random_graphs
 
@@ -127,6 +140,15 @@ def test_the_sum_of_aligned_operands_is_interval_arithmetic() -> None:
     y = build.add("r", Requantize(Fixed(3, 2, signed=False), overflow=Overflow.SAT), x)
     graph = build.build(build.add("y", Add(), x, y))
     assert ends(graph) == (-32, 28 + 7)
+
+
+def test_a_product_reaches_the_products_of_the_ends() -> None:
+    build = GraphBuilder("multiply")
+    x = build.add("x", Input((2,), Fixed(4, 0)))
+    y = build.add("r", Requantize(Fixed(3, 2, signed=False)), x)
+    graph = build.build(build.add("y", Multiply(), x, y))
+    assert ends(graph) == (-8 * 7, 7 * 7) and build.type("y").fixed == Fixed(7, 2)
+    assert ends(build.build(build.add("z", Multiply(), x, x))) == (-8 * 7, 64)
 
 
 def test_concatenated_channels_keep_their_ranges() -> None:

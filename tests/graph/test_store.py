@@ -49,7 +49,20 @@ def test_random_graphs_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "op", ["Input", "Conv2d", "DeformConv2d", "Dense", "Affine", "Add", "Concat", "MaxPool", "SumPool", "Upsample"]
+    "op",
+    [
+        "Input",
+        "Conv2d",
+        "DeformConv2d",
+        "Dense",
+        "Affine",
+        "Add",
+        "Multiply",
+        "Concat",
+        "MaxPool",
+        "SumPool",
+        "Upsample",
+    ],
 )
 def test_every_case_comes_back_as_it_was(tmp_path: Path, op: str) -> None:
     for name in case_names(op):

@@ -21,6 +21,7 @@ from qfx.graph.ops import (
     Input,
     Lookup,
     MaxPool,
+    Multiply,
     Requantize,
     SumPool,
     Upsample,
@@ -231,6 +232,11 @@ REFUSED = {
         Add(),
         ("pc", "x"),
         "the first operand of Add must have one binary point, not s5.[1,2]: put a Requantize before it",
+    ),
+    "multiply shapes": (
+        Multiply(),
+        ("x", "o"),
+        "the operands of Multiply must have one shape, not (4, 5, 2) and (4, 5, 1)",
     ),
     "concat sizes": (
         Concat(),

@@ -17,6 +17,7 @@ from qfx.graph.ops import (
     Flatten,
     Input,
     MaxPool,
+    Multiply,
     Requantize,
     SumPool,
     Upsample,
@@ -133,6 +134,7 @@ def element_graph() -> Graph:
     right = a.requantized(khot, Fixed(6, -1))
     total = a.add("add", Add(), left, right)
     a.output(a.add("twice", Add(), total, total))
+    a.output(a.add("gated", Multiply(), affine, right))
     a.output(a.add("joined", Concat(), x, affine))
     a.output(a.add("larger", Upsample((2, 3)), affine))
     a.output(a.add("max", MaxPool((3, 2), (2, 1), (1, 1, 0, 1)), total))

@@ -17,6 +17,7 @@ from qfx.graph.ops import (
     Flatten,
     Input,
     MaxPool,
+    Multiply,
     Requantize,
     SumPool,
     Upsample,
@@ -33,7 +34,7 @@ def chain(size: int = 8, channels: int = 4) -> Graph:
 
 
 def everything(channels: int = 4) -> Graph:
-    """A residual block, a deformable block with 2-hot weights, pools joined and upsampled, and a dense layer."""
+    """A residual block, a deformable block with 2-hot weights, pools multiplied, joined and upsampled, and a dense."""
     b, rng = GraphBuilder("everything"), np.random.default_rng(2)
     _stem(b, rng, 8, channels)
     b.constant("second.w", rng.integers(-7, 8, (3, 3, channels, channels)), Fixed(4, (2, 3, 2, 1)))
@@ -52,7 +53,9 @@ def everything(channels: int = 4) -> Graph:
     b.add("mean", Affine(), "sum", "average", "nothing")
     b.add("mean.q", Requantize(Fixed(6, -6, False), Rounding.TRN, Overflow.SAT), "mean")
     b.add("largest", MaxPool((2, 2), (2, 2)), "depthwise.q")
-    b.add("both", Concat(), "mean.q", "largest")
+    b.add("gated", Multiply(), "mean.q", "largest")
+    b.add("gated.q", Requantize(Fixed(6, -12, False)), "gated")
+    b.add("both", Concat(), "gated.q", "largest")
     b.add("both.q", Requantize(Fixed(6, -6, False)), "both")
     b.add("grown", Upsample((2, 3)), "both.q")
     b.add("shrunk", MaxPool((2, 3), (2, 3)), "grown")

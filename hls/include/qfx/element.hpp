@@ -92,6 +92,21 @@ template <class CONFIG_T> struct Add {
     }
 };
 
+/// y[c] = a[c] * b[c], in codes, exact.
+/// \tparam CONFIG_T channels_out.
+template <class CONFIG_T> struct Multiply {
+    typedef CONFIG_T config;
+    template <class A, class B, class Y> static void pixel(const A &a, const B &b, Y &y) {
+        #pragma HLS INLINE
+    Channel:
+        for (int c = 0; c < CONFIG_T::channels_out; ++c) {
+            #pragma HLS UNROLL
+            typedef typename Code<Element<Y>>::type product_T;
+            y[c] = word_of<Element<Y>>(times<product_T>(code_of(a[c]), code_of(b[c])));
+        }
+    }
+};
+
 /// y[c] = a[c] below channels_a, b[c - channels_a] from there on: the codes as they are, each channel with its binary point.
 /// \tparam CONFIG_T channels_a, channels_out.
 template <class CONFIG_T> struct Concat {

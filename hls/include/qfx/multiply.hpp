@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// \file
-/// Products of a code and a constant: with a multiplier, or as a sum of shifts (K-hot constants).
+/// Products of a code and a code or constant: with a multiplier, or as a sum of shifts (K-hot constants).
 #ifndef QFX_MULTIPLY_HPP_
 #define QFX_MULTIPLY_HPP_
 

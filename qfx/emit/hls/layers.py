@@ -25,6 +25,7 @@ from qfx.graph.ops import (
     Input,
     Lookup,
     MaxPool,
+    Multiply,
     Requantize,
     SumPool,
     Upsample,
@@ -156,7 +157,8 @@ def _affine(graph: Graph, node: Node, name: str) -> LayerSpec:
 def _join(graph: Graph, node: Node, name: str) -> LayerSpec:
     a, b = (graph.by_name[source].type.channels for source in node.inputs)
     constants = _pixels(node) | {"channels_a": a, "channels_b": b}
-    return _kernel(node, name, "element.hpp", _JOIN, constants)
+    products = node.type.channels if isinstance(node.op, Multiply) else 1
+    return _kernel(node, name, "element.hpp", _JOIN, constants, products=products)
 
 
 def _max_pool(graph: Graph, node: Node, name: str) -> LayerSpec:
@@ -221,6 +223,7 @@ _MAKERS: dict[type, Callable[[Graph, Node, str], LayerSpec]] = {
     Dense: _dense,
     Affine: _affine,
     Add: _join,
+    Multiply: _join,
     Concat: _join,
     MaxPool: _max_pool,
     SumPool: _sum_pool,

@@ -16,13 +16,14 @@ from qfx.graph.ops import (
     Flatten,
     Lookup,
     MaxPool,
+    Multiply,
     SumPool,
     Upsample,
 )
 from qfx.graph.passes.rebuild import operands_of
 from qfx.graph.tensor import TensorType
 
-_EXACT = (Conv2d, DeformConv2d, Dense, Affine, Add, SumPool)
+_EXACT = (Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, SumPool)
 
 
 def narrow_widths(graph: Graph) -> Graph:

@@ -1,0 +1,62 @@
+"""The operations that only move codes: into one tensor, to other channels, to other places of the image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qfx.errors import GraphError
+from qfx.fixed import simplest_frac
+from qfx.graph.op import Op, at_least_one_bit, require_image, require_scalar
+from qfx.graph.tensor import Operand, TensorType, operand_type
+from qfx.graph.window import Pair
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """The channels of a, then those of b, their codes and binary points as they are."""
+
+    arity: ClassVar[tuple[int, ...]] = (2,)
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        a, b = (operand_type(operand) for operand in operands)
+        if a.shape[:-1] != b.shape[:-1]:
+            raise GraphError(f"the operands of Concat must differ in channels only, not be {a.shape} and {b.shape}")
+        fracs = np.concatenate([kind.fixed.fracs(kind.channels) for kind in (a, b)])
+        low, high = min(a.fixed.min_code, b.fixed.min_code), max(a.fixed.max_code, b.fixed.max_code)
+        shape = (*a.shape[:-1], a.channels + b.channels)
+        return TensorType(shape, at_least_one_bit(low, high, simplest_frac(fracs)))
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        return np.concatenate(codes, axis=-1)
+
+
+@dataclass(frozen=True)
+class Upsample(Op):
+    """``out[y, x] = in[y // factor[0], x // factor[1]]``: each pixel several times, the nearest neighbour."""
+
+    factor: Pair
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        x = operand_type(operands[0])
+        require_image(x)
+        if min(self.factor) < 1:
+            raise GraphError(f"factor must be at least 1 in each direction, not {self.factor}")
+        return TensorType((x.shape[0] * self.factor[0], x.shape[1] * self.factor[1], x.channels), x.fixed)
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        return codes[0].repeat(self.factor[0], axis=1).repeat(self.factor[1], axis=2)
+
+
+@dataclass(frozen=True)
+class Flatten(Op):
+    """All elements in the order height, width, channel."""
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        x = operand_type(operands[0])
+        require_scalar(x, "the input of Flatten")
+        return TensorType((x.size,), x.fixed)
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        return codes[0].reshape(len(codes[0]), operand_type(operands[0]).size)
