@@ -5,12 +5,9 @@ from qfx.nn.affine import BatchNorm2d as BatchNorm2d
 from qfx.nn.affine import Normalize as Normalize
 from qfx.nn.allocate import Allocation as Allocation
 from qfx.nn.allocate import allocate as allocate
-<<<<<<< HEAD
+from qfx.nn.arithmetic import Multiply as Multiply
 from qfx.nn.binary import BinaryActivation as BinaryActivation
 from qfx.nn.binary import Thermometer as Thermometer
-=======
-from qfx.nn.arithmetic import Multiply as Multiply
->>>>>>> multiply
 from qfx.nn.calibrate import calibrate as calibrate
 from qfx.nn.calibrate import quantizers as quantizers
 from qfx.nn.compute import Conv2d as Conv2d
