@@ -92,5 +92,18 @@ def data() -> Data:
     return cifar(10)
 
 
+def shift_and_mirror(images: Tensor) -> Tensor:
+    """Move each image by up to four pixels, zeros behind it, and mirror half of them (He et al., 2015, section 4.2)."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (4, 4, 4, 4))
+    top, left = torch.randint(9, (2, count, 1))
+    columns = torch.arange(width).expand(count, width)
+    columns = left + torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
+    rows = top + torch.arange(height)
+    return padded.permute(0, 2, 3, 1)[
+        torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
+    ].permute(0, 3, 1, 2)
+
+
 def _stage(channels: int, filters: int, stride: int) -> nn.Sequential:
     return nn.Sequential(Block(channels, filters, stride), Block(filters, filters, 1), Block(filters, filters, 1))

@@ -15,8 +15,8 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
-from qfx.nn.geometry import NO_PADDING, added, inside, pool_window
 from qfx.nn.gated import WIDEST_WEIGHT, GatedConv2d, PrecisionGatedConv2d
+from qfx.nn.geometry import NO_PADDING, added, inside, pool_window
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Spec
 from qfx.nn.results import never_negative, odd_levels_of

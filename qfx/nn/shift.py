@@ -26,9 +26,7 @@ class LearnedShift(nn.Module):
 class Shift(nn.Module):
     """``y = output_quant(x + shift_quant(bias[c]))``: a LearnedShift in fixed point, with its bias."""
 
-    def __init__(
-        self, layer: LearnedShift, *, constant_spec: Spec = CONSTANT, output_spec: Spec = ELEMENTWISE
-    ) -> None:
+    def __init__(self, layer: LearnedShift, *, constant_spec: Spec = CONSTANT, output_spec: Spec = ELEMENTWISE) -> None:
         super().__init__()
         self.bias = layer.bias
         self.shift_quant = Quantizer(constant_spec, len(layer.bias), constant=True)
