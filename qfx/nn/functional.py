@@ -129,24 +129,24 @@ class _Cast(torch.autograd.Function):
 
 
 class _FusedCast(torch.autograd.Function):
-    """`_Cast` with rounding RND, a saturating overflow and one binary point, in a kernel that gives the same bits.
+    """`_Cast` with rounding RND and a saturating overflow, in a kernel that gives the same bits but for ``dfrac``.
 
     It keeps ``x`` instead of a slope and a mask for each value.
     """
 
     @staticmethod
     def forward(ctx, x, frac, low, high, gain):  # type: ignore[no-untyped-def]
-        scale = 2.0 ** round_frac(frac).item()
-        ctx.save_for_backward(x)
-        ctx.format = scale, low, high
-        ctx.gain = (x.numel() * max(high, 1)) ** -0.5 if gain is None else gain
-        return fused.cast(x, scale, low, high)
+        ctx.save_for_backward(x, frac.detach().clone())
+        ctx.range = low, high
+        ctx.gain = (x.numel() / frac.numel() * max(high, 1)) ** -0.5 if gain is None else gain
+        return fused.cast(x, frac, low, high)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        to_x, to_frac = fused.cast_backward(ctx.saved_tensors[0], grad, *ctx.format)
-        return to_x, to_frac.sum() * (LN2 * ctx.gain), None, None, None
+        x, frac = ctx.saved_tensors
+        to_x, to_frac = fused.cast_backward(x, frac, grad, *ctx.range)
+        return to_x, to_frac * (LN2 * ctx.gain), None, None, None
 
 
 def cast(
@@ -175,8 +175,8 @@ def cast(
     wide = x.dtype == torch.float64 or width > WIDEST_IN_FLOAT32
     edges, levels = khot or (None, None)
     x = x.to(torch.float64 if wide else torch.float32)
-    simple = rounding is Rounding.RND and overflow in _SATURATING and khot is None and frac.dim() == 0 and width > 0
-    if simple and fused.serves(x):
+    simple = rounding is Rounding.RND and overflow in _SATURATING and khot is None and width > 0
+    if simple and (frac.dim() == 0 or axis == 0) and fused.serves(x):
         return _FusedCast.apply(x, frac, *code_range(width, signed, overflow), gain)
     return _Cast.apply(x, frac, axis, width, signed, rounding, overflow, edges, levels, gain)
 

@@ -15,30 +15,37 @@ _FLAGS = ("-O3", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapp
 
 
 def serves(x: Tensor) -> bool:
-    """Return whether the kernel can take ``x``: dense float32 on the CPU, outside of a compiler, where there is g++."""
-    return (
-        not torch.compiler.is_compiling()
-        and x.dtype == torch.float32
-        and x.device.type == "cpu"
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and _dense(x)
-        and _library() is not None
-    )
+    """Return whether the kernel of the cast can take ``x``, outside of a compiler."""
+    return not torch.compiler.is_compiling() and takes(x) and available(_SOURCE)
 
 
-def cast(x: Tensor, scale: float, low: int, high: int) -> Tensor:
-    """Return ``clamp(round(x * scale), low, high) / scale``, rounding RND."""
+def takes(x: Tensor) -> bool:
+    """Return whether ``x`` is what kernels read: dense float32 on the CPU."""
+    plain = type(x) in (Tensor, torch.nn.Parameter)
+    return plain and x.dtype == torch.float32 and x.device.type == "cpu" and _dense(x)
+
+
+@torch.compiler.assume_constant_result
+def available(source: Path) -> bool:
+    """Return whether there is a compiler that makes the kernels of a source."""
+    return library(source) is not None
+
+
+def cast(x: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
+    """Return ``clamp(round(x * 2**frac), low, high) * 2**-frac``, rounding RND.
+
+    There is one ``frac``, or one for each entry of axis 0.
+    """
     y = torch.empty_like(x)
-    _call("qfx_cast", (x, y), scale, low, high)
+    _call("qfx_cast", (x, frac, y), frac.numel(), low, high)
     return y
 
 
-def cast_backward(x: Tensor, grad: Tensor, scale: float, low: int, high: int) -> tuple[Tensor, Tensor]:
-    """Return the gradient of ``x``, and ``grad`` times the slope of each value along frac, without the factor ln2."""
-    if grad.stride() != x.stride():  # the formula's results, and so the order of its sum, follow the gradient
-        x, grad = (torch.empty_like(grad).copy_(x), grad) if _dense(grad) else (x, torch.empty_like(x).copy_(grad))
-    to_x, to_frac = torch.empty_like(x), torch.empty_like(x)
-    _call("qfx_cast_backward", (x, grad, to_x, to_frac), scale, low, high)
+def cast_backward(x: Tensor, frac: Tensor, grad: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``x`` and, without the factor ln2, of ``frac``."""
+    grad = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
+    to_x, to_frac = torch.empty_like(x), torch.empty_like(frac)
+    _call("qfx_cast_backward", (x, frac, grad, to_x, to_frac), frac.numel(), low, high)
     return to_x, to_frac
 
 
@@ -46,18 +53,18 @@ def _dense(x: Tensor) -> bool:
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
-def _call(name: str, tensors: tuple[Tensor, ...], scale: float, low: int, high: int) -> None:
-    library = _library()
-    assert library is not None  # serves() was asked
+def _call(name: str, tensors: tuple[Tensor, ...], rows: int, low: int, high: int) -> None:
+    kernels = library(_SOURCE)
+    assert kernels is not None  # serves() was asked
     places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
-    numbers = (ctypes.c_float(number) for number in (scale, low, high))
-    getattr(library, name)(*places, ctypes.c_int64(tensors[0].numel()), *numbers, torch.get_num_threads())
+    shape = ctypes.c_int64(rows), ctypes.c_int64(tensors[0].numel() // rows)
+    getattr(kernels, name)(*places, *shape, ctypes.c_float(low), ctypes.c_float(high), torch.get_num_threads())
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
-    """The kernels, compiled once a machine; None where there is no compiler that makes them."""
+def library(source: Path) -> ctypes.CDLL | None:
+    """Return the kernels of a source, compiled once a machine; None where there is no compiler that makes them."""
     try:
-        return ctypes.CDLL(str(gxx.cached_library(_SOURCE, _FLAGS)))
+        return ctypes.CDLL(str(gxx.cached_library(source, _FLAGS)))
     except (ToolError, OSError):
         return None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from qfx.errors import TrainError
 from qfx.fixed import FRAC_RANGE, WIDEST, Fixed, Overflow, Rounding
 from qfx.fixed.khot import magnitudes
-from qfx.nn.functional import cast, code_range, round_frac
+from qfx.nn.functional import WIDEST_IN_FLOAT32, cast, code_range, round_frac
 from qfx.nn.learned_width import WIDEST_LEARNED, cast_learned_width, round_width, width_in_use
 from qfx.nn.observe import Observer
 
@@ -94,6 +94,14 @@ class Quantizer(nn.Module):
     def learned(self) -> bool:
         """Whether the recipe leaves the binary point to training."""
         return self.spec.frac is None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a cast with one binary point, rounding RND, that saturates: what kernels compute."""
+        spec, ready = self.spec, self.calibrated and self.observer is None
+        form = spec.rounding is Rounding.RND and spec.overflow in (Overflow.SAT, Overflow.SAT_SYM)
+        narrow = 0 < spec.width <= WIDEST_IN_FLOAT32 and self.bits is None and self.levels is None
+        return ready and form and narrow and not spec.per_channel
 
     @property
     def width(self) -> int:

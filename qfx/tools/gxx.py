@@ -42,8 +42,9 @@ def shared_library(
 
 
 def cached_library(source: Path, flags: Sequence[str]) -> Path:
-    """Return the shared library of one source; compile it unless the same source was compiled before."""
-    key = _cache.digest([version(), platform.machine(), *flags, source.read_bytes()])
+    """Return the shared library of one source; compile it unless it was, with the same headers beside it."""
+    contents = [path.read_bytes() for path in (source, *sorted(source.parent.glob("*.hpp")))]
+    key = _cache.digest([version(), platform.machine(), *flags, *contents])
 
     def compile_into(folder: Path) -> None:
         shared_library([source], folder / "library.so", flags=flags)

@@ -1,4 +1,4 @@
-"""The kernel of the cast: the very bits of the formula in torch, forward and backward."""
+"""The kernel of the cast: the very bits of the formula in torch, and its sums in double precision."""
 
 import pytest
 import torch
@@ -20,7 +20,9 @@ def values(shape: tuple[int, ...], seed: int, spread: float = 3.0) -> torch.Tens
     return x
 
 
-def both(x: torch.Tensor, frac: float, width: int, signed: bool, overflow: Overflow, gain, monkeypatch) -> list:
+def both(
+    x: torch.Tensor, frac: float | torch.Tensor, width: int, signed: bool, overflow: Overflow, gain, monkeypatch
+) -> list:
     """Result and gradients, of the kernel and of the formula."""
     found = []
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(7)).to(x)
@@ -28,7 +30,10 @@ def both(x: torch.Tensor, frac: float, width: int, signed: bool, overflow: Overf
         with monkeypatch.context() as patch:
             if not served:
                 patch.setattr(fused, "serves", lambda x: False)
-            a, f = x.clone(memory_format=torch.preserve_format).requires_grad_(), torch.tensor(frac, requires_grad=True)
+            a, f = (
+                x.clone(memory_format=torch.preserve_format).requires_grad_(),
+                torch.as_tensor(frac).clone().requires_grad_(),
+            )
             y = cast(a, f, width, signed, Rounding.RND, overflow, gain=gain)
             assert ("Fused" in type(y.grad_fn).__name__) is served
             y.backward(grad)
@@ -46,8 +51,18 @@ def test_the_kernel_gives_the_bits_of_the_formula(width, signed, overflow, monke
     for frac in (-21.4, -2.0, 0.5, 1.5, 3.2, 21.0, 400.0):
         x = values((4, 3, 5, 7), 1)
         ours, formula = both(x, frac, width, signed, overflow, None, monkeypatch)
-        for a, b in zip(ours, formula, strict=True):
+        for a, b in zip(ours[:2], formula[:2], strict=True):
             assert bits(a) == bits(b), (frac, width)
+        assert ours[2].isnan() and formula[2].isnan()  # as one of the values is
+
+
+@pytest.mark.parametrize("width", [1, 4, 8, 24])
+def test_the_gradient_of_each_binary_point_is_that_of_the_formula(width, monkeypatch) -> None:
+    x = torch.nan_to_num(values((6, 3, 50, 70), 1), 0.0, 1e3, -1e3)
+    for frac in (torch.tensor(2.4), torch.tensor([-30.0, -1.5, 0.5, 2.6, 3.0, 22.0])):
+        ours, formula = both(x, frac, width, True, Overflow.SAT_SYM, None, monkeypatch)
+        assert all(bits(a) == bits(b) for a, b in zip(ours[:2], formula[:2], strict=True))
+        torch.testing.assert_close(ours[2], formula[2], rtol=1e-4, atol=1e-5 * formula[2].abs().max().item())
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -57,20 +72,23 @@ def test_many_values_in_either_memory_format_on_two_threads(last, monkeypatch) -
     torch.set_num_threads(2)
     ours, formula = both(x, 3.0, 4, True, Overflow.SAT, None, monkeypatch)
     assert ours[0].stride() == x.stride()
-    assert all(bits(a) == bits(b) for a, b in zip(ours, formula, strict=True))
+    assert all(bits(a) == bits(b) for a, b in zip(ours[:2], formula[:2], strict=True))
+    torch.set_num_threads(1)
+    assert torch.equal(both(x, 3.0, 4, True, Overflow.SAT, None, monkeypatch)[0][2], ours[2])
 
 
 def test_a_gradient_in_another_memory_format_is_brought_in_order() -> None:
     x = values((2, 3, 4, 5), 3).nan_to_num(0, 1, -1)
     grad = torch.randn(2, 3, 4, 5)
-    plain = fused.cast_backward(x, grad, 4.0, -8, 7)
-    other = fused.cast_backward(x, grad.contiguous(memory_format=torch.channels_last), 4.0, -8, 7)
+    frac = torch.tensor(2.0)
+    plain = fused.cast_backward(x, frac, grad, -8, 7)
+    other = fused.cast_backward(x, frac, grad.contiguous(memory_format=torch.channels_last), -8, 7)
     assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
 
 
 def test_a_planted_fault_in_the_kernel_is_seen(monkeypatch) -> None:
     kernel = fused.cast
-    monkeypatch.setattr(fused, "cast", lambda x, scale, low, high: kernel(x, scale, low, high - 1))
+    monkeypatch.setattr(fused, "cast", lambda x, frac, low, high: kernel(x, frac, low, high - 1))
     ours, formula = both(values((40,), 4), 2.0, 4, True, Overflow.SAT, 1.0, monkeypatch)
     assert bits(ours[0]) != bits(formula[0])
 
@@ -83,8 +101,8 @@ def test_what_the_kernel_cannot_take_goes_to_the_formula() -> None:
 
 def test_without_a_compiler_the_formula_serves(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
-    fused._library.cache_clear()
+    fused.library.cache_clear()
     assert not fused.serves(torch.zeros(2))
     monkeypatch.undo()
-    fused._library.cache_clear()
+    fused.library.cache_clear()
     assert fused.serves(torch.zeros(2))

@@ -1,0 +1,148 @@
+"""BatchNorm in fixed point in one pass over memory for each of its parts: kernels in C++ for training on a CPU."""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, library
+from torch.autograd.function import once_differentiable
+
+from qfx.nn import fused
+from qfx.nn.functional import LN2, code_range
+from qfx.nn.quantizer import Quantizer
+
+_SOURCE = Path(__file__).with_name("fused_norm.cpp")
+
+
+def serves(x: Tensor) -> bool:
+    """Return whether the kernels can take ``x`` (N, C, ...), as `fused.takes` says, in a compiler too."""
+    return x.dim() >= 2 and x.numel() > 0 and fused.takes(x) and fused.available(_SOURCE)
+
+
+def var_mean(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return uncorrected variance and mean of each channel (axis 1) of values that the kernels serve."""
+    mean, var = _Moments.apply(x)
+    return var, mean
+
+
+def affine_cast(x: Tensor, scale: Tensor, shift: Tensor, quantizer: Quantizer) -> Tensor:
+    """Return ``quantizer(x * scale[c] + shift[c])`` for a plain quantizer and values that the kernels serve."""
+    low, high = code_range(quantizer.width, quantizer.signed, quantizer.spec.overflow)
+    return _AffineCast.apply(x, scale, shift, quantizer.frac, low, high)  # type: ignore[no-any-return]
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and uncorrected variance of each channel (axis 1) of ``x``.
+
+    ``dx = dmean / n + dvar * 2 (x - mean) / n``, n the number of values of a channel.
+    """
+
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]
+        mean, var = _run(_moments)(x)
+        ctx.save_for_backward(x, mean)
+        return mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, to_mean, to_var):  # type: ignore[no-untyped-def]
+        x, mean = ctx.saved_tensors
+        count = x.numel() // x.shape[1]
+        slope = to_var * (2 / count)
+        return _run(_lines)(x, slope, to_mean / count - slope * mean)
+
+
+class _AffineCast(torch.autograd.Function):
+    """``y = cast(x * scale[c] + shift[c])``: RND, saturating to the codes ``low .. high``, one binary point.
+
+    The gradients are those of the cast and of the affine map; that of ``frac`` has LSQ's factor.
+    """
+
+    @staticmethod
+    def forward(ctx, x, scale, shift, frac, low, high):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, scale, shift, frac.detach().clone())
+        ctx.low, ctx.high = low, high
+        return _run(_affine)(x, scale, shift, frac, low, high)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, scale, shift, frac = ctx.saved_tensors
+        to_x, to_scale, to_shift, to_frac = _run(_affine_backward)(x, grad, scale, shift, frac, ctx.low, ctx.high)
+        gain = LN2 * (x.numel() * max(ctx.high, 1)) ** -0.5
+        return to_x, to_scale, to_shift, to_frac * gain, None, None
+
+
+def _run(kernel: "library.CustomOpDef") -> Callable[..., "Tensor | tuple[Tensor, ...]"]:
+    """The operator for a compiler, which keeps it whole; its function as it is otherwise, since that is quicker."""
+    return kernel if torch.compiler.is_compiling() else kernel._init_fn  # type: ignore[no-any-return]
+
+
+@library.custom_op("qfx::moments", mutates_args=())
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    mean, var = x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+    _call("qfx_moments", x, (x, mean, var))
+    return mean, var
+
+
+@_moments.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+
+
+@library.custom_op("qfx::lines", mutates_args=())
+def _lines(x: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
+    y = torch.empty_like(x)
+    _call("qfx_lines", x, (x, slope.contiguous(), constant.contiguous(), y))
+    return y
+
+
+@_lines.register_fake
+def _(x: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@library.custom_op("qfx::affine", mutates_args=())
+def _affine(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
+    y = torch.empty_like(x)
+    _call("qfx_affine", x, (x, scale.contiguous(), shift.contiguous(), frac, y), low, high)
+    return y
+
+
+@_affine.register_fake
+def _(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+@library.custom_op("qfx::affine_backward", mutates_args=())
+def _affine_backward(
+    x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
+    results = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
+    _call("qfx_affine_backward", x, (x, grad, scale.contiguous(), shift.contiguous(), frac, *results), low, high)
+    return results
+
+
+@_affine_backward.register_fake
+def _(
+    x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
+
+
+def _call(name: str, x: Tensor, tensors: tuple[Tensor, ...], *codes: int) -> None:
+    kernels = fused.library(_SOURCE)
+    assert kernels is not None  # serves() was asked
+    places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+    shape = (ctypes.c_int64(size) for size in _layout(x))
+    getattr(kernels, name)(*places, *shape, *map(ctypes.c_float, codes), torch.get_num_threads())
+
+
+def _layout(x: Tensor) -> tuple[int, int, int]:
+    """Blocks, channels, and values of a channel that lie side by side."""
+    count, channels = x.shape[:2]
+    if x.is_contiguous():
+        return count, channels, x[0, 0].numel()
+    return x.numel() // channels, channels, 1
