@@ -7,11 +7,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qfx.nn import PrecisionGatedConv2d, RPReLU, Thermometer
+from qfx.nn import PrecisionGatedConv2d, Thermometer
 from qfx.train import Data, cifar
 
 # round(x / 8) > j, ties to even, for j = 0..31: what the published network takes for the digits of a byte
 THRESHOLDS = [8 * j + (4 if j % 2 else 5) for j in range(32)]
+
+
+class Shift(nn.Module):
+    """``y = x + bias[c]``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias.view(1, -1, 1, 1)
+
+
+class RPReLU(nn.Module):
+    """``y = prelu(x + shift_x[c]) + shift_y[c]`` with a slope for each channel (ReActNet, Liu et al., 2020, section 4.2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift_x, self.prelu, self.shift_y = Shift(channels), nn.PReLU(channels), Shift(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shift_y(self.prelu(self.shift_x(x)))
 
 
 class Block(nn.Module):

@@ -20,6 +20,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -81,6 +82,8 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             x = inputs[0].with_zero() if any(padding) else inputs[0]
             count = kernel[0] * kernel[1]
             return Range(x.low * count, x.high * count)
+        case Select(channels=chosen):
+            return _chosen(inputs[0], np.array(chosen))
         case MaxPool() | Upsample():
             return inputs[0]
         case Clamp(low=low, high=high):
@@ -114,6 +117,12 @@ def _looked_up(table: np.ndarray, source: Fixed, x: Range) -> Range:
     first, last = (ends.clip(source.min_code, source.max_code) - source.min_code for ends in (x.low, x.high))
     reached = [table[low : high + 1] for low, high in zip(first, last, strict=True)]
     low, high = (np.array([of(entries) for entries in reached], dtype=object) for of in (min, max))
+    return Range(low, high)
+
+
+def _chosen(x: Range, channels: np.ndarray) -> Range:
+    """The range of each chosen channel; that of zeros holds 0 alone."""
+    low, high = (np.where(channels >= 0, ends[channels], 0) for ends in (x.low, x.high))
     return Range(low, high)
 
 

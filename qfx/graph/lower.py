@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 import qfx.nn as qnn
 from qfx.arguments import require_kind
 from qfx.errors import LowerError, QfxError
-from qfx.fixed import Fixed, Overflow, Rounding, fixed_for_range, simplest_frac
+from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph.graph import Graph, GraphBuilder
+from qfx.graph.lower_arithmetic import add, multiply, rescale, scale, scale_and_shift
 from qfx.graph.ops import (
     Add,
     Affine,
@@ -26,6 +27,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -150,7 +152,7 @@ class _Lowering:
     def add(self, name: str, op: Any, *inputs: str) -> str:
         """Add a node; elementwise ones pass on how their input was flattened."""
         result = self.builder.add(name, op, *inputs)
-        if inputs[0] in self.flattened and isinstance(op, Requantize | Clamp | Lookup | Add):
+        if inputs[0] in self.flattened and isinstance(op, Requantize | Clamp | Lookup | Add | Multiply | Affine):
             self.flattened[result] = self.flattened[inputs[0]]
         return result
 
@@ -222,7 +224,7 @@ def _affine(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     if getattr(layer, "folded", False):
         return inputs[0]
     constants = layer.constants()
-    result = _scale_and_shift(low, name, inputs[0], constants["scale"], constants["shift"])
+    result = scale_and_shift(low, name, inputs[0], constants["scale"], constants["shift"])
     return low.quantize(f"{name}.out", layer.output_quant, result)
 
 
@@ -247,19 +249,8 @@ def _prelu(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     positive = low.add(f"{name}.positive", Clamp(0, fixed.max_code), x)
     negative = low.add(f"{name}.negative", Clamp(fixed.min_code, 0), x)
     nothing = Codes(np.zeros(len(slope.codes), dtype=np.int64), Fixed(1, 0))
-    sloped = _scale_and_shift(low, f"{name}.sloped", negative, slope, nothing)
+    sloped = scale_and_shift(low, f"{name}.sloped", negative, slope, nothing)
     return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), positive, sloped))
-
-
-def _add(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    a = low.quantize(f"{name}.a", layer.a_quant, inputs[0])
-    b = low.quantize(f"{name}.b", layer.b_quant, inputs[1])
-    if low.is_permuted(a) or low.is_permuted(b):
-        if low.flattened.get(a) != low.flattened.get(b):
-            raise LowerError(
-                f"the operands of '{name}' must be flattened from images of one shape: add before the Flatten"
-            )
-    return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), a, b))
 
 
 def _concat(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
@@ -269,6 +260,12 @@ def _concat(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
     for count, x in enumerate(inputs[1:], 2):
         result = low.add(name if count == len(inputs) else f"{name}.{count}", Concat(), result, x)
     return result
+
+
+def _select(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    if inputs[0] in low.unflattened or low.is_permuted(inputs[0]):
+        raise LowerError(f"'{name}' must not read a flattened image: choose channels before the Flatten")
+    return low.add(name, Select(layer.channels), inputs[0])
 
 
 def _max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -332,9 +329,7 @@ def _adaptive_avg_pool(low: _Lowering, name: str, layer: Any, inputs: list[str])
 
 def _average(low: _Lowering, name: str, layer: Any, x: str, pool: SumPool, constants: dict[str, Codes]) -> str:
     total = low.add(f"{name}.sum", pool, low.quantize(f"{name}.in", layer.input_quant, x))
-    channels = low.builder.type(total).channels
-    scale = replace(constants["scale"], codes=np.repeat(constants["scale"].codes, channels))
-    result = _scale_and_shift(low, name, total, scale, Codes(np.zeros(channels, dtype=np.int64), Fixed(1, 0)))
+    result = scale_and_shift(low, name, total, constants["scale"], Codes(np.zeros(1, dtype=np.int64), Fixed(1, 0)))
     return low.quantize(f"{name}.out", layer.output_quant, result)
 
 
@@ -357,21 +352,6 @@ def _weights(low: _Lowering, name: str, constants: dict[str, Codes]) -> list[str
     return [low.constant(f"{name}.{role}", constants[role]) for role in ("weight", "bias") if role in constants]
 
 
-def _scale_and_shift(low: _Lowering, name: str, x: str, scale: Codes, shift: Codes) -> str:
-    """Add an Affine. Where the shift's grid is finer than the product's, the scale gets the missing bits, exactly."""
-    if low.is_permuted(x):
-        raise LowerError(f"'{name}' must not follow a Flatten of an image; use a BatchNorm2d before the Flatten")
-    channels = len(scale.codes)
-    of_x, of_scale, of_shift = (form.fracs(channels) for form in (low.builder.type(x).fixed, scale.fixed, shift.fixed))
-    finer = np.where(shift.codes == 0, 0, np.maximum(of_shift - of_x - of_scale, 0))
-    widened = Fixed(scale.fixed.width + int(finer.max()), simplest_frac(of_scale + finer))
-    grid = of_x + of_scale + finer
-    codes = shift.codes << np.where(shift.codes == 0, 0, grid - of_shift)
-    fixed = fixed_for_range(min(int(codes.min()), -1), max(int(codes.max()), 0), grid)
-    scale_name = low.constant(f"{name}.scale", replace(scale, codes=scale.codes << finer, fixed=widened))
-    return low.add(name, Affine(), x, scale_name, low.builder.constant(f"{name}.shift", codes, fixed))
-
-
 def _channels_last(name: str, weight: Codes, image: Shape) -> Codes:
     """The weight of a Linear after a Flatten, its inputs moved from torch's (C, H, W) to the graph's (H, W, C)."""
     height, width, channels = image
@@ -391,14 +371,17 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.DeformConv2d: _deform,
     qnn.Affine: _affine,
     qnn.BatchNorm2d: _affine,
-    qnn.Shift: _affine,
     qnn.ReLU: _relu,
     nn.ReLU: _relu,
     qnn.Hardtanh: _hardtanh,
     qnn.Table: _table,
     qnn.PReLU: _prelu,
-    qnn.Add: _add,
+    qnn.Add: add,
+    qnn.Multiply: multiply,
+    qnn.Scale: scale,
+    qnn.Rescale: rescale,
     qnn.Concat: _concat,
+    qnn.Select: _select,
     qnn.MaxPool2d: _max_pool,
     qnn.AvgPool2d: _avg_pool,
     qnn.Upsample: _upsample,

@@ -1,7 +1,7 @@
 """The operations that only move codes: into one tensor, to other channels, to other places of the image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -30,6 +30,27 @@ class Concat(Op):
 
     def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
         return np.concatenate(codes, axis=-1)
+
+
+@dataclass(frozen=True)
+class Select(Op):
+    """``out[..., i] = in[..., channels[i]]``, and 0 where ``channels[i]`` is -1."""
+
+    channels: tuple[int, ...]
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        x = operand_type(operands[0])
+        if not all(-1 <= channel < x.channels for channel in self.channels):
+            raise GraphError(f"channels must lie in 0..{x.channels - 1}, or be -1 for zeros, not be {self.channels}")
+        taken = [channel for channel in self.channels if channel >= 0]
+        if not taken:
+            raise GraphError(f"channels must hold at least one that is not -1, not be {self.channels}")
+        fracs = x.fixed.fracs(x.channels)[[channel if channel >= 0 else taken[0] for channel in self.channels]]
+        return TensorType((*x.shape[:-1], len(self.channels)), replace(x.fixed, frac=simplest_frac(fracs)))
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        index = np.array(self.channels)
+        return np.where(index >= 0, codes[0][..., index], 0)
 
 
 @dataclass(frozen=True)

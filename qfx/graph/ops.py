@@ -14,6 +14,7 @@ from qfx.fixed import TABLE_WIDTH, Fixed, Overflow, Rounding, requantize, simple
 from qfx.graph.arithmetic import Multiply as Multiply
 from qfx.graph.moves import Concat as Concat
 from qfx.graph.moves import Flatten as Flatten
+from qfx.graph.moves import Select as Select
 from qfx.graph.moves import Upsample as Upsample
 from qfx.graph.op import Op as Op
 from qfx.graph.op import at_least_one_bit, require_image, require_scalar
@@ -295,8 +296,8 @@ class Lookup(Op):
 OPS: dict[str, type[Op]] = {
     op.__name__: op
     for op in (
-        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, Concat, MaxPool, SumPool, Upsample, Requantize),
-        *(Clamp, Lookup, Flatten),
+        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, Concat, MaxPool, SumPool, Select, Upsample),
+        *(Requantize, Clamp, Lookup, Flatten),
     )
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from qfx.fixed import Fixed
 from qfx.graph.graph import Graph, Node
-from qfx.graph.ops import Add, Clamp, Flatten, Lookup, Requantize
+from qfx.graph.ops import Add, Affine, Clamp, Flatten, Lookup, Multiply, Requantize
 
 ROLES = {"input_quant": "in", "a_quant": "a", "b_quant": "b", "output_quant": "out"}
 """A layer's quantizer and the end of the name of the Requantize that lowering makes of it."""
@@ -50,7 +50,10 @@ def _channels_last(value: np.ndarray, node: Node, image: tuple[int, ...]) -> np.
 
 def _flattened_from(graph: Graph, node: Node) -> tuple[int, ...]:
     """The shape (H, W, C) of the image that a node's elements come from, one by one; else its own shape."""
-    while isinstance(node.op, Flatten | Requantize | Clamp | Lookup | Add) and len(node.type.shape) == 1:
+    while (
+        isinstance(node.op, Flatten | Requantize | Clamp | Lookup | Add | Multiply | Affine)
+        and len(node.type.shape) == 1
+    ):
         node = graph.by_name[node.inputs[0]]
     return node.type.shape
 

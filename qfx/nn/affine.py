@@ -5,10 +5,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from qfx.nn import fused_norm
 from qfx.nn.barrier import keep
 from qfx.nn.constants import Codes, quantized_codes
-from qfx.nn.geometry import over_channels
 from qfx.nn.integer import exact_affine
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
 from qfx.nn.ranks import moments
@@ -26,7 +24,7 @@ class Normalize(nn.Module):
         self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * over_channels(self.scale, x) + over_channels(self.shift, x)
+        return x * _over_channels(self.scale, x) + _over_channels(self.shift, x)
 
 
 class Affine(nn.Module):
@@ -44,7 +42,7 @@ class Affine(nn.Module):
         self.exact = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return _apply(self, x, self.scale_quant(self.scale), self.shift_quant(self.shift))
+        return apply_affine(self, x, self.scale_quant(self.scale), self.shift_quant(self.shift))
 
     def constants(self) -> dict[str, Codes]:
         """Return ``scale`` and ``shift``, each (channels,), on grids of their own."""
@@ -108,7 +106,7 @@ class BatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x if x.dtype == torch.float64 else x.float()
         scale, shift = self._constants(*self._statistics(x if self.observes_batches else None))
-        return _apply(self, x, scale, shift)
+        return apply_affine(self, x, scale, shift)
 
     def fold(self, weight: Tensor, bias: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return weight and bias of a convolution with this layer folded in; ``observed`` is its float result."""
@@ -150,10 +148,7 @@ class BatchNorm2d(nn.Module):
         if x is None:
             return self.running_mean.double(), self.running_var.double()
         x = x if x.dtype == torch.float64 else x.float()
-        if fused_norm.serves(x):
-            var, mean = fused_norm.var_mean(x)
-        else:
-            var, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
+        var, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
         mean, var, count = moments(mean, var, x.numel() // x.shape[1])
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
@@ -164,11 +159,14 @@ class BatchNorm2d(nn.Module):
         return mean, var
 
 
-def _apply(layer: Affine | BatchNorm2d, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def apply_affine(layer: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return ``output_quant(x * scale + shift)`` of ``layer``, each constant one or one for each channel."""
     if layer.exact:
         return exact_affine(x, scale, shift, layer.output_quant)
     scale, shift = keep(scale.to(x.dtype)), keep(shift.to(x.dtype))
-    if layer.output_quant.plain and fused_norm.serves(x):
-        return fused_norm.affine_cast(x, scale, shift, layer.output_quant)
-    y = x * over_channels(scale, x) + over_channels(shift, x)
+    y = x * _over_channels(scale, x) + _over_channels(shift, x)
     return layer.output_quant(y)
+
+
+def _over_channels(values: Tensor, x: Tensor) -> Tensor:
+    return values.reshape(1, -1, *[1] * (x.dim() - 2))

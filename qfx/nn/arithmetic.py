@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from qfx.nn.elementwise import operand
+from qfx.nn.elementwise import operand, require_alike
 from qfx.nn.integer import exact_times
 from qfx.nn.quantizer import ELEMENTWISE, Quantizer, Spec
 
@@ -10,7 +10,7 @@ from qfx.nn.quantizer import ELEMENTWISE, Quantizer, Spec
 class Multiply(nn.Module):
     """``y = output_quant(a_quant(a) * b_quant(b))``: a gate, an attention.
 
-    An axis of length 1 is as long as the other operand's, as torch has it. ``settled`` is as in Add.
+    Axes of length 1 and ``settled`` are as in Add.
     """
 
     def __init__(self, *, operand_spec: Spec = ELEMENTWISE, output_spec: Spec = ELEMENTWISE) -> None:
@@ -22,6 +22,7 @@ class Multiply(nn.Module):
         self.exact = False
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        require_alike(a, b, self.output_quant.owner)
         a, b = operand(self, "a_quant", a), operand(self, "b_quant", b)
         if self.exact:
             return exact_times(a, b, self.a_quant, self.b_quant, self.output_quant)

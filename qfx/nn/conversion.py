@@ -29,7 +29,9 @@ class Conversion:
 
     def free(self, path: str) -> str:
         """A module path that is not taken yet: ``path``, or it with _1, _2, ... behind."""
-        taken = {name for name, _ in self.module.named_modules()} | {name for name, _ in self.module.named_parameters()}
+        module = self.module
+        named = (module.named_modules(), module.named_parameters(), module.named_buffers())
+        taken = {name for names in named for name, _ in names}
         number, free = 0, path
         while free in taken:
             number += 1

@@ -18,6 +18,7 @@ from qfx.nn.conversion import Conversion
 from qfx.nn.converters import MODULES
 from qfx.nn.gated import GatedConv2d
 from qfx.nn.in_place import refuse_in_place, require_same
+from qfx.nn.operators import NUMBER
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ready import require_ready
@@ -25,7 +26,6 @@ from qfx.nn.recipe import Recipe, placed
 from qfx.nn.results import has_products
 from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of
 from qfx.nn.sharing import tie
-from qfx.nn.shift import Shift
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, remedy
 from qfx.nn.table import Table
@@ -78,6 +78,9 @@ def _run(conversion: Conversion) -> fx.GraphModule:
     kept = {str(node.target) for node in conversion.graph.nodes}
     for place in {str(node.target) for node in conversion.padding} - kept:
         conversion.module.delete_submodule(place)
+    for place in [name for name, _ in conversion.module.named_buffers() if name.startswith(NUMBER)]:
+        if place not in kept:
+            delattr(conversion.module, place)  # what a forward made itself is a constant of its layer
     _refuse(conversion)
     conversion.recipe.check_used()
     conversion.graph.lint()
@@ -167,7 +170,7 @@ def _misplaced(conversion: Conversion, node: fx.Node, layer: nn.Module) -> str |
 def _tied(conversion: Conversion, new: nn.Module | None, path: str, place: str) -> str | None:
     """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
     new = new or conversion.module.get_submodule(place)  # a folded BatchNorm has its place already
-    if not isinstance(new, Conv2d | Linear | GatedConv2d | BatchNorm2d | Shift | PReLU | Table):
+    if not isinstance(new, Conv2d | Linear | GatedConv2d | BatchNorm2d | PReLU | Table):
         return "it is called twice: use one module for each call"
     for point in ("weight", "constant"):
         recipe = conversion.recipe

@@ -22,7 +22,6 @@ from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Spec
 from qfx.nn.results import never_negative, odd_levels_of
 from qfx.nn.shapes import flattened_from, shape_of, uneven
 from qfx.nn.sharing import share
-from qfx.nn.shift import LearnedShift, Shift
 from qfx.nn.table import FUNCTIONS, Table
 from qfx.nn.upsample import Upsample
 
@@ -103,13 +102,6 @@ def _normalize(conversion: Conversion, node: fx.Node, layer: Normalize, path: st
         return "it must not read a flattened image: put it before the Flatten"
     constant, output = conversion.recipe.spec(path, "constant"), conversion.recipe.spec(path, "elementwise")
     return Affine(layer.scale, layer.shift, constant_spec=constant, output_spec=output)
-
-
-def _shift(conversion: Conversion, node: fx.Node, layer: LearnedShift, path: str) -> nn.Module | str:
-    if flattened_from(conversion.module, node.args[0]):
-        return "it must not read a flattened image: put it before the Flatten"
-    constant, output = conversion.recipe.spec(path, "constant"), conversion.recipe.spec(path, "elementwise")
-    return Shift(layer, constant_spec=constant, output_spec=output)
 
 
 def _relu(conversion: Conversion, node: fx.Node, layer: nn.Module, path: str) -> nn.Module:
@@ -214,7 +206,6 @@ MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm1d: _batch_norm,
     Normalize: _normalize,
-    LearnedShift: _shift,
     nn.ReLU: _relu,
     nn.Flatten: _flatten,
     nn.ReLU6: _hardtanh,

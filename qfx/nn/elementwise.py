@@ -1,5 +1,7 @@
 """ReLU, Hardtanh, addition, concatenation, pooling and flatten in fixed point, of signals (N, C, L) too."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -60,6 +62,7 @@ class Flatten(nn.Module):
 class Add(nn.Module):
     """``y = output_quant(a_quant(a) + b_quant(b))``: the operands keep binary points of their own.
 
+    An axis of length 1 stands for as many equal values as the other operand has there.
     An operand that has just left its own quantizer, as ``settled`` says, is not quantized again in training: that would
     change neither value nor gradient.
     """
@@ -73,11 +76,22 @@ class Add(nn.Module):
         self.exact = False
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.shape != b.shape:
-            where = self.output_quant.owner
-            raise LowerError(f"the operands at '{where}' must have one shape, not {[*a.shape]} and {[*b.shape]}")
+        require_alike(a, b, self.output_quant.owner)
         a, b = operand(self, "a_quant", a), operand(self, "b_quant", b)
         return self.output_quant(exact_sum(a, b, self.output_quant.owner) if self.exact else a + b)
+
+
+def broadcast(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Return whether two shapes have as many axes, of one length or of length 1."""
+    return len(a) == len(b) and all(m == n or 1 in (m, n) for m, n in zip(a, b, strict=True))
+
+
+def require_alike(a: Tensor, b: Tensor, where: str) -> None:
+    """Raise LowerError unless two operands have one shape, but for axes of length 1."""
+    if a.shape[:1] != b.shape[:1] or not broadcast(a.shape[1:], b.shape[1:]):
+        raise LowerError(
+            f"the operands at '{where}' must have one shape, or axes of length 1, not {[*a.shape]} and {[*b.shape]}"
+        )
 
 
 def operand(layer: nn.Module, name: str, x: Tensor) -> Tensor:

@@ -35,11 +35,6 @@ def as_image(x: Tensor) -> Tensor:
     return x.unsqueeze(2) if x.dim() == 3 else x
 
 
-def over_channels(values: Tensor, x: Tensor) -> Tensor:
-    """Return one value for each channel in the axes of ``x``, whose channels are axis 1."""
-    return values.reshape(1, -1, *[1] * (x.dim() - 2))
-
-
 def shaped_like(image: Tensor, x: Tensor) -> Tensor:
     """Return what was computed from ``as_image(x)`` with the axes of ``x``."""
     return image.squeeze(2) if x.dim() == 3 else image

@@ -9,6 +9,7 @@ from qfx.nn.compute import Conv2d
 from qfx.nn.deform import DeformConv2d
 from qfx.nn.elementwise import Concat, Flatten, Hardtanh, ReLU
 from qfx.nn.quantizer import Spec
+from qfx.nn.rescale import Scale
 from qfx.nn.upsample import Upsample
 
 
@@ -18,7 +19,7 @@ def has_products(module: fx.GraphModule, node: Any) -> bool:
         layer = module.get_submodule(str(node.target))
         if isinstance(layer, Conv2d | DeformConv2d):
             return layer.weight_quant.spec.per_channel
-        if not isinstance(layer, ReLU | Upsample | nn.Dropout):
+        if not isinstance(layer, ReLU | Scale | Upsample | nn.Dropout):
             return isinstance(layer, Concat)
         node = node.args[0]
     return False

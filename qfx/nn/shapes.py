@@ -7,14 +7,16 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
+from qfx.nn.arithmetic import Multiply
 from qfx.nn.binary import BinaryActivation
-from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU
+from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU, broadcast
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.table import Table
 
 Shape = tuple[int, ...]  # of one input, without the batch axis; an image is (C, H, W)
 
-_KEEP_ORDER = (ReLU, Hardtanh, Table, BinaryActivation, Add, Quantizer, nn.Dropout)
+_KEEP_ORDER = (ReLU, Hardtanh, Table, BinaryActivation, Add, Multiply, Scale, Rescale, Quantizer, nn.Dropout)
 _READS: dict[type[nn.Module], str] = {
     nn.Conv1d: "(N, C, L)",
     nn.MaxPool1d: "(N, C, L)",
@@ -79,11 +81,11 @@ def uneven(size: tuple[int | None, int | None], shape: Shape | None) -> str | No
 
 
 def unlike(module: fx.GraphModule, a: fx.Node, b: fx.Node) -> str | None:
-    """Return why two tensors must not be added, or None."""
-    if (one := shape_of(a)) is not None and (other := shape_of(b)) is not None and one != other:
-        return f"its operands must have one shape, not {sizes(one)} and {sizes(other)}"
+    """Return why two tensors must not be added or multiplied, or None."""
+    if (one := shape_of(a)) is not None and (other := shape_of(b)) is not None and not broadcast(one, other):
+        return f"its operands must have one shape, or axes of length 1, not {sizes(one)} and {sizes(other)}"
     if flattened_from(module, a) != flattened_from(module, b):
-        return "its operands must be flattened from images of one shape: add before the Flatten"
+        return "its operands must be flattened from images of one shape: put it before the Flatten"
     return None
 
 

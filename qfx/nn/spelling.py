@@ -12,7 +12,7 @@ from qfx.nn.sharing import borrow
 from qfx.nn.trace import call_name
 
 _INSTEAD = {
-    "add": "a sum of two tensors without alpha (a constant belongs into a bias or a BatchNorm2d)",
+    "add": "a sum of tensors, or of a tensor and a constant, without alpha",
     "stack": "torch.cat(tensors, 1)",
     "batch_norm": "the module nn.BatchNorm2d",
     "conv2d": "the module nn.Conv2d",
@@ -31,22 +31,22 @@ _INSTEAD = {
     "reshape": "torch.flatten(x, 1)",
     "size": "torch.flatten(x, 1), or a constant",
     "getattr": "torch.flatten(x, 1), or a constant",
-    "mul": "nn.BatchNorm2d or qfx.nn.Normalize",
-    "truediv": "qfx.nn.Normalize",
-    "sub": "qfx.nn.Normalize",
     "mean": "x.mean((2, 3)) over all of an image, or keepdim=True over one axis of it",
 }
+_INSTEAD |= dict.fromkeys(
+    ("div", "truediv", "itruediv", "divide", "true_divide", "reciprocal"),
+    "a product with qfx.nn.Table(torch.reciprocal)(divisor)",
+)
+_INSTEAD |= dict.fromkeys(
+    ("sub", "isub", "subtract", "rsub"), "a difference of tensors, or of a tensor and a constant, without alpha"
+)
+_INSTEAD |= dict.fromkeys(("mul", "imul", "multiply"), "a product of tensors, or of a tensor and a constant")
 _INSTEAD |= dict.fromkeys(("amax", "max", "AdaptiveMaxPool2d"), "nn.MaxPool2d, its kernel of the image's size")
 _AXES = "keep the axes as they are, and bring the data into their order before the network"
 _PARTS = "let a layer of its own give each part"
 _WITHOUT = {
     **dict.fromkeys(("transpose", "permute", "movedim", "swapaxes", "unsqueeze"), _AXES),
     **dict.fromkeys(("chunk", "split", "unbind", "getitem"), _PARTS),
-}
-_OF_TWO = {
-    **dict.fromkeys(("sub", "isub"), "difference"),
-    **dict.fromkeys(("mul", "imul"), "product"),
-    **dict.fromkeys(("div", "truediv", "itruediv"), "quotient"),
 }
 RANDOM = (  # calls that give other values each time
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
@@ -59,8 +59,6 @@ def remedy(name: str, node: fx.Node) -> str:
     """Return what to do about a layer or call of that name, such as what to use instead."""
     if node.op == "get_attr":
         return "it is a parameter outside of a layer: make it the bias of a layer, or a constant of a BatchNorm2d"
-    if name in _OF_TWO and len(_tensors(node)) == 2:
-        return f"there is no {_OF_TWO[name]} of two tensors in fixed point yet"
     if name.lower() in _SOFTMAX:
         return (
             "it has no fixed-point form; at the end leave it out: the argmax of the logits is the same, and "
@@ -69,16 +67,6 @@ def remedy(name: str, node: fx.Node) -> str:
     if name not in _INSTEAD:
         return "there is no fixed-point form of it" + (f": {_WITHOUT[name]}" if name in _WITHOUT else "")
     return f"use {_INSTEAD[name]} instead"
-
-
-def is_sum(node: fx.Node) -> bool:
-    """Return whether a call adds two tensors, and does nothing else."""
-    return call_name(node) in ("add", "iadd") and len(_tensors(node)) == len(node.args) == 2 and not node.kwargs
-
-
-def _tensors(node: fx.Node) -> list[fx.Node]:
-    """The operands that the network computes, other than its parameters."""
-    return [operand for operand in node.args if isinstance(operand, fx.Node) and operand.op != "get_attr"]
 
 
 def joined(node: fx.Node) -> list[fx.Node] | None:

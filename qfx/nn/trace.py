@@ -14,9 +14,10 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.gated import GatedConv2d, PrecisionGatedConv2d
+from qfx.nn.moves import Select
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
-from qfx.nn.shift import LearnedShift, Shift
+from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.table import Table
 from qfx.nn.upsample import Upsample
@@ -28,30 +29,33 @@ FIXED_LAYERS = (
     DeformConv2d,
     BatchNorm2d,
     Affine,
-    Shift,
     ReLU,
     Hardtanh,
     Table,
     PReLU,
     Add,
     Multiply,
+    Scale,
+    Rescale,
     Concat,
     MaxPool2d,
     AvgPool2d,
     AdaptiveAvgPool2d,
     Flatten,
+    Select,
     Upsample,
     PadShortcut,
     BinaryActivation,
     Thermometer,
     GatedConv2d,
 )
-_LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize, PrecisionGatedConv2d, LearnedShift)
+_LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize, PrecisionGatedConv2d)
 
 
 class _Tracer(fx.Tracer):
     """Torch's tracer, to which the layers of qfx.nn are leaves as well."""
 
+    proxy_buffer_attributes = True  # a buffer that arithmetic reads is seen, however it is reshaped
     failed = ""  # the path of the innermost module in whose forward tracing ended
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:

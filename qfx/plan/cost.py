@@ -6,6 +6,7 @@ from math import ceil
 
 from qfx.plan.data import Resources
 from qfx.plan.dataflow import Part
+from qfx.plan.parts import joined_lanes
 from qfx.plan.timing import SHIFT_DEPTH, Window
 
 # Measured with yosys synth_xilinx on single parts (see docs of `qfx synth`); what is left is rounded arithmetic.
@@ -45,6 +46,8 @@ def estimate(part: Part) -> Resources:
             return _pool(part)
         case "qfx_upsample":
             return _window(part, _get(part, "Lanes")) + Resources(ff=_get(part, "Lanes") * _get(part, "InWidth"))
+        case "qfx_select":
+            return _select(part)
         case "qfx_affine":
             return _affine(part)
         case "qfx_lookup":
@@ -102,6 +105,17 @@ def _products(part: Part, lanes: int, terms: int, kind: str, depth: int, bias_de
 def _pool(part: Part) -> Resources:
     lanes, taps, out = _get(part, "Lanes"), _get(part, "TapLanes"), _get(part, "OutWidth")
     return _window(part, lanes) + Resources(lut=lanes * taps * 2 * out, ff=lanes * (taps + 1) * out)
+
+
+def _select(part: Part) -> Resources:
+    """A memory for each pair of lanes that is joined, the table of words, and a choice among lanes."""
+    width, lanes, words = _get(part, "Width"), _get(part, "OutLanes"), _get(part, "OutWords")
+    order, in_words = str(part.parameters["Order"]), _get(part, "InWords")
+    pairs = joined_lanes(order, in_words, lanes, _get(part, "InLanes"))
+    one = memory(width, 2 * in_words, writable=True)
+    table = memory(int(order.partition("'")[0]) // words, words) if words > 1 else Resources()
+    control = Resources(lut=25 + max(pairs - lanes, 0) * ceil(width / 2), ff=20 + lanes * width)
+    return control + table + Resources(pairs * one.lut, pairs * one.ff, pairs * one.bram18)
 
 
 def _affine(part: Part) -> Resources:

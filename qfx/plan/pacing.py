@@ -19,7 +19,7 @@ from qfx.plan.data import NodePlan
 from qfx.plan.dataflow import Network, Part, Stream, least_depths, network
 from qfx.plan.depths import own_cycles
 from qfx.plan.model import Rate
-from qfx.plan.timing import RAM_FIFO_LATENCY, Fifo, Fork, Gate, Join, Pipe, Turns, Width, Window
+from qfx.plan.timing import RAM_FIFO_LATENCY, Fifo, Fork, Gate, Join, Pipe, Pixels, Turns, Width, Window
 
 _SLACK = 2  # words: what a FIFO's own registers and the rounding of lines may take
 
@@ -86,6 +86,10 @@ class _Schedule:
                 begin += self.pace / (streams[0].words // timing.a)  # each side waits for a pixel of the other
                 self._wait(streams, begin + self.pace / (streams[0].words // timing.a))
                 taken, begin = begin, begin + 2
+            case Pixels():
+                begin += self.pace / (streams[0].words // timing.a)  # a pixel is whole before it is read
+                self._hold(streams[0], self.pace / (streams[0].words // timing.a))
+                taken, begin = begin, begin + 1 + timing.LATENCY
             case Window():
                 taken, begin = self._window(timing, streams, part.outputs[0])
         for stream in part.outputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -25,19 +25,24 @@ from qfx.graph.ops import (
     Multiply,
     Op,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
 from qfx.graph.window import Pair, Quad
 from qfx.plan.data import NodePlan
 from qfx.plan.events import Series, Wire, solve
-from qfx.plan.timing import Join, Pipe, Timing, Turns, Window
+from qfx.plan.timing import Join, Pipe, Pixels, Timing, Turns, Window
 
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_pool
 UPSAMPLE_LATENCY = 9  # and for qfx_upsample
 AFFINE_LATENCY, CLAMP_LATENCY, LOOKUP_LATENCY, ADD_LATENCY, MULTIPLY_LATENCY = 6, 2, 2, 1, 3
 REQUANT_LATENCY = {False: 3, True: 8}  # one shift for all channels; a shift for each
+
+
+class Literal(str):
+    """A parameter's value as SystemVerilog writes it, no string."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,44 @@ def _pool(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     return [Block("qfx_pool", parameters, window, lanes * node.type.fixed.width)]
 
 
+def _select(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    op = node.op
+    assert isinstance(op, Select)
+    width, channels = node.type.fixed.width, graph.by_name[node.inputs[0]].type.channels
+    words = Pixels(-(-channels // plan.in_lanes), -(-node.type.channels // plan.out_lanes))
+    parameters: dict[str, int | str] = {
+        "Width": width,
+        "InLanes": plan.in_lanes,
+        "OutLanes": plan.out_lanes,
+        "InWords": words.a,
+        "OutWords": words.b,
+        "Credits": 1,
+        "Order": select_order(op.channels, plan.in_lanes, words.a, plan.out_lanes),
+    }
+    return [Block("qfx_select", parameters, words, plan.out_lanes * width)]
+
+
+def select_order(channels: Sequence[int], in_lanes: int, in_words: int, out_lanes: int) -> Literal:
+    """Parameter Order of qfx_select: for each lane of each word of a result pixel {taken, lane, word}."""
+    lane_bits, word_bits = max((in_lanes - 1).bit_length(), 1), max((in_words - 1).bit_length(), 1)
+    bits, order = 1 + lane_bits + word_bits, 0
+    for place, channel in enumerate(channels):
+        if channel >= 0:
+            word, lane = divmod(channel, in_lanes)
+            order |= (1 << (bits - 1) | lane << word_bits | word) << (place * bits)
+    return Literal(f"{-(-len(channels) // out_lanes) * out_lanes * bits}'h{order:x}")
+
+
+def joined_lanes(order: str, in_words: int, out_lanes: int, in_lanes: int) -> int:
+    """The pairs of a lane in and a lane out that an Order joins: the memories of qfx_select."""
+    size, _, digits = order.partition("'h")
+    word_bits, lane_bits = max((in_words - 1).bit_length(), 1), max((in_lanes - 1).bit_length(), 1)
+    bits, entries = 1 + lane_bits + word_bits, int(digits, 16)
+    places = range(int(size) // bits)
+    heads = [entries >> (place * bits + word_bits) & ((2 << lane_bits) - 1) for place in places]
+    return len({(place % out_lanes, head) for place, head in enumerate(heads) if head >> lane_bits})
+
+
 def _upsample(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     """Windows of one pixel, each several times."""
     op = node.op
@@ -308,6 +351,7 @@ _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     Concat: _concat,
     MaxPool: _pool,
     SumPool: _pool,
+    Select: _select,
     Upsample: _upsample,
     Requantize: _requantize,
     Clamp: _clamp,

@@ -9,14 +9,26 @@ from qfx.arguments import counted, require_clock, require_cycles, require_kind
 from qfx.boards import Board
 from qfx.errors import PlanError
 from qfx.graph import Graph, Node, fingerprint, require_graph
-from qfx.graph.ops import Affine, Concat, Conv2d, DeformConv2d, Dense, Flatten, Input, MaxPool, Multiply, SumPool
+from qfx.graph.ops import (
+    Affine,
+    Concat,
+    Conv2d,
+    DeformConv2d,
+    Dense,
+    Flatten,
+    Input,
+    MaxPool,
+    Multiply,
+    Select,
+    SumPool,
+)
 from qfx.plan import parts
 from qfx.plan.cost import estimate
 from qfx.plan.data import NodePlan, NoFitError, Plan, Resources, unroll
 from qfx.plan.dataflow import Part, ends_segment, network, owner, readers, stream_words
 from qfx.plan.depths import size_fifos
 from qfx.plan.pacing import paced_fifos
-from qfx.plan.timing import Window
+from qfx.plan.timing import Pixels, Timing, Window
 
 MARGIN = 0.7  # share of each budget that a plan without a target may use: estimates err, and placement needs room
 _WEIGHT = {
@@ -229,9 +241,8 @@ class _Search:
     def _priced(self, node: Node, made: NodePlan) -> NodePlan:
         """Fill in cycles and resources of one node."""
         blocks = parts.make(self.graph, node, made, sized=False)
-        cycles = max(
-            b.timing.cycles if isinstance(b.timing, Window) else stream_words(node.type, made.out_lanes) for b in blocks
-        )
+        out = stream_words(node.type, made.out_lanes)
+        cycles = max(_cycles(b.timing, out) for b in blocks)
         pieces = [
             Part("", b.module, node.name, {}, (), b.parameters, b.timing, dict.fromkeys(b.memories, "")) for b in blocks
         ]
@@ -241,6 +252,17 @@ class _Search:
         return sum(
             weight * getattr(cost, name) / max(1, getattr(self.budget, name)) for name, weight in _WEIGHT.items()
         )
+
+
+def _cycles(timing: Timing, words: int) -> int:
+    """A part's own time for a frame of ``words`` words out."""
+    match timing:
+        case Window():
+            return timing.cycles
+        case Pixels():
+            return max(words, words // timing.b * timing.a)
+        case _:
+            return words
 
 
 def _arithmetics(graph: Graph, node: Node) -> tuple[str, ...]:
@@ -278,6 +300,10 @@ def _unrolls(graph: Graph, node: Node, whole: bool) -> Iterator[dict[str, int]]:
             for lanes in lane_choices(channels, divisors_only=whole):
                 for ky, kx in _taps(kernel[:2]):
                     yield unroll(co=lanes, ci=lanes, ky=ky, kx=kx)
+        case Select():
+            for ci in lane_choices(graph.by_name[node.inputs[0]].type.channels):
+                for co in lane_choices(channels, divisors_only=whole):
+                    yield unroll(co=co, ci=ci)
         case Concat():
             a, b = (graph.by_name[name].type.channels for name in node.inputs)
             for lanes in range(1, a + 1):

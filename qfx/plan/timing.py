@@ -121,6 +121,24 @@ class Turns:
         return takes.later(1)
 
 
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """qfx_select: whole pixels of ``a`` words come, those of ``b`` words leave; two are kept."""
+
+    a: int
+    b: int
+
+    LATENCY = 3  # from the choice of a word to its output
+
+    def link(self, i: Wire) -> Wire:
+        """Return the stream behind, a pipe."""
+        takes = Wire(Series(i.series.words // self.a * self.b, i.series.frames))
+        takes.series.follow_each(i, np.arange(takes.series.words) // self.b * self.a + self.a - 1, 1)
+        before = np.arange(i.series.words) // self.a - 2  # the pixel whose place a word takes
+        i.series.follow_each(takes, before * self.b + self.b - 1, 1)
+        return takes.later(self.LATENCY)
+
+
 @dataclass(frozen=True)
 class Window:
     """qfx_agu_window behind qfx_ring: the source of convolution and pooling.
@@ -189,4 +207,4 @@ class Window:
         return issue.later(self.steps - 1 + self.latency)
 
 
-Timing = Pipe | Fifo | Fork | Width | Gate | Join | Turns | Window
+Timing = Pipe | Fifo | Fork | Width | Gate | Join | Turns | Pixels | Window

@@ -17,12 +17,14 @@ module reset_decides (
 
   always_ff @(posedge clk_i) started_q <= 1'b1;
 
-  logic [1:0]       f_in, f_out, r_in, r_out, w_in, w_out, n_in, n_out, g_in, g_out, j_a, j_b, j_out, c_a, c_b, c_out, p_in;
+  logic [1:0]       f_in, f_out, r_in, r_out, w_in, w_out, n_in, n_out, g_in, g_out, j_a, j_b, j_out, c_a, c_b, c_out, p_in,
+              s_in, s_out;
   logic [1:0][5:0]  f_data, r_data, g_data;
   logic [1:0][8:0]  w_data;
   logic [1:0][1:0]  n_data;
   logic [1:0][10:0] j_data;
   logic [1:0][6:0]  c_data;
+  logic [1:0][5:0]  s_data;
   logic [1:0][1:0]  k_out;
   logic [1:0][11:0] k_data;
   logic [1:0]       pop_unused, pop_unused_too;
@@ -59,6 +61,10 @@ module reset_decides (
       .b_valid_i(other_valid_i), .b_ready_o(c_b[i]), .b_data_i(other_data_i),
       .out_valid_o(c_out[i]), .out_data_o(c_data[i]), .give_i(give_i && c_out[i])
     );
+    qfx_select #(.Width(3), .InLanes(2), .OutLanes(2), .InWords(1), .OutWords(1), .Credits(3), .Order(6'b110_100)) u_select (
+      .clk_i, .rst_ni(started_q), .in_valid_i, .in_ready_o(s_in[i]), .in_data_i,
+      .out_valid_o(s_out[i]), .out_data_o(s_data[i]), .give_i(give_i && s_out[i])
+    );
     qfx_fork #(.Width(6), .Outputs(2)) u_fork (
       .clk_i, .rst_ni(started_q), .in_valid_i, .in_ready_o(p_in[i]), .in_data_i,
       .out_valid_o(k_out[i]), .out_ready_i(b_ready_i), .out_data_o(k_data[i])
@@ -74,6 +80,7 @@ module reset_decides (
       assert (g_in[0] == g_in[1] && g_out[0] == g_out[1] && (!g_out[0] || g_data[0] == g_data[1]));
       assert (j_a[0] == j_a[1] && j_b[0] == j_b[1] && j_out[0] == j_out[1] && (!j_out[0] || j_data[0] == j_data[1]));
       assert (c_a[0] == c_a[1] && c_b[0] == c_b[1] && c_out[0] == c_out[1] && (!c_out[0] || c_data[0] == c_data[1]));
+      assert (s_in[0] == s_in[1] && s_out[0] == s_out[1]); // the codes come from memories, which two copies fill alike
       assert (p_in[0] == p_in[1] && k_out[0] == k_out[1]);
       assert (!k_out[0][0] || k_data[0][5:0] == k_data[1][5:0]);
       assert (!k_out[0][1] || k_data[0][11:6] == k_data[1][11:6]);

@@ -24,6 +24,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -360,6 +361,26 @@ for (_name, _arguments), _op in product(_POOLS.items(), (MaxPool, SumPool)):
     case(_op.__name__, _name, partial(_pool, op=_op, window=_arguments), "s4.1", _shape)
     if _name in ("overlapping", "global"):
         case(_op.__name__, f"{_name}_unsigned", partial(_pool, op=_op, window=_arguments), "u4.0", _shape)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Select
+
+
+def _select(draft: Draft, channels: tuple[int, ...], behind_conv: bool = False) -> str:
+    x = _conv(draft, filters=3, weight="s4.[2,-1,4]") if behind_conv else draft.x
+    return draft.add("z", Select(channels), x)
+
+
+case("Select", "reversed", partial(_select, channels=(2, 1, 0)))
+case("Select", "slice", partial(_select, channels=(1, 2)), "u5.0")
+case("Select", "zeros_around", partial(_select, channels=(-1, -1, 0, 1, 2, -1)))
+case("Select", "one_to_many", partial(_select, channels=(0,) * 7), "s5.2", (3, 4, 1))
+case("Select", "shuffle", partial(_select, channels=(0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11)), "s3.0", (3, 3, 12))
+case("Select", "vector", partial(_select, channels=(6, 0, 0, -1, 3)), "s5.2", (7,))
+case("Select", "of_one_bit", partial(_select, channels=(1, -1, 0)), "s1.0", (4, 3, 2))
+case("Select", "per_channel", partial(_select, channels=(-1, 2, 0, 2), behind_conv=True))
+case("Select", "per_channel_to_one", partial(_select, channels=(1, -1), behind_conv=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

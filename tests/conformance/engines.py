@@ -29,6 +29,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -127,6 +128,8 @@ def _evaluated(graph: Graph, node: Node, x: list[Tensor]) -> Tensor:
             return fixed_layers.exact(_OfTwo(times))(torch.stack(x))
         case Concat():
             return fixed_layers.Concat()(*x)
+        case Select(channels=channels):
+            return fixed_layers.Select(channels)(x[0])
         case Upsample(factor=factor):
             return fixed_layers.Upsample(factor)(x[0])
         case MaxPool() | SumPool():

@@ -25,6 +25,7 @@ from qfx.graph.ops import (
     Multiply,
     Op,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -41,7 +42,17 @@ class Cell(NamedTuple):
 
 
 # Products, their sums and what clamps, joins or repeats them have a binary point for each channel (SPEC.md, N2).
-PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Multiply", "Clamp", "Concat", "Upsample")
+PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Multiply", "Clamp", "Concat", "Select", "Upsample")
+# How often a branch of width 0 is added behind an operation; 0.4 elsewhere. The rarer ones need it more often.
+_WIDTH_0 = {
+    "Dense": 1.0,
+    "Multiply": 1.0,
+    "Concat": 1.0,
+    "Select": 1.0,
+    "Upsample": 1.0,
+    "Conv2d": 0.8,
+    "DeformConv2d": 0.8,
+}
 CELLS = frozenset(
     Cell(*cell)
     for cell in product(OPS, Rounding, Overflow, (False, True), (False, True))
@@ -137,6 +148,7 @@ class _Author:
             self.concat,
             self.max_pool,
             self.sum_pool,
+            self.select,
             self.upsample,
             self.requantize,
         )
@@ -160,8 +172,7 @@ class _Author:
         if self.rng.random() < 0.25:
             x = self.affine(x)
         wide = self.narrowed(x)
-        often = {"Dense": 1.0, "Multiply": 1.0, "Concat": 1.0, "Upsample": 1.0, "Conv2d": 0.8, "DeformConv2d": 0.8}
-        if self.rng.random() < often.get(self.kind(x), 0.4):
+        if self.rng.random() < _WIDTH_0.get(self.kind(x), 0.4):
             none = self.narrowed(x, zero_width=True)
             total = self.add(self.name("Add"), Add(), *self.rng.permutation([wide, none]))
             return self.narrowed(total)
@@ -290,6 +301,14 @@ class _Author:
 
     def sum_pool(self, x: str) -> str:
         return self.add(self.name("SumPool"), SumPool(*self.window(x)), x)
+
+    def select(self, x: str) -> str:
+        """Some channels of what a BatchNorm or nothing has made of the tensor, in any order, zeros among them."""
+        x = self.affine(x) if self.rng.random() < 0.9 else x
+        channels = self.builder.type(x).channels
+        chosen = self.rng.integers(-1, channels, size=int(self.rng.integers(1, self.largest + 1)))
+        chosen[self.rng.integers(len(chosen))] = self.rng.integers(channels)
+        return self.add(self.name("Select"), Select(tuple(int(c) for c in chosen)), x)
 
     def upsample(self, x: str) -> str:
         """What a BatchNorm or nothing has made of the tensor, as far as the image stays small."""

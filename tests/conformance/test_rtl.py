@@ -32,6 +32,8 @@ SHORT = (
     "concat_shortcut",
     "maxpool_overlapping",
     "sumpool_uneven",
+    "select_zeros_around",
+    "select_per_channel",
     "upsample_doubled",
     "requantize_per_channel_rnd_conv",
     "requantize_symmetric_same_format",

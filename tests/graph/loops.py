@@ -22,6 +22,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -64,6 +65,8 @@ def _element(node: Node, index: tuple[int, ...], values: list[np.ndarray], forma
         case Concat():
             first = x.shape[-1]
             return x[index] if channel < first else values[1][(*index[:-1], channel - first)]
+        case Select(channels=channels):
+            return x[(*index[:-1], channels[channel])] if channels[channel] >= 0 else 0
         case MaxPool():
             return max(_window(node.op, index, x, formats[0].min_code))
         case Upsample(factor=(rows, columns)):

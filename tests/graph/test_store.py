@@ -61,6 +61,7 @@ def test_random_graphs_come_back_as_they_were(tmp_path: Path) -> None:
         "Concat",
         "MaxPool",
         "SumPool",
+        "Select",
         "Upsample",
     ],
 )

@@ -23,6 +23,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -249,6 +250,9 @@ REFUSED = {
         "MaxPool padding must be smaller than the kernel (2, 2), not (2, 0, 0, 0)",
     ),
     "pool kernel": (SumPool((0, 2), (1, 1)), ("x",), "kernel must be at least 1 in each direction, not (0, 2)"),
+    "select beyond": (Select((0, 2)), ("x",), "channels must lie in 0..1, or be -1 for zeros, not be (0, 2)"),
+    "select below": (Select((0, -2)), ("x",), "channels must lie in 0..1, or be -1 for zeros, not be (0, -2)"),
+    "select nothing": (Select((-1,)), ("x",), "channels must hold at least one that is not -1, not be (-1,)"),
     "upsample factor": (Upsample((2, 0)), ("x",), "factor must be at least 1 in each direction, not (2, 0)"),
     "requantize per channel": (
         Requantize(Fixed(4, (1, 2))),

@@ -19,6 +19,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -136,6 +137,7 @@ def element_graph() -> Graph:
     a.output(a.add("twice", Add(), total, total))
     a.output(a.add("gated", Multiply(), affine, right))
     a.output(a.add("joined", Concat(), x, affine))
+    a.output(a.add("chosen", Select((1, -1, 0, 1)), affine))
     a.output(a.add("larger", Upsample((2, 3)), affine))
     a.output(a.add("max", MaxPool((3, 2), (2, 1), (1, 1, 0, 1)), total))
     pooled = a.add("sum", SumPool((3, 3), (2, 2), (1, 1, 2, 0)), total)

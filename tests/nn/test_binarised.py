@@ -13,17 +13,7 @@ from qfx import emit
 from qfx.boards import Board
 from qfx.errors import LowerError
 from qfx.graph import Graph
-from qfx.nn import (
-    BinaryActivation,
-    GatedConv2d,
-    LearnedShift,
-    PrecisionGatedConv2d,
-    Quantizer,
-    RPReLU,
-    Shift,
-    Spec,
-    Thermometer,
-)
+from qfx.nn import BinaryActivation, GatedConv2d, PrecisionGatedConv2d, Quantizer, Spec, Thermometer
 from qfx.plan import plan
 from qfx.tools import csim
 from qfx_sim.design import simulate
@@ -33,6 +23,28 @@ RECIPE = {
     "default": {"input": "u5.0", "weight": {"levels": "binary", "frac": 0}, "elementwise": 8, "activation": 8},
     "layers": {"last": {"weight": 6}, "norm1": {"constant": {"digits": {"k": 2}}}},
 }
+
+
+class Shift(nn.Module):
+    """``y = x + bias[c]``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias.view(1, -1, 1, 1)
+
+
+class RPReLU(nn.Module):
+    """``y = prelu(x + shift_x[c]) + shift_y[c]`` with a slope for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift_x, self.prelu, self.shift_y = Shift(channels), nn.PReLU(channels), Shift(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shift_y(self.prelu(self.shift_x(x)))
 
 
 class Fractional(nn.Module):
@@ -176,7 +188,7 @@ def test_training_and_every_engine_agree(tmp_path: Path) -> None:
         ("gate1.beyond.shift", lambda codes: codes - 1, "gate1"),
         ("gate1.lower.table", lambda codes: codes[::-1].copy(), "gate1"),
         ("gate2.upper.table", lambda codes: -codes, "gate2"),
-        ("act.shift_y.shift", lambda codes: codes + 4, "act.shift_y.out"),
+        ("act.shift_y.add.shift", lambda codes: codes + 4, "act.shift_y.add.out"),
         ("sign.table", lambda codes: -codes, "sign"),
     ],
 )
@@ -224,41 +236,34 @@ def test_digits_and_signs_cost_no_product_but_their_own() -> None:
         "gate1.lower": "s2.0",
         "gate1.gate": "u1.0",
     }
-    assert graph.constants["gate1.weight"].max_digits == graph.constants["act.shift_x.scale"].max_digits == 1
+    assert graph.constants["gate1.weight"].max_digits == 1
 
 
 def test_layers_called_twice_share_what_they_learn() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.gate, self.norm, self.shift = (
-                PrecisionGatedConv2d(3, 3, 3, padding=1),
-                nn.BatchNorm2d(3),
-                LearnedShift(3),
-            )
+            self.gate, self.norm = PrecisionGatedConv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
 
         def forward(self, x: Tensor) -> Tensor:
             for _ in range(2):
-                x = self.shift(self.norm(self.gate(x)))
+                x = self.norm(self.gate(x))
             return x
 
     torch.manual_seed(0)
     x = torch.randn(8, 3, 5, 5)
     model = calibrated(Twice(), x)
-    assert model.gate_1.threshold is model.gate.threshold and model.shift_1.bias is model.shift.bias
+    assert model.gate_1.threshold is model.gate.threshold
     graph = qfx.lower(model, x)
     assert equals_torch(graph, model, x) and first_wrong(graph, model, x) is None
 
 
-def test_a_shift_reads_exact_products_of_any_binary_points() -> None:
+def test_levels_are_those_of_exact_products_of_any_binary_points() -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 2, 6, 6)
-    model = calibrated(nn.Sequential(nn.Conv2d(2, 5, 3), LearnedShift(5), BinaryActivation(3), nn.Conv2d(5, 2, 1)), x)
-    assert isinstance(model.get_submodule("1"), Shift)
-    graph = qfx.lower(model, x)
-    assert equals_torch(graph, model, x)
-    bare = calibrated(nn.Sequential(nn.Conv2d(2, 5, 3), BinaryActivation(2), nn.Conv2d(5, 2, 1)), x)
-    assert equals_torch(qfx.lower(bare, x), bare, x)
+    for width in (1, 2, 3):
+        model = calibrated(nn.Sequential(nn.Conv2d(2, 5, 3), BinaryActivation(width), nn.Conv2d(5, 2, 1)), x)
+        assert equals_torch(qfx.lower(model, x), model, x)
 
 
 def test_a_signal_and_features_can_be_binary() -> None:
@@ -312,11 +317,6 @@ def test_what_they_cannot_be_is_refused(made, said: str) -> None:
             [nn.Conv2d(1, 2, 1), nn.Flatten(), BinaryActivation(), nn.Linear(32, 2)],
             (1, 4, 4),
             r"2 \(BinaryActivation\): it must not read a flattened image: put it before the Flatten",
-        ),
-        (
-            [nn.Conv2d(1, 2, 1), nn.Flatten(), LearnedShift(32), nn.Linear(32, 2)],
-            (1, 4, 4),
-            r"2 \(LearnedShift\): it must not read a flattened image: put it before the Flatten",
         ),
     ],
 )

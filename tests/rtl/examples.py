@@ -19,6 +19,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -57,7 +58,8 @@ def everything(channels: int = 4) -> Graph:
     b.add("gated.q", Requantize(Fixed(6, -12, False)), "gated")
     b.add("both", Concat(), "gated.q", "largest")
     b.add("both.q", Requantize(Fixed(6, -6, False)), "both")
-    b.add("grown", Upsample((2, 3)), "both.q")
+    b.add("turned", Select(tuple(range(2 * channels - 1, -1, -1))), "both.q")
+    b.add("grown", Upsample((2, 3)), "turned")
     b.add("shrunk", MaxPool((2, 3), (2, 3)), "grown")
     b.add("flat", Flatten(), "shrunk")
     b.constant("dense.w", rng.integers(-7, 8, (8 * channels, 10)), Fixed(4, 2))

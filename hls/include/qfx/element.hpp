@@ -107,6 +107,22 @@ template <class CONFIG_T> struct Multiply {
     }
 };
 
+/// y[c] = x[channel(c)], and 0 where channel(c) is -1: the codes as they are, each with its binary point.
+/// \tparam CONFIG_T channels_out, static constants channel(int c).
+template <class CONFIG_T> struct Select {
+    typedef CONFIG_T config;
+    template <class X, class Y> static void pixel(const X &x, Y &y) {
+        #pragma HLS INLINE
+        typedef typename Code<Element<Y>>::type code_T;
+    Channel:
+        for (int c = 0; c < CONFIG_T::channels_out; ++c) {
+            #pragma HLS UNROLL
+            const int from = CONFIG_T::channel(c);
+            y[c] = word_of<Element<Y>>(from < 0 ? code_T(0) : code_T(code_of(x[from])));
+        }
+    }
+};
+
 /// y[c] = a[c] below channels_a, b[c - channels_a] from there on: the codes as they are, each channel with its binary point.
 /// \tparam CONFIG_T channels_a, channels_out.
 template <class CONFIG_T> struct Concat {

@@ -27,6 +27,7 @@ from qfx.graph.ops import (
     MaxPool,
     Multiply,
     Requantize,
+    Select,
     SumPool,
     Upsample,
 )
@@ -161,6 +162,14 @@ def _join(graph: Graph, node: Node, name: str) -> LayerSpec:
     return _kernel(node, name, "element.hpp", _JOIN, constants, products=products)
 
 
+def _select(graph: Graph, node: Node, name: str) -> LayerSpec:
+    op = node.op
+    assert isinstance(op, Select)
+    constants = _pixels(node) | {"channels_in": graph.by_name[node.inputs[0]].type.channels}
+    tables = {"channel": (np.array(op.channels), max(op.channels).bit_length() + 1, True)}
+    return _kernel(node, name, "element.hpp", _MAP, constants, tables)
+
+
 def _max_pool(graph: Graph, node: Node, name: str) -> LayerSpec:
     op = node.op
     assert isinstance(op, MaxPool)
@@ -227,6 +236,7 @@ _MAKERS: dict[type, Callable[[Graph, Node, str], LayerSpec]] = {
     Concat: _join,
     MaxPool: _max_pool,
     SumPool: _sum_pool,
+    Select: _select,
     Upsample: _upsample,
     Requantize: _requantize,
     Clamp: _clamp,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from qfx.graph import Graph
 from qfx.plan.dataflow import Network, Part, Stream
+from qfx.plan.parts import Literal
 
 _BITS = re.compile(r".*Signed|PerChannel")  # parameters of type bit
 _LONG = ("Low", "High")  # of type longint
@@ -162,6 +163,8 @@ def _output_wires(network: Network) -> list[str]:
 
 
 def _literal(name: str, value: int | str) -> str:
+    if isinstance(value, Literal):
+        return value
     if isinstance(value, str):
         return f'"{value}"'
     if _BITS.fullmatch(name):

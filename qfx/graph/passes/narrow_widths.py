@@ -17,6 +17,7 @@ from qfx.graph.ops import (
     Lookup,
     MaxPool,
     Multiply,
+    Select,
     SumPool,
     Upsample,
 )
@@ -55,7 +56,7 @@ def _kept(graph: Graph, ranges: dict[str, Range]) -> set[str]:
             x = ranges[node.inputs[0]]
             if node.op.low > x.high.max() or node.op.high < x.low.min():
                 kept.update((node.name, *node.inputs))
-        if node.name in kept and isinstance(node.op, (Clamp, Concat, MaxPool, Upsample, Flatten)):
+        if node.name in kept and isinstance(node.op, (Clamp, Concat, Select, MaxPool, Upsample, Flatten)):
             kept.update(node.inputs)
     return kept
 

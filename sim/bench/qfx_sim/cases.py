@@ -10,6 +10,7 @@ from typing import Any
 
 import cocotb
 
+from qfx.plan.parts import Literal
 from qfx_sim import ports, scoreboard, stalls, stream
 from qfx_sim.exercise import Expect, Feed, exercise
 
@@ -106,7 +107,10 @@ def _instance(module: str, case: Case) -> tuple[list[str], list[str]]:
 
 def _declaration(case: str, key: str, value: int | str) -> str:
     kind, text = "int", str(value)
-    if isinstance(value, str):
+    if isinstance(value, Literal):
+        bits, _, _ = value.partition("'")
+        kind, text = f"logic [{int(bits) - 1}:0]", value
+    elif isinstance(value, str):
         kind, text = "string", f'"{value}"'
     elif isinstance(value, Long):
         kind, text = "longint", f"{'-' if value < 0 else ''}64'sd{abs(value)}"
