@@ -26,7 +26,7 @@ class Shift(nn.Module):
 
 
 class RPReLU(nn.Module):
-    """``y = prelu(x + shift_x[c]) + shift_y[c]`` with a slope for each channel (ReActNet, Liu et al., 2020, section 4.2)."""
+    """``y = prelu(x + shift_x[c]) + shift_y[c]`` with a slope for each channel (Liu et al., ReActNet, 2020)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

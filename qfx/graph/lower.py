@@ -13,6 +13,7 @@ from qfx.errors import LowerError, QfxError
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph.graph import Graph, GraphBuilder
 from qfx.graph.lower_arithmetic import add, multiply, rescale, scale, scale_and_shift
+from qfx.graph.lower_binary import binary, gated, thermometer
 from qfx.graph.ops import (
     Add,
     Affine,
@@ -273,44 +274,6 @@ def _max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     return low.add(name, MaxPool(layer.kernel, layer.stride, layer.padding), x)
 
 
-def _binary(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    codes = _level_codes(low, name, inputs[0], layer.width)
-    return low.add(name, Lookup(), codes, low.constant(f"{name}.table", layer.constants()["table"]))
-
-
-def _level_codes(low: _Lowering, name: str, x: str, width: int) -> str:
-    """Add what rounds x times half of the largest level down to a code of so many bits: the sign, if it is one bit."""
-    if x in low.unflattened or low.is_permuted(x):
-        raise LowerError(f"'{name}' must not read a flattened image: put it before the Flatten")
-    if width > 1:
-        channels = low.builder.type(x).channels
-        half = Codes(np.full(channels, (1 << width) - 1), Fixed(width + 2, 1), 2, signed_digits=True)
-        x = _scale_and_shift(low, f"{name}.scaled", x, half, Codes(np.zeros(channels, dtype=np.int64), Fixed(1, 0)))
-    return low.add(f"{name}.codes", Requantize(Fixed(width, 0), Rounding.TRN, Overflow.SAT), x)
-
-
-def _thermometer(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    kind = low.builder.type(inputs[0])
-    constants = layer.constants(kind.channels, kind.fixed.scalar_frac)
-    weights = _weights(low, name, constants)
-    above = low.add(f"{name}.above", Conv2d(groups=kind.channels), inputs[0], *weights)
-    sign = Requantize(Fixed(1, kind.fixed.scalar_frac), Rounding.TRN, Overflow.SAT)
-    codes = low.add(f"{name}.codes", sign, above)
-    return low.add(name, Lookup(), codes, low.constant(f"{name}.table", constants["table"]))
-
-
-def _gated(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    constants, op = layer.constants(), Conv2d(layer.stride, layer.padding)
-    codes, weight = _level_codes(low, name, inputs[0], layer.width), low.constant(f"{name}.weight", constants["weight"])
-    parts = {}
-    for part in ("upper", "lower"):
-        digits = low.add(f"{name}.{part}", Lookup(), codes, low.constant(f"{name}.{part}.table", constants[part]))
-        parts[part] = low.add(f"{name}.{part}.conv", op, digits, weight)
-    beyond = _scale_and_shift(low, f"{name}.beyond", parts["upper"], constants["scale"], constants["shift"])
-    gate = low.add(f"{name}.gate", Requantize(Fixed(1, 0, signed=False), Rounding.TRN, Overflow.SAT), beyond)
-    return low.add(name, Add(), parts["upper"], low.add(f"{name}.gated", Multiply(), gate, parts["lower"]))
-
-
 def _upsample(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     rows, columns = layer.factor
     return low.add(name, Upsample((rows if len(low.input_shape) == 4 else 1, columns)), inputs[0])
@@ -388,9 +351,9 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     qnn.Flatten: _flatten,
     qnn.PadShortcut: _pad_shortcut,
-    qnn.BinaryActivation: _binary,
-    qnn.Thermometer: _thermometer,
-    qnn.GatedConv2d: _gated,
+    qnn.BinaryActivation: binary,
+    qnn.Thermometer: thermometer,
+    qnn.GatedConv2d: gated,
     nn.Flatten: _flatten,
     nn.Identity: lambda low, name, layer, inputs: inputs[0],
     nn.Dropout: lambda low, name, layer, inputs: inputs[0],

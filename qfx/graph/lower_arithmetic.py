@@ -30,7 +30,7 @@ def scale(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     """Lower a Scale: on an image, whether it is flattened or not, since all channels have one constant."""
     x = low.unflattened.get(inputs[0], inputs[0])
     factor = layer.constants()["scale"]
-    result = scale_and_shift(low, name, x, factor, _nothing(factor))
+    result = scale_and_shift(low, name, x, factor, nothing(factor))
     return low.flatten(f"{name}.flatten", result) if inputs[0] in low.unflattened else result
 
 
@@ -88,5 +88,6 @@ def _for_each(constant: Codes, channels: int) -> Codes:
     return constant if len(constant.codes) == channels else replace(constant, codes=np.repeat(constant.codes, channels))
 
 
-def _nothing(like: Codes) -> Codes:
+def nothing(like: Codes) -> Codes:
+    """Return a shift by 0 beside a scale."""
     return replace(like, codes=np.zeros(1, dtype=np.int64), fixed=Fixed(1, 0))

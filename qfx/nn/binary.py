@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qfx.errors import LowerError
-from qfx.fixed import Fixed
+from qfx.fixed import Fixed, fixed_for_range
 from qfx.nn.constants import Codes
 
 WIDEST_LEVELS = 8
@@ -16,8 +16,8 @@ WIDEST_LEVELS = 8
 class BinaryActivation(nn.Module):
     """``y = 2m + 1``, ``m = min(max(floor(x * n / 2), -2**(width-1)), 2**(width-1) - 1)``, ``n = 2**width - 1``.
 
-    The odd integers ``-n .. n``, for x from -1 to 1 in even steps: in one bit the sign, with ``sign(0) = 1``; in two -3,
-    -1, 1, 3. Exact: one layer in float and in fixed point. The gradient is ``n`` where ``|x| <= 1``, else 0.
+    The odd integers ``-n .. n``, for x from -1 to 1 in even steps: in one bit the sign, with ``sign(0) = 1``; in two
+    -3, -1, 1, 3. Exact: one layer in float and in fixed point. The gradient is ``n`` where ``|x| <= 1``, else 0.
     """
 
     def __init__(self, width: int = 1) -> None:
@@ -29,8 +29,8 @@ class BinaryActivation(nn.Module):
         return with_slope(2 * levels(x, self.width) + 1, x, self.width)
 
     def constants(self) -> dict[str, Codes]:
-        """Return ``table``: what each ``m`` stands for, lowest first."""
-        return {"table": odd_levels(self.width)}
+        """Return ``half``, that is n / 2, and ``table``: what each ``m`` stands for, lowest first."""
+        return {"half": half_of_largest(self.width), "table": odd_levels(self.width)}
 
     def extra_repr(self) -> str:
         return f"width={self.width}"
@@ -39,7 +39,7 @@ class BinaryActivation(nn.Module):
 class Thermometer(nn.Module):
     """``y[c * L + j] = 1 if x[c] >= thresholds[j] else -1``: each channel as the L digits of a thermometer.
 
-    Exact: one layer in float and in fixed point. Without a gradient. Takes (N, C, H, W) and (N, C, L).
+    Exact: one layer in float and in fixed point. Without a gradient.
     """
 
     def __init__(self, thresholds: Sequence[float]) -> None:
@@ -53,19 +53,15 @@ class Thermometer(nn.Module):
         return torch.where(x.detach().unsqueeze(2) >= steps, 1.0, -1.0).to(x.dtype).flatten(1, 2)
 
     def constants(self, channels: int, frac: int) -> dict[str, Codes]:
-        """Return ``weight`` (1, 1, 1, channels * L), ``bias`` and ``table`` for an input of that many channels.
+        """Return ``scale`` (1,), ``shift`` (channels * L,) and ``table`` for an input of that many channels.
 
-        The sign of ``weight * x + bias`` is the digit.
+        The sign of ``scale * x + shift`` is the digit.
         """
         low = -np.ceil(np.ldexp(self.thresholds.double().cpu().numpy(), frac)).astype(np.int64)
-        bias = np.tile(low, channels)
-        width = max(int(np.abs(bias).max()).bit_length(), 1) + 1
-        ones = np.ones((1, 1, 1, bias.size), dtype=np.int64)
-        return {
-            "weight": Codes(ones, Fixed(2, 0), 1),
-            "bias": Codes(bias, Fixed(width, frac)),
-            "table": odd_levels(1),
-        }
+        shift = np.tile(low, channels)
+        fixed = fixed_for_range(min(int(shift.min()), -1), max(int(shift.max()), 0), frac)
+        one = Codes(np.ones(1, dtype=np.int64), Fixed(2, 0), 1)
+        return {"scale": one, "shift": Codes(shift, fixed), "table": odd_levels(1)}
 
     def extra_repr(self) -> str:
         return f"{len(self.thresholds)} thresholds"
@@ -87,6 +83,11 @@ def odd_levels(width: int) -> Codes:
     """Return the odd integers of ``width`` bits, lowest first, as a table."""
     half = 1 << (width - 1)
     return Codes(2 * np.arange(-half, half) + 1, Fixed(width + 1, 0))
+
+
+def half_of_largest(width: int) -> Codes:
+    """Return ``(2**width - 1) / 2``, shape (1,), of two digits at most."""
+    return Codes(np.array([(1 << width) - 1]), Fixed(width + 2, 1), 2, signed_digits=True)
 
 
 def check_levels(width: int) -> None:

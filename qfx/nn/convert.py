@@ -161,9 +161,6 @@ def _misplaced(conversion: Conversion, node: fx.Node, layer: nn.Module) -> str |
         )
     if isinstance(layer, BinaryActivation | Thermometer) and flattened_from(conversion.module, source):
         return "it must not read a flattened image: put it before the Flatten"
-    shape = shape_of(source)
-    if isinstance(layer, Thermometer) and shape is not None and len(shape) not in (2, 3):
-        return f"it must read an image or a signal, not a tensor of {len(shape) + 1} axes"
     return None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qfx.errors import LowerError
 from qfx.fixed import Fixed, fixed_for_range
-from qfx.nn.binary import check_levels, levels, with_slope
+from qfx.nn.binary import check_levels, half_of_largest, levels, with_slope
 from qfx.nn.constants import Codes, quantized_codes
 from qfx.nn.geometry import Pair, padded, pair, quad
 from qfx.nn.quantizer import WEIGHT, Quantizer, Spec
@@ -79,7 +79,8 @@ class GatedConv2d(nn.Module):
     def constants(self) -> dict[str, Codes]:
         """Return ``weight`` (kh, kw, in, out), what makes the gate of ``h``, and the parts of each input code.
 
-        The gate is ``h * scale + shift >= 1``, both (out,). The tables ``upper`` and ``lower`` have an entry for each
+        The input's codes are those of a BinaryActivation, ``half`` for them as well. The gate is
+        ``h * scale + shift >= 1``, both (out,). The tables ``upper`` and ``lower`` have an entry for each
         code of the input, lowest first.
         """
         below, half = self.width - self.high, 1 << (self.width - 1)
@@ -92,6 +93,7 @@ class GatedConv2d(nn.Module):
         upper = 2 * (codes >> below) + 1
         lower = 2 * codes + 1 - (upper << below)
         return {
+            "half": half_of_largest(self.width),
             "weight": weight,
             "scale": Codes(np.ones_like(shift), Fixed(2, -frac), 1),
             "shift": Codes(shift, fixed_for_range(min(int(shift.min()), -1), max(int(shift.max()), 0), 0)),
