@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from qfx.nn import check_optimizer as check_optimizer
     from qfx.nn import convert as convert
     from qfx.nn import correct as correct
+    from qfx.nn import describe as describe
     from qfx.nn import exact as exact
     from qfx.nn import freeze_bn as freeze_bn
     from qfx.nn import freeze_formats as freeze_formats
@@ -22,6 +23,7 @@ _HOMES = {  # imported on first use, so that whatever needs no torch does not lo
     "check_optimizer": "qfx.nn",
     "convert": "qfx.nn",
     "correct": "qfx.nn",
+    "describe": "qfx.nn",
     "exact": "qfx.nn",
     "freeze_bn": "qfx.nn",
     "freeze_formats": "qfx.nn",

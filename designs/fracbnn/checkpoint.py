@@ -34,7 +34,7 @@ def with_statistics(net: nn.Module, images: Tensor, batch: int = 128) -> nn.Modu
 
     hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in norms.items()]
     for x in images.split(batch):
-        net(x.float())
+        net(x)
     for hook in hooks:
         hook.remove()
     for name, layer in norms.items():

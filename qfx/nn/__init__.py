@@ -23,6 +23,7 @@ from qfx.nn.convert import convert as convert
 from qfx.nn.correct import correct as correct
 from qfx.nn.deform import DeformConv2d as DeformConv2d
 from qfx.nn.deform import SquareDeformConv2d as SquareDeformConv2d
+from qfx.nn.describe import describe as describe
 from qfx.nn.elementwise import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from qfx.nn.elementwise import Add as Add
 from qfx.nn.elementwise import AvgPool2d as AvgPool2d

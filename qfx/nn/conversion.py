@@ -9,7 +9,7 @@ from qfx.nn.quantizer import Quantizer
 from qfx.nn.recipe import Recipe
 from qfx.nn.shapes import shape_of
 from qfx.nn.sharing import share
-from qfx.nn.trace import is_layer
+from qfx.nn.trace import call_name, is_layer
 
 
 class Conversion:
@@ -24,6 +24,7 @@ class Conversion:
         self.padding: dict[fx.Node, Quad] = {}  # zeros that wait for the convolutions and pools that read them
         self.called: set[str] = set()
         self.floats = dict(module.named_modules())
+        self.was: dict[str, str] = {}  # by path: the torch layer or call that stood there
 
     # Places -------------------------------------------------------------------------------------------------------
 
@@ -47,7 +48,7 @@ class Conversion:
     def replace(self, node: fx.Node, path: str, layer: nn.Module, *inputs: fx.Node) -> fx.Node:
         """Put a layer at ``path`` in the place of ``node``, and return its call."""
         new = self.insert(path, layer, node, *inputs)
-        new.meta = node.meta
+        new.meta, self.was[path] = node.meta, call_name(node)
         node.replace_all_uses_with(new)
         self.graph.erase_node(node)
         return new

@@ -16,6 +16,7 @@ from qfx.nn.calls import convert_call
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.converters import MODULES
+from qfx.nn.describe import WAS
 from qfx.nn.gated import GatedConv2d
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.operators import NUMBER
@@ -85,6 +86,7 @@ def _run(conversion: Conversion) -> fx.GraphModule:
     conversion.recipe.check_used()
     conversion.graph.lint()
     conversion.module.recompile()
+    conversion.module.meta[WAS] = conversion.was
     name_quantizers(conversion.module)
     return conversion.module
 
@@ -125,6 +127,7 @@ def _output(conversion: Conversion, node: fx.Node) -> None:
 
 def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     if isinstance(layer, nn.Identity):
+        conversion.was[str(node.target)] = "Identity"
         node.replace_all_uses_with(node.args[0])
         conversion.graph.erase_node(node)
         return
@@ -133,6 +136,7 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     tied = again and next(layer.parameters(), None) is not None
     conversion.called.add(path)
     if is_layer(layer):
+        conversion.was.setdefault(path, type(layer).__name__)
         if reason := _misplaced(conversion, node, layer):
             conversion.problems[node] = reason
         return
@@ -140,6 +144,7 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     if converter is None:
         return
     place = conversion.free(path) if again else path
+    conversion.was.setdefault(place, type(layer).__name__)
     new = misread(layer, shape_of(node.args[0])) or converter(conversion, node, layer, place)
     if tied and not isinstance(new, str):
         new = _tied(conversion, new, path, place) or new
@@ -189,6 +194,7 @@ def _call(conversion: Conversion, node: fx.Node) -> None:
     for place, layer in enumerate(layers):
         where = path if place == 0 else conversion.free(f"{path}_flatten")
         conversion.module.add_submodule(where, layer)
+        conversion.was[where] = call_name(node)
         with conversion.graph.inserting_before(node):
             last = conversion.graph.call_module(where, (last,))
         last.meta = dict(node.meta)
