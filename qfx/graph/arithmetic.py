@@ -1,4 +1,4 @@
-"""The operations that compute with several tensors, or channels, of data: products."""
+"""The operations that compute with several tensors, or with all channels, of data: products, sums, maxima."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from qfx.errors import GraphError
 from qfx.fixed import simplest_frac
-from qfx.graph.op import Op, at_least_one_bit
+from qfx.graph.op import Op, at_least_one_bit, require_scalar
 from qfx.graph.tensor import Operand, TensorType, operand_type
 
 
@@ -28,3 +28,30 @@ class Multiply(Op):
 
     def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
         return codes[0] * codes[1]
+
+
+@dataclass(frozen=True)
+class ChannelMax(Op):
+    """``out[..., 0] = max over c of in[..., c]``."""
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        x = operand_type(operands[0])
+        require_scalar(x, "the input of ChannelMax")
+        return TensorType((*x.shape[:-1], 1), x.fixed)
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        return codes[0].max(axis=-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class ChannelSum(Op):
+    """``out[..., 0] = sum over c of in[..., c]``."""
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        x = operand_type(operands[0])
+        require_scalar(x, "the input of ChannelSum")
+        low, high = x.fixed.min_code * x.channels, x.fixed.max_code * x.channels
+        return TensorType((*x.shape[:-1], 1), at_least_one_bit(low, high, x.fixed.scalar_frac))
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        return codes[0].sum(axis=-1, keepdims=True)

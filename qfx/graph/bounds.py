@@ -9,6 +9,8 @@ from qfx.graph.graph import Graph, Node
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -73,8 +75,7 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
                 inputs[0].low * scale_a + inputs[1].low * scale_b, inputs[0].high * scale_a + inputs[1].high * scale_b
             )
         case Multiply():
-            a, b = inputs
-            ends = [a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high]
+            ends = [p * q for p in (inputs[0].low, inputs[0].high) for q in (inputs[1].low, inputs[1].high)]
             return Range(np.minimum.reduce(ends), np.maximum.reduce(ends))
         case Concat():
             return Range(*(np.concatenate([getattr(x, end) for x in inputs]) for end in ("low", "high")))
@@ -84,6 +85,10 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             return Range(x.low * count, x.high * count)
         case Select(channels=chosen):
             return _chosen(inputs[0], np.array(chosen))
+        case ChannelMax():
+            return _full_range(inputs[0].low.max(), inputs[0].high.max(), 1)
+        case ChannelSum():
+            return _full_range(inputs[0].low.sum(), inputs[0].high.sum(), 1)
         case MaxPool() | Upsample():
             return inputs[0]
         case Clamp(low=low, high=high):

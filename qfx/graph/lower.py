@@ -12,7 +12,7 @@ from qfx.arguments import require_kind
 from qfx.errors import LowerError, QfxError
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph.graph import Graph, GraphBuilder
-from qfx.graph.lower_arithmetic import add, multiply, rescale, scale, scale_and_shift
+from qfx.graph.lower_arithmetic import add, multiply, rescale, scale, scale_and_shift, softmax
 from qfx.graph.lower_binary import binary, gated, thermometer
 from qfx.graph.ops import (
     Add,
@@ -343,6 +343,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.Multiply: multiply,
     qnn.Scale: scale,
     qnn.Rescale: rescale,
+    qnn.Softmax: softmax,
     qnn.Concat: _concat,
     qnn.Select: _select,
     qnn.MaxPool2d: _max_pool,

@@ -9,7 +9,7 @@ import numpy as np
 
 from qfx.errors import LowerError
 from qfx.fixed import Fixed, fixed_for_range, simplest_frac
-from qfx.graph.ops import Add, Affine, Multiply, Select, Upsample
+from qfx.graph.ops import Add, Affine, ChannelMax, ChannelSum, Lookup, Multiply, Select, Upsample
 
 if TYPE_CHECKING:
     from qfx.graph.lower import _Lowering
@@ -41,6 +41,21 @@ def rescale(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     result = scale_and_shift(low, name, x, constants["scale"], constants["shift"])
     result = low.quantize(f"{name}.out", layer.output_quant, result)
     return low.flatten(f"{name}.flatten", result) if inputs[0] in low.unflattened else result
+
+
+def softmax(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    """Lower a Softmax: how far each channel lies below the largest, and two tables."""
+    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
+    shape = low.builder.type(x).shape
+    largest = broadcast(low, name, low.add(f"{name}.max", ChannelMax(), x), shape)
+    minus = _constant_like(layer.exp.constants()["table"], -1)
+    below = low.add(
+        f"{name}.below", Add(), scale_and_shift(low, f"{name}.negative", x, minus, _nothing(minus)), largest
+    )
+    e = _looked_up(low, f"{name}.exp", layer.exp, below)
+    r = _looked_up(low, f"{name}.reciprocal", layer.reciprocal, low.add(f"{name}.sum", ChannelSum(), e))
+    product = low.add(name, Multiply(), e, broadcast(low, f"{name}.reciprocal", r, shape))
+    return low.quantize(f"{name}.out", layer.output_quant, product)
 
 
 def scale_and_shift(low: _Lowering, name: str, x: str, scale: Codes, shift: Codes) -> str:
@@ -84,6 +99,11 @@ def _of_two(low: _Lowering, name: str, layer: Any, inputs: list[str], op: Add | 
     return low.quantize(f"{name}.out", layer.output_quant, low.add(name, op, a, b))
 
 
+def _looked_up(low: _Lowering, name: str, table: Any, x: str) -> str:
+    x = low.quantize(f"{name}.in", table.input_quant, x)
+    return low.add(name, Lookup(), x, low.constant(f"{name}.table", table.constants()["table"]))
+
+
 def _for_each(constant: Codes, channels: int) -> Codes:
     return constant if len(constant.codes) == channels else replace(constant, codes=np.repeat(constant.codes, channels))
 
@@ -91,3 +111,7 @@ def _for_each(constant: Codes, channels: int) -> Codes:
 def nothing(like: Codes) -> Codes:
     """Return a shift by 0 beside a scale."""
     return replace(like, codes=np.zeros(1, dtype=np.int64), fixed=Fixed(1, 0))
+
+
+def _constant_like(like: Codes, code: int) -> Codes:
+    return replace(like, codes=np.array([code]), fixed=Fixed(2, 0), max_digits=1)

@@ -11,7 +11,6 @@ from qfx.graph.ops import Add, Conv2d, Lookup, Multiply, Requantize, Select
 
 if TYPE_CHECKING:
     from qfx.graph.lower import _Lowering
-    from qfx.nn.constants import Codes
 
 
 def binary(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -48,7 +47,7 @@ def gated(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     return low.add(name, Add(), parts["upper"], low.add(f"{name}.gated", Multiply(), gate, parts["lower"]))
 
 
-def _level_codes(low: _Lowering, name: str, x: str, width: int, half: Codes) -> str:
+def _level_codes(low: _Lowering, name: str, x: str, width: int, half: Any) -> str:
     """Add what rounds x times ``half`` of the largest level down to a code of ``width`` bits; of one, to the sign."""
     if x in low.unflattened or low.is_permuted(x):
         raise LowerError(f"'{name}' must not read a flattened image: put it before the Flatten")

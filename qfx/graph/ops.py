@@ -11,6 +11,8 @@ import numpy as np
 
 from qfx.errors import GraphError
 from qfx.fixed import TABLE_WIDTH, Fixed, Overflow, Rounding, requantize, simplest_frac
+from qfx.graph.arithmetic import ChannelMax as ChannelMax
+from qfx.graph.arithmetic import ChannelSum as ChannelSum
 from qfx.graph.arithmetic import Multiply as Multiply
 from qfx.graph.moves import Concat as Concat
 from qfx.graph.moves import Flatten as Flatten
@@ -297,7 +299,7 @@ OPS: dict[str, type[Op]] = {
     op.__name__: op
     for op in (
         *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, Concat, MaxPool, SumPool, Select, Upsample),
-        *(Requantize, Clamp, Lookup, Flatten),
+        *(ChannelMax, ChannelSum, Requantize, Clamp, Lookup, Flatten),
     )
 }
 

@@ -51,6 +51,7 @@ from qfx.nn.rescale import Scale as Scale
 from qfx.nn.sensitivity import relative_error as relative_error
 from qfx.nn.sensitivity import sensitivities as sensitivities
 from qfx.nn.shortcut import PadShortcut as PadShortcut
+from qfx.nn.softmax import Softmax as Softmax
 from qfx.nn.table import Table as Table
 from qfx.nn.trace import FIXED_LAYERS as FIXED_LAYERS
 from qfx.nn.trace import is_layer as is_layer

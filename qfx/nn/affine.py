@@ -160,7 +160,7 @@ class BatchNorm2d(nn.Module):
 
 
 def apply_affine(layer: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return ``output_quant(x * scale + shift)`` of ``layer``, each constant one or one for each channel."""
+    """Return ``output_quant(x * scale + shift)`` of ``layer``, a constant for each channel."""
     if layer.exact:
         return exact_affine(x, scale, shift, layer.output_quant)
     scale, shift = keep(scale.to(x.dtype)), keep(shift.to(x.dtype))

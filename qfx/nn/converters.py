@@ -22,6 +22,7 @@ from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Spec
 from qfx.nn.results import never_negative, odd_levels_of
 from qfx.nn.shapes import flattened_from, shape_of, uneven
 from qfx.nn.sharing import share
+from qfx.nn.softmax import Softmax
 from qfx.nn.table import FUNCTIONS, Table
 from qfx.nn.upsample import Upsample
 
@@ -189,6 +190,19 @@ def _adaptive_pool(
     return new
 
 
+def _softmax(conversion: Conversion, node: fx.Node, layer: nn.Softmax | nn.Softmax2d, path: str) -> nn.Module | str:
+    rank = conversion.rank(node.args[0])
+    axis = -3 if isinstance(layer, nn.Softmax2d) else layer.dim
+    if axis is None or not (axis == 1 or (axis < 0 and axis + (rank or 0) == 1)):
+        return f"it must be over the channels, dim=1, not {axis}"
+    spec = conversion.recipe.spec(path, "elementwise")
+    if spec.width > TABLE_WIDTH:
+        return f"its input must be at most {TABLE_WIDTH} bits wide at 'elementwise', not {spec.width}"
+    new = Softmax(spec=spec)
+    conversion.enter(node, new, path, "elementwise", "input_quant")
+    return new
+
+
 def _upsample(conversion: Conversion, node: fx.Node, layer: nn.Upsample, path: str) -> nn.Module | str:
     return Upsample.from_float(layer)
 
@@ -218,6 +232,8 @@ MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _avg_pool,
     nn.AdaptiveAvgPool2d: _adaptive_pool,
+    nn.Softmax: _softmax,
+    nn.Softmax2d: _softmax,
     nn.Upsample: _upsample,
     nn.UpsamplingNearest2d: _upsample,
     nn.UpsamplingBilinear2d: _upsample,

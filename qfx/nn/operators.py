@@ -52,7 +52,7 @@ def convert_operator(conversion: Conversion, node: fx.Node, path: str) -> bool:
             _pair(conversion, node, path, Add, tensors[0], negative)
         case "mul", [None, None]:
             _pair(conversion, node, path, Multiply, *tensors)
-        case (("add" | "sub" | "mul" | "div"), [_, _]):
+        case ("add" | "sub" | "mul" | "div", [None, constant] | [constant, None]) if constant is not None:
             return _with_constant(conversion, node, path, operation, tensors[0], known)
         case _:
             return False

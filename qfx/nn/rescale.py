@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Held:
         return value if self.function is None else self.function(value)
 
 
-Known = Tensor | Held  # of one axis: an element, or one for each channel
+Known: TypeAlias = Tensor | Held  # of one axis: an element, or one for each channel
 
 
 class Scale(nn.Module):
@@ -70,7 +71,7 @@ class Rescale(nn.Module):
         scale, shift = self._real()
         scale = scale if self.scale_quant is None else self.scale_quant(scale)
         shift = shift if self.shift_quant is None else self.shift_quant(shift)
-        return apply_affine(self, x, scale, shift)
+        return apply_affine(self, x, _for_each(scale, x.shape[1]), _for_each(shift, x.shape[1]))
 
     def constants(self) -> dict[str, Codes]:
         """Return ``scale`` and ``shift``, each (1,) or (channels,), on grids of their own."""
@@ -82,6 +83,10 @@ class Rescale(nn.Module):
             self.scale if self.scale_held is None else self.scale_held(),
             self.shift if self.shift_held is None else self.shift_held(),
         )
+
+
+def _for_each(values: Tensor, channels: int) -> Tensor:
+    return values if len(values) == channels else values.expand(channels).contiguous()
 
 
 def exponents(values: Tensor) -> list[int] | None:

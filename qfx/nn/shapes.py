@@ -12,11 +12,12 @@ from qfx.nn.binary import BinaryActivation
 from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU, broadcast
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Rescale, Scale
+from qfx.nn.softmax import Softmax
 from qfx.nn.table import Table
 
 Shape = tuple[int, ...]  # of one input, without the batch axis; an image is (C, H, W)
 
-_KEEP_ORDER = (ReLU, Hardtanh, Table, BinaryActivation, Add, Multiply, Scale, Rescale, Quantizer, nn.Dropout)
+_KEEP_ORDER = (ReLU, Hardtanh, Table, BinaryActivation, Add, Multiply, Scale, Rescale, Softmax, Quantizer, nn.Dropout)
 _READS: dict[type[nn.Module], str] = {
     nn.Conv1d: "(N, C, L)",
     nn.MaxPool1d: "(N, C, L)",

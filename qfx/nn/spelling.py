@@ -52,16 +52,16 @@ RANDOM = (  # calls that give other values each time
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
     *("rand_like", "randn_like", "bernoulli", "rrelu", "gumbel_softmax"),
 )
-_SOFTMAX = ("softmax", "logsoftmax", "log_softmax")
+_LOG_SOFTMAX = ("logsoftmax", "log_softmax")
 
 
 def remedy(name: str, node: fx.Node) -> str:
     """Return what to do about a layer or call of that name, such as what to use instead."""
     if node.op == "get_attr":
         return "it is a parameter outside of a layer: make it the bias of a layer, or a constant of a BatchNorm2d"
-    if name.lower() in _SOFTMAX:
+    if name.lower() in _LOG_SOFTMAX:
         return (
-            "it has no fixed-point form; at the end leave it out: the argmax of the logits is the same, and "
+            "it has no fixed-point form; leave it out: the argmax of the logits is the same, and "
             "nn.functional.cross_entropy trains on logits"
         )
     if name not in _INSTEAD:
@@ -137,6 +137,12 @@ def _interpolate(size: Any = None, scale_factor: Any = None, mode: str = "neares
     return nn.Upsample(size, scale_factor, mode, align_corners, recompute_scale_factor)
 
 
+def _softmax(dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> nn.Module:
+    if dtype is not None:
+        raise _NotALayerError
+    return nn.Softmax(dim)
+
+
 def _prelu(weight: Any) -> nn.Module:
     """The layer with the slope that the model owns elsewhere: it is saved and counted there only."""
     if not isinstance(weight, fx.Node) or weight.op != "get_attr":
@@ -196,6 +202,7 @@ _CALLS: dict[str, Callable[..., nn.Module]] = {
     "pad": _pad,
     "interpolate": _interpolate,
     "prelu": _prelu,
+    "softmax": _softmax,
     "sigmoid": nn.Sigmoid,
     "hardsigmoid": nn.Hardsigmoid,
     "tanh": nn.Tanh,

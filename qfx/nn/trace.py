@@ -19,6 +19,7 @@ from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.shortcut import PadShortcut
+from qfx.nn.softmax import Softmax
 from qfx.nn.table import Table
 from qfx.nn.upsample import Upsample
 
@@ -37,6 +38,7 @@ FIXED_LAYERS = (
     Multiply,
     Scale,
     Rescale,
+    Softmax,
     Concat,
     MaxPool2d,
     AvgPool2d,

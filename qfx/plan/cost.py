@@ -52,6 +52,9 @@ def estimate(part: Part) -> Resources:
             return _affine(part)
         case "qfx_lookup":
             return _lookup(part)
+        case "qfx_reduce":
+            lanes, width, out = _get(part, "Lanes"), _get(part, "InWidth") + 1, _get(part, "OutWidth")
+            return Resources(lut=30 + lanes * 2 * width + 2 * out, ff=30 + lanes * 2 * width + 4 * out)
         case "qfx_multiply":
             one, lanes = (
                 product(_get(part, "AWidth"), _get(part, "BWidth"), str(part.parameters["Arithmetic"])),

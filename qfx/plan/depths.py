@@ -28,14 +28,18 @@ def size_fifos(graph: Graph, nodes: Mapping[str, NodePlan], refined: int = REFIN
     ample = network(graph, nodes, dict.fromkeys(shape.fifos, 2 * words + 64))
     wanted = own_cycles(shape)
     bounds = needed_depths(ample, wanted)
-    depths = {key: max(bounds[ample.fifos[key]], least[key]) for key in shape.fifos}
+    enough = depths = {key: max(bounds[ample.fifos[key]], least[key]) for key in shape.fifos}
     without = {key: least[key] if "->" in key and depths[key] <= FORK_WORDS else depths[key] for key in depths}
     if keeps(network(graph, nodes, without), wanted):
         depths = without
+    depths = dict(depths)
     if words * len(depths) <= refined and keeps(network(graph, nodes, depths), wanted):
         for key in sorted(depths, key=lambda key: "->" not in key):
             _shrink(graph, nodes, depths, key, least[key], wanted)
-    return depths, rate(network(graph, nodes, depths))
+    found = rate(network(graph, nodes, depths))
+    if found.interval > wanted:  # a few frames did not show it
+        return enough, rate(network(graph, nodes, enough))
+    return depths, found
 
 
 def own_cycles(shape: Network) -> int:

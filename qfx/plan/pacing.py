@@ -89,7 +89,7 @@ class _Schedule:
             case Pixels():
                 begin += self.pace / (streams[0].words // timing.a)  # a pixel is whole before it is read
                 self._hold(streams[0], self.pace / (streams[0].words // timing.a))
-                taken, begin = begin, begin + 1 + timing.LATENCY
+                taken, begin = begin, begin + 1 + timing.latency
             case Window():
                 taken, begin = self._window(timing, streams, part.outputs[0])
         for stream in part.outputs:

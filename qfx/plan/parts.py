@@ -15,6 +15,8 @@ from qfx.graph import Constant, Graph, Node
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -219,6 +221,13 @@ def joined_lanes(order: str, in_words: int, out_lanes: int, in_lanes: int) -> in
     return len({(place % out_lanes, head) for place, head in enumerate(heads) if head >> lane_bits})
 
 
+def _reduce(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    channels, lanes, out = graph.by_name[node.inputs[0]].type.channels, plan.in_lanes, node.type.fixed.width
+    parameters: dict[str, int | str] = {"Reduction": "max" if isinstance(node.op, ChannelMax) else "sum"}
+    parameters |= _activation(graph, node) | {"OutWidth": out, "Channels": channels, "Lanes": lanes, "Credits": 1}
+    return [Block("qfx_reduce", parameters, Pixels(-(-channels // lanes), 1, 2 + _log2(lanes)), out)]
+
+
 def _upsample(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
     """Windows of one pixel, each several times."""
     op = node.op
@@ -351,6 +360,8 @@ _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     Concat: _concat,
     MaxPool: _pool,
     SumPool: _pool,
+    ChannelMax: _reduce,
+    ChannelSum: _reduce,
     Select: _select,
     Upsample: _upsample,
     Requantize: _requantize,

@@ -11,6 +11,8 @@ from qfx.errors import PlanError
 from qfx.graph import Graph, Node, fingerprint, require_graph
 from qfx.graph.ops import (
     Affine,
+    ChannelMax,
+    ChannelSum,
     Concat,
     Conv2d,
     DeformConv2d,
@@ -300,6 +302,9 @@ def _unrolls(graph: Graph, node: Node, whole: bool) -> Iterator[dict[str, int]]:
             for lanes in lane_choices(channels, divisors_only=whole):
                 for ky, kx in _taps(kernel[:2]):
                     yield unroll(co=lanes, ci=lanes, ky=ky, kx=kx)
+        case ChannelMax() | ChannelSum():
+            for ci in lane_choices(graph.by_name[node.inputs[0]].type.channels):
+                yield unroll(ci=ci)
         case Select():
             for ci in lane_choices(graph.by_name[node.inputs[0]].type.channels):
                 for co in lane_choices(channels, divisors_only=whole):

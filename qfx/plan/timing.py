@@ -123,12 +123,11 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """qfx_select: whole pixels of ``a`` words come, those of ``b`` words leave; two are kept."""
+    """qfx_select, qfx_reduce: whole pixels of ``a`` words come, those of ``b`` words leave; two are kept."""
 
     a: int
     b: int
-
-    LATENCY = 3  # from the choice of a word to its output
+    latency: int = 3  # from the choice of a word to its output
 
     def link(self, i: Wire) -> Wire:
         """Return the stream behind, a pipe."""
@@ -136,7 +135,7 @@ class Pixels:
         takes.series.follow_each(i, np.arange(takes.series.words) // self.b * self.a + self.a - 1, 1)
         before = np.arange(i.series.words) // self.a - 2  # the pixel whose place a word takes
         i.series.follow_each(takes, before * self.b + self.b - 1, 1)
-        return takes.later(self.LATENCY)
+        return takes.later(self.latency)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from qfx import resources
 from qfx_sim import structure
 
 PARTS = ("qfx_conv", "qfx_depthwise", "qfx_deform", "qfx_pool", "qfx_upsample", "qfx_affine", "qfx_requant",
-         "qfx_clamp", "qfx_lookup", "qfx_add", "qfx_multiply", "qfx_ring")  # fmt: skip
+         "qfx_clamp", "qfx_lookup", "qfx_add", "qfx_multiply", "qfx_reduce", "qfx_ring")  # fmt: skip
 
 
 @pytest.mark.parametrize("part", PARTS)

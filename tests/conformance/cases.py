@@ -13,6 +13,8 @@ from qfx.graph import Graph, GraphBuilder
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -302,6 +304,32 @@ case("Multiply", "many_channels", partial(_multiply, a="s5.3", b="u4.2"), "s6.2"
 case("Multiply", "wide", partial(_multiply, a="s18.9", b="s14.2"), "s18.9", (7, 6, 2))
 case("Multiply", "gate", _gate)
 case("Multiply", "excite", _excite)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# ChannelMax, ChannelSum
+
+
+def _reduced(draft: Draft, op: type) -> str:
+    return draft.add("y", op(), draft.x)
+
+
+def _softmax(draft: Draft) -> str:
+    """How far each channel lies below the largest: the input waits until all of a pixel is known."""
+    top = draft.add("everywhere", Select((0,) * 3), draft.add("top", ChannelMax(), draft.x))
+    draft.builder.constant("minus", -np.ones(3, dtype=np.int64), Fixed(2, 0), max_digits=1)
+    draft.builder.constant("none", np.zeros(3, dtype=np.int64), Fixed(1, draft.builder.type(draft.x).fixed.scalar_frac))
+    negative = draft.add("negative", Affine(), draft.x, "minus", "none")
+    return draft.add("z", ChannelSum(), draft.add("below", Add(), negative, top))
+
+
+for _op in (ChannelMax, ChannelSum):
+    case(_op.__name__, "image", partial(_reduced, op=_op))
+    case(_op.__name__, "unsigned", partial(_reduced, op=_op), "u5.0")
+    case(_op.__name__, "vector", partial(_reduced, op=_op), "s5.2", (6,))
+    case(_op.__name__, "of_one", partial(_reduced, op=_op), "s1.0", (4, 8, 1))
+    case(_op.__name__, "many_channels", partial(_reduced, op=_op), "s6.1", (3, 3, 13))
+case("ChannelSum", "of_what_is_below_the_largest", _softmax)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from qfx.graph import Constant, Graph, Node
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -126,6 +128,10 @@ def _evaluated(graph: Graph, node: Node, x: list[Tensor]) -> Tensor:
             times.a_quant, times.b_quant = (_quantizer(graph.by_name[name].type.fixed) for name in node.inputs)
             times.output_quant = _quantizer(node.type.fixed)
             return fixed_layers.exact(_OfTwo(times))(torch.stack(x))
+        case ChannelMax():
+            return x[0].amax(1, keepdim=True)
+        case ChannelSum():
+            return x[0].sum(1, keepdim=True)
         case Concat():
             return fixed_layers.Concat()(*x)
         case Select(channels=channels):

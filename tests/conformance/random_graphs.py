@@ -13,6 +13,8 @@ from qfx.graph.ops import (
     OPS,
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -47,6 +49,8 @@ PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Multiply", "Cla
 _WIDTH_0 = {
     "Dense": 1.0,
     "Multiply": 1.0,
+    "ChannelMax": 1.0,
+    "ChannelSum": 1.0,
     "Concat": 1.0,
     "Select": 1.0,
     "Upsample": 1.0,
@@ -145,6 +149,7 @@ class _Author:
             self.clamp,
             self.lookup,
             self.multiply,
+            self.of_channels,
             self.concat,
             self.max_pool,
             self.sum_pool,
@@ -279,8 +284,19 @@ class _Author:
 
     def multiply(self, x: str) -> str:
         """The tensor times a BatchNorm of it, exact or rounded, or times itself."""
-        other = self.rng.choice([x, self.affine(x), self.narrowed(self.affine(x))], p=[0.1, 0.6, 0.3])
+        chance = self.rng.random()
+        other = x if chance < 0.1 else self.affine(x) if chance < 0.85 else self.narrowed(self.affine(x))
         return self.add(self.name("Multiply"), Multiply(), *self.rng.permutation([x, other]))
+
+    def of_channels(self, x: str) -> str:
+        """The largest or the sum of all channels, which stays one channel or stands for as many again."""
+        if self.builder.type(x).channels == 1:
+            return self.requantize(x)
+        op = [ChannelMax, ChannelSum][self.rng.integers(2)]
+        y = self.settle(self.add(self.name(op.__name__), op(), x))
+        if self.rng.random() < 0.8:
+            y = self.add(self.name("Select"), Select((0,) * self.builder.type(x).channels), y)
+        return y
 
     def concat(self, x: str) -> str:
         """The tensor and a convolution of it, at times on the same grid; many channels are only requantized."""

@@ -28,6 +28,8 @@ SHORT = (
     "deformconv2d_square",
     "affine_behind_conv",
     "add_finer_first",
+    "channelmax_image",
+    "channelsum_of_what_is_below_the_largest",
     "multiply_excite",
     "concat_shortcut",
     "maxpool_overlapping",

@@ -11,6 +11,8 @@ from qfx.graph import Graph, Node
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -60,6 +62,10 @@ def _element(node: Node, index: tuple[int, ...], values: list[np.ndarray], forma
         case Add():
             fracs = [fixed.scalar_frac for fixed in formats]
             return sum(v[index] * 2 ** (max(fracs) - frac) for v, frac in zip(values, fracs, strict=True))
+        case ChannelMax():
+            return max(x[index[:-1]])
+        case ChannelSum():
+            return sum(x[index[:-1]])
         case Multiply():
             return x[index] * values[1][index]
         case Concat():

@@ -4,6 +4,7 @@ import copy
 import operator
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,22 @@ class Differing(nn.Module):
         return y - F.relu(y)
 
 
-NETS = {Excited: (3, 6, 5), Scaled: (3, 5, 4), Flat: (2, 3, 4), Differing: (2, 9)}
+class Attending(nn.Module):
+    """Softmax of images, of a flattened image and of features, in all spellings, on 3x4x5 inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(80, 7), nn.Linear(7, 5)
+        self.pixel, self.over = nn.Softmax2d(), nn.Softmax(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = x * self.pixel(x) - F.softmax(3 * x, 1)
+        x = self.fc(self.over(x.flatten(1)))
+        return torch.softmax(self.last(x.softmax(-1)), dim=1)
+
+
+NETS = {Attending: (3, 4, 5), Excited: (3, 6, 5), Scaled: (3, 5, 4), Flat: (2, 3, 4), Differing: (2, 9)}
 
 
 def made(net: type[nn.Module], recipe: dict | None = None) -> tuple[nn.Module, nn.Module, Tensor]:
@@ -110,12 +126,21 @@ def test_the_graph_gives_the_integers_of_torch(net: type[nn.Module], bits: int) 
 
 
 @pytest.mark.parametrize(
-    ("net", "victim"), [(Excited, "excite.weight"), (Scaled, "mul_2.scale"), (Scaled, "sub.shift"), (Flat, "mul.scale")]
+    ("net", "victim"),
+    [
+        (Excited, "excite.weight"),
+        (Scaled, "mul_2.scale"),
+        (Scaled, "sub.shift"),
+        (Flat, "mul.scale"),
+        (Attending, "pixel.exp.table"),
+    ],
 )
 def test_a_changed_constant_shows(net: type[nn.Module], victim: str) -> None:
     _, model, x = made(net)
     graph = lower(model, x)
-    assert not equals_torch(_changed(graph, victim, lambda codes: codes + 1), model, x)
+    odd = np.arange(graph.constants[victim].codes.size) % 2
+    changed = _changed(graph, victim, lambda codes: codes - odd.reshape(codes.shape) * (codes // 2 + 1))
+    assert not equals_torch(changed, model, x)
 
 
 def test_a_gate_is_broadcast_over_pixels_and_over_channels() -> None:
@@ -142,19 +167,31 @@ def test_parameters_of_arithmetic_are_trained_and_follow_a_checkpoint() -> None:
     network, model, x = made(Scaled)
     model.train()(x).square().sum().backward()
     assert model.gamma.grad.abs().min() > 0 and model.alpha.grad.abs() > 0
-    state = {name: value * 3 if name in ("gamma", "mean") else value for name, value in network.state_dict().items()}
+    state = {name: value * 0.5 if name in ("gamma", "mean") else value for name, value in network.state_dict().items()}
     before = model.eval()(x)
     qnn.load(model, state)
     assert not torch.equal(model(x), before)
     again = copy.deepcopy(model)
-    again.gamma.data.mul_(2)
+    again.gamma.data.mul_(0.5)
     assert not torch.equal(again(x), model(x)) and equals_torch(lower(model, x), model, x)
+
+
+def test_softmax_is_near_the_float_one_and_its_gradients_are() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 10) * 4
+    model = calibrated(nn.Sequential(nn.Softmax(1)), x, {"default": {"input": 12, "elementwise": 12, "output": 12}})
+    found, wanted = model(x), x.softmax(1)
+    assert (found - wanted).abs().max() < 4e-3 and (found.sum(1) - 1).abs().max() < 8e-3
+    pick = torch.randn(64, 10)
+    (ours,) = torch.autograd.grad((model.train()(x.requires_grad_()) * pick).sum(), x)
+    (theirs,) = torch.autograd.grad((x.softmax(1) * pick).sum(), x)
+    torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.004)
 
 
 class Wrong(nn.Module):
     def __init__(self, forward: Callable[["Wrong", Tensor], Tensor]) -> None:
         super().__init__()
-        self.conv, self.own, self.row = nn.Conv2d(3, 3, 1), forward, nn.Parameter(torch.ones(4))
+        self.conv, self.own, self.row = nn.Conv2d(3, 3, 1), forward, nn.Parameter(torch.ones(3))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.own(self, x)
@@ -169,25 +206,30 @@ class Wrong(nn.Module):
         (lambda m, x: x + float("inf"), "add (add): its constant must be finite, not NaN or infinity"),
         (
             lambda m, x: m.row * x,
-            "mul (mul): its constant must have one value, or one for each channel, of shape (1, C, 1, 1), not (4,)",
-        ),
-        (
-            lambda m, x: m.conv(x.flatten(1)[:, :, None, None]),
-            "getitem (getitem): there is no fixed-point form of it",
+            "mul (mul): its constant must have one value, or one for each channel, of shape (1, C, 1, 1), not (3,)",
         ),
         (lambda m, x: torch.sub(x, m.conv(x), alpha=2), "sub (sub): use a difference of tensors, or of a tensor and"),
+        (lambda m, x: x.softmax(-1), "softmax (Softmax): it must be over the channels, dim=1, not -1"),
+        (lambda m, x: F.softmax(x, 2), "softmax (Softmax): it must be over the channels, dim=1, not 2"),
+        (lambda m, x: x.softmax(1, dtype=torch.float64), "softmax (softmax): there is no fixed-point form of it"),
         (lambda m, x: x**3, "pow (pow): there is no fixed-point form of it"),
         (
             lambda m, x: x.mean((2, 3)) * x,
-            "mul (Multiply): its operands must have one shape, or axes of length 1, not 3 and 3x2x4",
+            "mul (Multiply): its operands must have one shape, or axes of length 1, not 3 and 3x3x3",
         ),
     ],
 )
 def test_arithmetic_that_has_no_form_is_refused(forward: Callable[..., Tensor], message: str) -> None:
-    example = torch.rand(3, 3, 2, 4)
+    example = torch.rand(3, 3, 3, 3)
     with pytest.raises(LowerError) as caught:
         qnn.convert(Wrong(forward), None, example)
     assert f"\n  {message}" in str(caught.value)
+
+
+def test_a_softmax_of_wide_codes_is_refused() -> None:
+    recipe = {"layers": {"softmax": {"elementwise": 13}}}
+    with pytest.raises(LowerError, match="softmax .Softmax.: its input must be at most 12 bits wide at 'elementwise'"):
+        qnn.convert(Wrong(lambda m, x: F.softmax(m.conv(x), 1)), recipe, torch.rand(2, 3, 4, 4))
 
 
 def test_a_constant_of_each_channel_needs_an_example() -> None:

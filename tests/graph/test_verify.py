@@ -12,6 +12,8 @@ from qfx.graph import Constant, Graph, GraphBuilder, Node, TensorType, verify
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -233,6 +235,16 @@ REFUSED = {
         Add(),
         ("pc", "x"),
         "the first operand of Add must have one binary point, not s5.[1,2]: put a Requantize before it",
+    ),
+    "channel sum per channel": (
+        ChannelSum(),
+        ("pc",),
+        "the input of ChannelSum must have one binary point, not s5.[1,2]: put a Requantize before it",
+    ),
+    "channel max per channel": (
+        ChannelMax(),
+        ("pc",),
+        "the input of ChannelMax must have one binary point, not s5.[1,2]: put a Requantize before it",
     ),
     "multiply shapes": (
         Multiply(),

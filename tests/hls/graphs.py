@@ -9,6 +9,8 @@ from qfx.graph import Graph, GraphBuilder
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -135,6 +137,8 @@ def element_graph() -> Graph:
     right = a.requantized(khot, Fixed(6, -1))
     total = a.add("add", Add(), left, right)
     a.output(a.add("twice", Add(), total, total))
+    a.output(a.add("largest", ChannelMax(), total))
+    a.output(a.add("all", ChannelSum(), total))
     a.output(a.add("gated", Multiply(), affine, right))
     a.output(a.add("joined", Concat(), x, affine))
     a.output(a.add("chosen", Select((1, -1, 0, 1)), affine))

@@ -182,7 +182,7 @@ class Unsupported(nn.Module):
         x = self.pool(self.border(self.crop(x))) + 1
         x = torch.add(F.pad(x, (0, 0, 0, 0, 1, 1)), x.clamp(max=2), alpha=2)
         x = torch.cat([x, x * 2], 1)
-        return F.softmax(x.reshape(2, 3, -1), 1)
+        return F.log_softmax(x.reshape(2, 3, -1), 1)
 
 
 def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
@@ -190,7 +190,7 @@ def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
         convert(Unsupported())
     text = str(caught.value)
     assert text.startswith(
-        "the model must consist of layers that qfx knows, but 12 layers or calls cannot be converted:"
+        "the model must consist of layers that qfx knows, but 11 layers or calls cannot be converted:"
     )
     for line in (
         "conv (Conv2d): its padding_mode must be 'zeros', not 'reflect'",
@@ -203,7 +203,7 @@ def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
         "pad (pad): use zeros of the sides of an image, right before a convolution or a pool instead",
         "clamp (clamp): use both bounds, as numbers instead",
         "reshape (reshape): use torch.flatten(x, 1) instead",
-        "softmax (softmax): it has no fixed-point form; at the end leave it out: the argmax of the logits is the same, "
+        "log_softmax (log_softmax): it has no fixed-point form; leave it out: the argmax of the logits is the same, "
         "and nn.functional.cross_entropy trains on logits",
     ):
         assert f"\n  {line}" in text, text
@@ -228,7 +228,7 @@ def test_what_the_shapes_of_an_example_forbid_is_listed_with_all_else() -> None:
             self.wide, self.norm, self.act = nn.Linear(8, 8), nn.BatchNorm1d(128), nn.LayerNorm(8)
 
         def forward(self, x: Tensor) -> Tensor:
-            x = self.act(self.wide(x)) + F.adaptive_avg_pool2d(torch.cat((x, x, x), 1), 1)
+            x = self.act(self.wide(x))
             even = F.adaptive_avg_pool2d(x, (3, 4))
             a, b = x.flatten(1), F.avg_pool2d(torch.cat((x, x), 1), (2, 1)).flatten(1)
             return a + b, self.norm(a), even
@@ -239,10 +239,9 @@ def test_what_the_shapes_of_an_example_forbid_is_listed_with_all_else() -> None:
         "  wide (Linear): it must read a tensor of axes (N, features), not one of 4 axes: put a Flatten before it, or "
         "use a Conv2d of 1x1",
         "  act (LayerNorm): use nn.BatchNorm2d instead",
-        "  add (Add): its operands must have one shape, or axes of length 1, not 2x8x8 and 6x1x1",
-        "  adaptive_avg_pool2d_1 (AdaptiveAvgPool2d): its input must divide evenly into 3 windows, not be 8 wide: use "
+        "  adaptive_avg_pool2d (AdaptiveAvgPool2d): its input must divide evenly into 3 windows, not be 8 wide: use "
         "AvgPool2d instead",
-        "  add_1 (Add): its operands must be flattened from images of one shape: put it before the Flatten",
+        "  add (Add): its operands must be flattened from images of one shape: put it before the Flatten",
         "  norm (BatchNorm1d): it must not read a flattened image: put a BatchNorm2d before the Flatten",
     ]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qfx.plan.dataflow import Network, Part
-from qfx.plan.timing import Fifo, Fork, Gate, Join, Pipe, Turns, Width, Window
+from qfx.plan.timing import Fifo, Fork, Gate, Join, Pipe, Pixels, Turns, Width, Window
 
 SHIFT_DEPTH, PREFETCH, RAM_LATENCY = 32, 4, 4
 
@@ -81,6 +81,9 @@ def _step(part: Part, words: Mapping[str, Words], state: State, give: Words) -> 
         case Turns(a, b):
             _turns(i, (a, b), give, credits, state)
             o[0].x = [t + 1 for t in state.takes]
+        case Pixels(a, b, latency):
+            _pixels(i[0], (a, b), give, credits, state)
+            o[0].x = [t + latency for t in state.takes]
         case Window() as window:
             _window(window, i, give, credits, state)
             o[0].x = [t + window.steps - 1 + window.latency for t in state.takes]
@@ -123,6 +126,17 @@ def _join(a: Words, b: Words, give: Words, credits: int, state: State) -> None:
         credit = give.x[n - credits] + 1 if n >= credits else 0
         state.takes.append(max(a.x[n] + 1, b.x[n] + 1, credit, state.takes[-1] + 1 if state.takes else 0))
     a.room = b.room = _room(state.takes, 2)
+
+
+def _pixels(i: Words, counts: tuple[int, int], give: Words, credits: int, state: State) -> None:
+    """A pixel is read when its last word has come, and its place is free when its last word was chosen."""
+    a, b = counts
+    while (n := len(state.takes)) < len(give.x) + credits and (last := n // b * a + a - 1) < len(i.x):
+        credit = give.x[n - credits] + 1 if n >= credits else 0
+        state.takes.append(max(i.x[last] + 1, credit, state.takes[-1] + 1 if n else 0))
+        if n % b == b - 1:
+            state.ends += [state.takes[-1]] * a
+    i.room = _room(state.ends, 2 * a)
 
 
 def _turns(sides: list[Words], counts: tuple[int, int], give: Words, credits: int, state: State) -> None:

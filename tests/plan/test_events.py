@@ -10,10 +10,10 @@ from qfx.plan.dataflow import Network
 from qfx.plan.model import Deadlock, play
 from tests.conformance.random_graphs import random_graphs
 from tests.plan.reference import transfers
-from tests.rtl.examples import chain, everything
+from tests.rtl.examples import attention, chain, everything
 
 FRAMES = 4
-EXAMPLES = [chain(), everything(), *map(run_passes, random_graphs(91, 6, blocks=3))]
+EXAMPLES = [attention(), chain(), everything(), *map(run_passes, random_graphs(91, 6, blocks=3))]
 DEPTHS = {
     "planned": lambda depth: depth,
     "half": lambda depth: depth // 2,

@@ -8,10 +8,15 @@ from qfx.plan import network, plan
 from qfx.plan.model import keeps
 from qfx.plan.pacing import paced_fifos
 from tests.conformance.random_graphs import random_graphs
-from tests.rtl.examples import chain, everything
+from tests.rtl.examples import attention, chain, everything
 
 SLOW = 600  # cycles a frame: long against the registers on the way, which the lines leave out
-EXAMPLES = [chain(), everything(), *(run_passes(graph) for seed in range(7, 17) for graph in random_graphs(seed, 6))]
+EXAMPLES = [
+    attention(),
+    chain(),
+    everything(),
+    *(run_passes(graph) for seed in range(7, 17) for graph in random_graphs(seed, 6)),
+]
 WRONG = ("random_8_1", "random_12_1", "random_15_3")  # 3 of 60
 TOO_SMALL = pytest.mark.xfail(strict=True, reason="a known fault of the estimate: a FIFO of this graph is too small")
 

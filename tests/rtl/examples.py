@@ -9,6 +9,8 @@ from qfx.graph import Graph, GraphBuilder, run_passes
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -16,6 +18,7 @@ from qfx.graph.ops import (
     Dense,
     Flatten,
     Input,
+    Lookup,
     MaxPool,
     Multiply,
     Requantize,
@@ -66,6 +69,36 @@ def everything(channels: int = 4) -> Graph:
     b.constant("dense.b", rng.integers(-7, 8, (10,)), Fixed(4, -4))
     b.add("dense", Dense(), "flat", "dense.w", "dense.b")
     return run_passes(b.build("dense"))
+
+
+def attention(channels: int = 6) -> Graph:
+    """A softmax over channels, its tables and joins, and squeeze and excitation: skip paths around whole images."""
+    b, rng = GraphBuilder("attention"), np.random.default_rng(4)
+    b.add("x", Input((4, 5, channels), Fixed(6, 2)))
+    b.add("top", ChannelMax(), "x")
+    b.add("top.all", Select((0,) * channels), "top")
+    b.constant("minus", -np.ones(channels, dtype=np.int64), Fixed(2, 0), max_digits=1)
+    b.constant("none", np.zeros(channels, dtype=np.int64), Fixed(1, 2))
+    b.add("negative", Affine(), "x", "minus", "none")
+    b.add("below", Add(), "negative", "top.all")
+    b.add("below.q", Requantize(Fixed(5, 2, False)), "below")
+    b.constant("exp", np.round(63 * np.exp(-np.arange(32) / 4)).astype(np.int64), Fixed(6, 6, False))
+    b.add("e", Lookup(), "below.q", "exp")
+    b.add("sum", ChannelSum(), "e")
+    b.add("sum.q", Requantize(Fixed(7, 4, False)), "sum")
+    b.constant("reciprocal", 1024 // np.arange(8, 136), Fixed(8, 7, False))
+    b.add("r", Lookup(), "sum.q", "reciprocal")
+    b.add("r.all", Select((0,) * channels), "r")
+    b.add("softmax", Multiply(), "e", "r.all")
+    b.add("softmax.q", Requantize(Fixed(7, 7, False)), "softmax")
+    b.add("squeeze", SumPool((4, 5), (1, 1)), "softmax.q")
+    b.constant("gate", rng.integers(0, 8, 64), Fixed(3, 3, False))
+    b.add("squeeze.q", Requantize(Fixed(6, 3, False)), "squeeze")
+    b.add("gate.q", Lookup(), "squeeze.q", "gate")
+    b.add("gate.all", Upsample((4, 5)), "gate.q")
+    b.add("excited", Multiply(), "softmax.q", "gate.all")
+    b.add("y", Requantize(Fixed(6, 6, False)), "excited")
+    return run_passes(b.build("y"))
 
 
 def frames(graph: Graph, count: int, seed: int = 5) -> np.ndarray:

@@ -107,6 +107,40 @@ template <class CONFIG_T> struct Multiply {
     }
 };
 
+/// y[0] = max over c of x[c].
+/// \tparam CONFIG_T channels_in.
+template <class CONFIG_T> struct ChannelMax {
+    typedef CONFIG_T config;
+    template <class X, class Y> static void pixel(const X &x, Y &y) {
+        #pragma HLS INLINE
+        typename Code<Element<X>>::type largest = code_of(x[0]);
+    Channel:
+        for (int c = 1; c < CONFIG_T::channels_in; ++c) { // invariant: largest of the first c channels
+            #pragma HLS UNROLL
+            const typename Code<Element<X>>::type code = code_of(x[c]);
+            largest = code > largest ? code : largest;
+        }
+        y[0] = word_of<Element<Y>>(largest);
+    }
+};
+
+/// y[0] = sum over c of x[c], in codes, exact.
+/// \tparam CONFIG_T channels_in.
+template <class CONFIG_T> struct ChannelSum {
+    typedef CONFIG_T config;
+    template <class X, class Y> static void pixel(const X &x, Y &y) {
+        #pragma HLS INLINE
+        typedef typename Code<Element<Y>>::type sum_T;
+        sum_T sum = 0;
+    Channel:
+        for (int c = 0; c < CONFIG_T::channels_in; ++c) { // invariant: sum of the first c channels
+            #pragma HLS UNROLL
+            sum += sum_T(code_of(x[c]));
+        }
+        y[0] = word_of<Element<Y>>(sum);
+    }
+};
+
 /// y[c] = x[channel(c)], and 0 where channel(c) is -1: the codes as they are, each with its binary point.
 /// \tparam CONFIG_T channels_out, static constants channel(int c).
 template <class CONFIG_T> struct Select {

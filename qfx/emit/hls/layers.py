@@ -16,6 +16,8 @@ from qfx.graph import Constant, Graph, Node, TensorType
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -170,6 +172,11 @@ def _select(graph: Graph, node: Node, name: str) -> LayerSpec:
     return _kernel(node, name, "element.hpp", _MAP, constants, tables)
 
 
+def _of_channels(graph: Graph, node: Node, name: str) -> LayerSpec:
+    constants = _pixels(node) | {"channels_in": graph.by_name[node.inputs[0]].type.channels}
+    return _kernel(node, name, "element.hpp", _MAP, constants)
+
+
 def _max_pool(graph: Graph, node: Node, name: str) -> LayerSpec:
     op = node.op
     assert isinstance(op, MaxPool)
@@ -233,6 +240,8 @@ _MAKERS: dict[type, Callable[[Graph, Node, str], LayerSpec]] = {
     Affine: _affine,
     Add: _join,
     Multiply: _join,
+    ChannelMax: _of_channels,
+    ChannelSum: _of_channels,
     Concat: _join,
     MaxPool: _max_pool,
     SumPool: _sum_pool,

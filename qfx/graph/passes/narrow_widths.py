@@ -8,6 +8,8 @@ from qfx.graph.graph import Graph, Node
 from qfx.graph.ops import (
     Add,
     Affine,
+    ChannelMax,
+    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
@@ -24,7 +26,7 @@ from qfx.graph.ops import (
 from qfx.graph.passes.rebuild import operands_of
 from qfx.graph.tensor import TensorType
 
-_EXACT = (Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, SumPool)
+_EXACT = (Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, SumPool, ChannelSum)
 
 
 def narrow_widths(graph: Graph) -> Graph:
@@ -56,7 +58,7 @@ def _kept(graph: Graph, ranges: dict[str, Range]) -> set[str]:
             x = ranges[node.inputs[0]]
             if node.op.low > x.high.max() or node.op.high < x.low.min():
                 kept.update((node.name, *node.inputs))
-        if node.name in kept and isinstance(node.op, (Clamp, Concat, Select, MaxPool, Upsample, Flatten)):
+        if node.name in kept and isinstance(node.op, (Clamp, ChannelMax, Concat, Select, MaxPool, Upsample, Flatten)):
             kept.update(node.inputs)
     return kept
 

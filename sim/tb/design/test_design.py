@@ -18,7 +18,7 @@ from qfx.plan.model import frame_ends
 from qfx_sim.design import simulate
 from qfx_sim.runner import BenchFailure
 from tests.conformance.random_graphs import random_codes, random_graphs
-from tests.rtl.examples import everything, frames
+from tests.rtl.examples import attention, everything, frames
 
 BOARD = Board.load("ultra96v2")
 
@@ -109,16 +109,21 @@ def test_random_graphs_are_exact_in_the_planned_cycles(number, tmp_path):
     exact(list(random_graphs(77, 2, blocks=3))[number], tmp_path)
 
 
+@pytest.mark.parametrize("cycles", [130, 2000])
+def test_a_softmax_and_a_gate_are_exact_in_the_planned_cycles(cycles, tmp_path):
+    exact(attention(), tmp_path, cycles)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("number", range(20))
 def test_many_random_graphs_are_exact_in_the_planned_cycles(number, tmp_path):
     exact(list(random_graphs(78, 20))[number], tmp_path)
 
 
-def exact(graph: Graph, folder: Path) -> None:
+def exact(graph: Graph, folder: Path, cycles: int = 2000) -> None:
     """Show that RTL and interpreter agree on a graph, and RTL and event model on every frame's last cycle."""
     graph = remove_zero_width(graph)
-    made = plan(graph, BOARD, 2000)
+    made = plan(graph, BOARD, cycles)
     codes = random_codes(graph, 8, 1)
     found = simulate(rtl(graph, made, folder / "rtl"), codes, graph.evaluate_codes(codes, all_nodes=True))
     assert found.difference is None
