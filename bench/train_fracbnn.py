@@ -1,6 +1,6 @@
 """Rows of the accuracy table of designs/fracbnn: quantized after training, then trained on in fixed point.
 
-    python bench/train_fracbnn.py 12 [--images 6400] [--untrained]
+    python bench/train_fracbnn.py "12, 2-hot" [--images 50000] [--epochs 5]
 
 Needs QFX_CIFAR10 and the checkpoint of designs/fracbnn/README.md. Results are gathered in
 bench/results/fracbnn_rows.json; the test images are run once a row.
@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +33,33 @@ CALIBRATION = 512  # training images
 SHOWN = 64  # test images on which float32 is compared with exact arithmetic
 
 
-def row(name: str, images: int) -> Mapping[str, Any]:
-    """Quantize the network of one row, train it on for one pass over that many ``images``, and return its figures."""
+def row(name: str, images: int, epochs: int) -> Mapping[str, Any]:
+    """Quantize the network of one row, train it on that many ``images``, and return its figures."""
     design, start = Design.load("fracbnn"), time.process_time()
     data = runs.load_data(design)
     model = fixed(design, name, data)
     if images:
-        settings = runs.settings(design, design.content.training.fixed)
+        settings = replace(runs.settings(design, design.content.training.fixed), epochs=epochs)
         chosen = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(settings.seed))[:images]
         part = Data(data.train_x[chosen], data.train_y[chosen], data.test_x, data.test_y)
-        fit(model, part, settings, lambda done, doing: print(f"{done:.0%} {doing}", flush=True), augment(design))
+        fit(
+            model,
+            part,
+            settings,
+            lambda done, doing: print(f"{done:.0%} {doing}", flush=True),
+            runs.augmentation(design),
+        )
     RUNS.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), RUNS / f"{name.replace(', ', '-')}-{images}.safetensors")
+    save_file(model.state_dict(), RUNS / f"{name.replace(', ', '-')}-{images}-{epochs}.safetensors")
     moved = [a != b for move in moves(model).values() for a, b in zip(move.before, move.now, strict=True)]
     return {
         "row": name,
         "training images": images,
+        "epochs": epochs if images else 0,
         "points moved": f"{sum(moved)} of {len(moved)}",
         "test accuracy, %": reached(model, data),
         "CPU minutes": round((time.process_time() - start) / 60, 1),
     }
-
-
-def augment(design: Design) -> Any:
-    """Return the design's augmentation."""
-    return runs.augmentation(design)
 
 
 def fixed(design: Design, name: str, data: Data) -> nn.Module:
@@ -83,7 +86,7 @@ def reached(model: nn.Module, data: Data) -> float:
 def keep(found: Mapping[str, Any]) -> None:
     """Put a row into the table, in the place of an earlier one of the same settings."""
     rows = json.loads(TABLE.read_text()) if TABLE.is_file() else []
-    same = ("row", "training images")
+    same = ("row", "training images", "epochs")
     rows = [row for row in rows if any(row[key] != found[key] for key in same)] + [dict(found)]
     RESULTS.mkdir(exist_ok=True)
     TABLE.write_text(json.dumps(sorted(rows, key=lambda row: [str(row[key]) for key in same]), indent=1) + "\n")
@@ -93,9 +96,10 @@ def main() -> None:
     """Measure the row that the command line asks for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("row", choices=ROWS)
-    parser.add_argument("--images", type=int, default=6400, help="training images of the one pass; 0: no training")
+    parser.add_argument("--images", type=int, default=50_000, help="training images; 0: no training")
+    parser.add_argument("--epochs", type=int, default=5)
     asked = parser.parse_args()
-    found = row(asked.row, asked.images)
+    found = row(asked.row, asked.images, asked.epochs)
     keep(found)
     print(json.dumps(found, indent=1))
 
