@@ -25,6 +25,7 @@ module qfx_agu #(
   parameter int unsigned ReachW     = 2, // columns of a window, less 1
   parameter int unsigned RepeatH    = 1, // times that each row of windows is walked, at least 1
   parameter int unsigned RepeatW    = 1, // times that each window is walked in each of them, at least 1
+  parameter bit          Blocks     = 1'b0, // each of these repeats walks words of its own, one behind the other
   parameter int unsigned Rows       = 4, // rows of the ring
   parameter int unsigned Groups     = 1, // groups of channels, at least 1
   parameter int unsigned Folds      = 1, // words of the result a group, at least 1
@@ -38,7 +39,8 @@ module qfx_agu #(
   localparam int unsigned SlotWidth    = $clog2(Rows),
   localparam int unsigned KyWidth      = (TapsH > 1) ? $clog2((TapsH - 1) * StepH + 1) : 1,
   localparam int unsigned KxWidth      = (TapsW > 1) ? $clog2((TapsW - 1) * StepW + 1) : 1,
-  localparam int unsigned WordWidth    = (Groups * Words > 1) ? $clog2(Groups * Words) : 1,
+  localparam int unsigned PixelWords   = Groups * Words * (Blocks ? RepeatH * RepeatW : 1),
+  localparam int unsigned WordWidth    = (PixelWords > 1) ? $clog2(PixelWords) : 1,
   localparam int unsigned PixelWidth   = (Width > 1) ? $clog2(Width) : 1,
   localparam int unsigned ReleaseWidth = $clog2(Height + 1)
 ) (
@@ -130,14 +132,21 @@ module qfx_agu #(
   localparam int unsigned IndexWidth = (OutHeight > 1) ? $clog2(OutHeight) : 1;
   localparam int unsigned ColIndexWidth = (OutWidth > 1) ? $clog2(OutWidth) : 1;
 
+  localparam int unsigned StepAgainW  = Blocks ? Groups * Words : 1;
+  localparam int unsigned StepAgainH  = Blocks ? Groups * Words * RepeatW : 1;
+  localparam int unsigned AgainHWidth = (RepeatH > 1) ? $clog2((RepeatH - 1) * StepAgainH + 1) : 1;
+  localparam int unsigned AgainWWidth = (RepeatW > 1) ? $clog2((RepeatW - 1) * StepAgainW + 1) : 1;
+
+  logic                     unused; // the values of the repeats, but for Blocks
   logic [FoldWidth-1:0]     fold_unused;
   logic [GroupWidth-1:0]    group;
   logic [InnerWidth-1:0]    word;
   logic [IndexWidth-1:0]    row_index_unused;
   logic [ColIndexWidth-1:0] col_index_unused;
-  logic [((RepeatH > 1) ? $clog2(RepeatH) : 1)-1:0] again_h_unused;
-  logic [((RepeatW > 1) ? $clog2(RepeatW) : 1)-1:0] again_w_unused;
+  logic [AgainHWidth-1:0]   again_h;
+  logic [AgainWWidth-1:0]   again_w;
 
+  assign unused       = &{1'b0, again_h, again_w};
   assign window_last  = word_last && kx_last && ky_last;
   assign step_pixel   = step_o && window_last && fold_last && group_last;
   assign step_col     = step_pixel && again_w_last;
@@ -146,7 +155,7 @@ module qfx_agu #(
   assign first_o      = first_word_q;
   assign last_o       = window_last;
   assign pixel_last_o = window_last && fold_last && group_last;
-  assign word_o       = WordWidth'(group) + WordWidth'(word);
+  assign word_o       = WordWidth'(group) + WordWidth'(word) + (Blocks ? WordWidth'(again_h) + WordWidth'(again_w) : '0);
 
   qfx_agu_counter #(.Count(Words)) u_word (
     .clk_i, .rst_ni, .step_i(step_o), .value_o(word), .last_o(word_last)
@@ -163,14 +172,14 @@ module qfx_agu #(
   qfx_agu_counter #(.Count(Groups), .Step(Words)) u_group (
     .clk_i, .rst_ni, .step_i(step_o && window_last && fold_last), .value_o(group), .last_o(group_last)
   );
-  qfx_agu_counter #(.Count(RepeatW)) u_again_w (
-    .clk_i, .rst_ni, .step_i(step_pixel), .value_o(again_w_unused), .last_o(again_w_last)
+  qfx_agu_counter #(.Count(RepeatW), .Step(StepAgainW)) u_again_w (
+    .clk_i, .rst_ni, .step_i(step_pixel), .value_o(again_w), .last_o(again_w_last)
   );
   qfx_agu_counter #(.Count(OutWidth)) u_col (
     .clk_i, .rst_ni, .step_i(step_col), .value_o(col_index_unused), .last_o(col_last)
   );
-  qfx_agu_counter #(.Count(RepeatH)) u_again_h (
-    .clk_i, .rst_ni, .step_i(step_line), .value_o(again_h_unused), .last_o(again_h_last)
+  qfx_agu_counter #(.Count(RepeatH), .Step(StepAgainH)) u_again_h (
+    .clk_i, .rst_ni, .step_i(step_line), .value_o(again_h), .last_o(again_h_last)
   );
   qfx_agu_counter #(.Count(OutHeight)) u_row (
     .clk_i, .rst_ni, .step_i(step_row), .value_o(row_index_unused), .last_o(row_last)

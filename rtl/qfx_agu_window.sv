@@ -3,7 +3,8 @@
 //
 //   for row, col of a window, group, fold, ky, kx, word (the order of qfx_agu): one step, TapLanes taps of the window
 //
-// Each row of windows is walked RepeatH times, each window RepeatW times in each of them.
+// Each row of windows is walked RepeatH times, each window RepeatW times in each of them; with Blocks the words of a pixel are
+// RepeatH*RepeatW times as many, and each walk takes the next Groups*Words of them.
 // A step is announced by step_o with first_o and last_o (of a word of the result); its data_o follows 2 cycles later, as
 // from a memory. Tap lane p holds the tap (ky, kx) with TapLanes = 1: serial; KernelW: kx = p; KernelH*KernelW:
 // ky = p / KernelW, kx = p mod KernelW. A tap outside the image is the word Outside.
@@ -32,6 +33,7 @@ module qfx_agu_window #(
   parameter int unsigned PadRight  = 1,
   parameter int unsigned RepeatH   = 1, // pixels of the result below each other for each window
   parameter int unsigned RepeatW   = 1, // and side by side
+  parameter bit          Blocks    = 1'b0, // each of these pixels has words of its own, one behind the other
   parameter int unsigned Groups    = 1, // groups of channels
   parameter int unsigned Folds     = 1, // words of the result a group
   parameter int unsigned Words     = 1, // words of the image a pixel and group
@@ -69,7 +71,7 @@ module qfx_agu_window #(
   localparam int unsigned StepH  = Square ? 1 : DilationH;
   localparam int unsigned StepW  = Square ? 1 : DilationW;
 
-  localparam int unsigned PixelWords   = Groups * Words;
+  localparam int unsigned PixelWords   = Groups * Words * (Blocks ? RepeatH * RepeatW : 1);
   localparam int unsigned AddressDelay = 6; // latency of qfx_agu_tap
 
   localparam int unsigned RowWidth     = $clog2(OutHeight * StrideH + PadTop + 1) + 1;
@@ -158,6 +160,7 @@ module qfx_agu_window #(
     .ReachW   (ReachW),
     .RepeatH  (RepeatH),
     .RepeatW  (RepeatW),
+    .Blocks   (Blocks),
     .Rows     (Rows),
     .Groups   (Groups),
     .Folds    (Folds),

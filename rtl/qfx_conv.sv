@@ -7,7 +7,7 @@
 //
 // Loops: row, column, co fold, ky, kx, ci fold (innermost), one step a cycle: a frame takes exactly
 // max(OutHeight*OutWidth*CoFolds*KyFolds*KxFolds*CiFolds, Height*Width*Groups*CiFolds) cycles in steady state, given enough
-// Rows (qfx.plan.parts.enough_rows) and Credits. Padding costs nothing. Latency from the last step of a word of the
+// Rows (qfx.plan.rows.enough_rows) and Credits. Padding costs nothing. Latency from the last step of a word of the
 // result to its output: 12 + clog2(TapLanes*CiLanes) cycles; out_valid_o has no ready: a FIFO of Credits words must follow
 // within the segment, its pop_o on give_i.
 //

@@ -6,7 +6,7 @@
 //
 // Loops: row, column, channel fold, ky, kx (innermost), one step a cycle: a frame takes exactly
 // max(OutHeight*OutWidth*Folds*KyFolds*KxFolds, Height*Width*Folds) cycles in steady state, Folds = ceil(Channels/Lanes), given
-// enough Rows (qfx.plan.parts.enough_rows) and Credits. Padding costs nothing. Latency from the last step of a word of the
+// enough Rows (qfx.plan.rows.enough_rows) and Credits. Padding costs nothing. Latency from the last step of a word of the
 // result to its output: 10 + clog2(TapLanes) cycles; out_valid_o has no ready: a FIFO of Credits words must follow within
 // the segment, its pop_o on give_i. TapLanes = 1: KyFolds = KernelH, KxFolds = KernelW; KernelW: KxFolds = 1;
 // KernelH*KernelW: both 1.

@@ -16,6 +16,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
@@ -23,6 +24,7 @@ from qfx.graph.ops import (
     Multiply,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -89,7 +91,10 @@ def _node_range(graph: Graph, node: Node, inputs: list[Range]) -> Range:
             return _full_range(inputs[0].low.max(), inputs[0].high.max(), 1)
         case ChannelSum():
             return _full_range(inputs[0].low.sum(), inputs[0].high.sum(), 1)
-        case MaxPool() | Upsample():
+        case DepthToSpace():
+            low, high = (ends.reshape(-1, channels) for ends in (inputs[0].low, inputs[0].high))
+            return Range(low.min(axis=0), high.max(axis=0))
+        case MaxPool() | Upsample() | Slice():
             return inputs[0]
         case Clamp(low=low, high=high):
             return Range(inputs[0].low.clip(low, high), inputs[0].high.clip(low, high))

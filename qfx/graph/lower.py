@@ -1,6 +1,6 @@
 """Lowering: a trained fixed-point torch model becomes the integer graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph.graph import Graph, GraphBuilder
 from qfx.graph.lower_arithmetic import add, multiply, rescale, scale, scale_and_shift, softmax
 from qfx.graph.lower_binary import binary, gated, thermometer
+from qfx.graph.moves import Steps
 from qfx.graph.ops import (
     Add,
     Affine,
@@ -22,6 +23,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
@@ -29,6 +31,7 @@ from qfx.graph.ops import (
     Multiply,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -205,6 +208,34 @@ def _conv(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     return low.add(name, op, x, *_weights(low, name, layer.constants()))
 
 
+def _conv_transpose(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    """A convolution of stride 1 makes all pixels of a block at once; then they go to their places."""
+    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
+    rows, columns = layer.phases(*low.builder.type(x).shape[:2])
+    block = rows.stride, columns.stride
+    op = Conv2d((1, 1), (*rows.zeros, *columns.zeros), (1, 1), layer.groups)
+    weights = _weights(low, name, layer.constants(rows, columns))
+    image = low.add(name if block == (1, 1) else f"{name}.products", op, x, *weights)
+    if block != (1, 1):
+        # The filters are ordered by group first, the channels of a block by pixel.
+        order = np.arange(low.builder.type(image).channels).reshape(layer.groups, block[0] * block[1], -1)
+        ordered = _reordered(low, f"{name}.order", order.transpose(1, 0, 2).ravel().tolist(), image)
+        image = low.add(name, DepthToSpace(block), ordered)
+    return _cut(low, f"{name}.cut", rows.kept, columns.kept, image)
+
+
+def _reordered(low: _Lowering, name: str, channels: Sequence[int], x: str) -> str:
+    """Choose channels, unless they are all, in order."""
+    chosen = tuple(channels)
+    return x if chosen == tuple(range(low.builder.type(x).channels)) else low.add(name, Select(chosen), x)
+
+
+def _cut(low: _Lowering, name: str, rows: Steps, columns: Steps, x: str) -> str:
+    """Choose rows and columns, unless they are all."""
+    height, width, _ = low.builder.type(x).shape
+    return x if (rows, columns) == ((0, height, 1), (0, width, 1)) else low.add(name, Slice(rows, columns), x)
+
+
 def _linear(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
     constants = layer.constants()
@@ -264,9 +295,35 @@ def _concat(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
 
 
 def _select(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    if inputs[0] in low.unflattened or low.is_permuted(inputs[0]):
+    return low.add(name, Select(layer.channels), _unflattened(low, name, inputs[0]))
+
+
+def _chosen(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    x = _unflattened(low, name, inputs[0])
+    return _reordered(low, name, layer.chosen(low.builder.type(x).channels), x)
+
+
+def _slice(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    """Fewer pixels first, so that fewer have their channels chosen."""
+    x = _unflattened(low, name, inputs[0])
+    shape = low.builder.type(x).shape
+    if len(shape) == 3:
+        signal = len(low.input_shape) == 3
+        rows, columns = (slice(*steps).indices(size) for steps, size in zip(layer.places(signal), shape, strict=False))
+        x = _cut(low, f"{name}.places", rows, columns, x)
+    return _reordered(low, name, layer.chosen(shape[-1]), x)
+
+
+def _pixel_shuffle(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
+    ordered = _reordered(low, f"{name}.order", layer.chosen(low.builder.type(x).channels), x)
+    return low.add(name, DepthToSpace(layer.factor), ordered)
+
+
+def _unflattened(low: _Lowering, name: str, x: str) -> str:
+    if x in low.unflattened or low.is_permuted(x):
         raise LowerError(f"'{name}' must not read a flattened image: choose channels before the Flatten")
-    return low.add(name, Select(layer.channels), inputs[0])
+    return x
 
 
 def _max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -303,8 +360,9 @@ def _flatten(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
 
 
 def _pad_shortcut(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    constants = layer.constants(low.builder.type(inputs[0]).channels)
-    return low.add(name, Conv2d((layer.stride, layer.stride)), inputs[0], *_weights(low, name, constants))
+    height, width, channels = low.builder.type(inputs[0]).shape
+    fewer = _cut(low, f"{name}.places", (0, height, layer.stride), (0, width, layer.stride), inputs[0])
+    return _reordered(low, name, layer.chosen(channels), fewer)
 
 
 def _quantizer(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -330,6 +388,7 @@ def _channels_last(name: str, weight: Codes, image: Shape) -> Codes:
 Handler = Callable[[_Lowering, str, Any, list[str]], str]
 _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.Conv2d: _conv,
+    qnn.ConvTranspose2d: _conv_transpose,
     qnn.Linear: _linear,
     qnn.DeformConv2d: _deform,
     qnn.Affine: _affine,
@@ -346,6 +405,11 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.Softmax: softmax,
     qnn.Concat: _concat,
     qnn.Select: _select,
+    qnn.ChannelShuffle: _chosen,
+    qnn.ChannelChunk: _chosen,
+    qnn.PadChannels: _chosen,
+    qnn.Slice: _slice,
+    qnn.PixelShuffle: _pixel_shuffle,
     qnn.MaxPool2d: _max_pool,
     qnn.AvgPool2d: _avg_pool,
     qnn.Upsample: _upsample,

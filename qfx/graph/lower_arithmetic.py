@@ -49,9 +49,7 @@ def softmax(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     shape = low.builder.type(x).shape
     largest = broadcast(low, name, low.add(f"{name}.max", ChannelMax(), x), shape)
     minus = _constant_like(layer.exp.constants()["table"], -1)
-    below = low.add(
-        f"{name}.below", Add(), scale_and_shift(low, f"{name}.negative", x, minus, nothing(minus)), largest
-    )
+    below = low.add(f"{name}.below", Add(), scale_and_shift(low, f"{name}.negative", x, minus, nothing(minus)), largest)
     e = _looked_up(low, f"{name}.exp", layer.exp, below)
     r = _looked_up(low, f"{name}.reciprocal", layer.reciprocal, low.add(f"{name}.sum", ChannelSum(), e))
     product = low.add(name, Multiply(), e, broadcast(low, f"{name}.reciprocal", r, shape))

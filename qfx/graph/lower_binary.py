@@ -23,7 +23,7 @@ def binary(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
 def thermometer(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     """Lower a Thermometer: each channel once for each threshold, and the sign of what it exceeds it by."""
     kind = low.builder.type(inputs[0])
-    constants = layer.constants(kind.channels, kind.fixed.scalar_frac)
+    constants = layer.constants(kind.fixed.fracs(kind.channels))
     digits = len(layer.thresholds)
     repeated = low.add(
         f"{name}.repeated", Select(tuple(c for c in range(kind.channels) for _ in range(digits))), inputs[0]

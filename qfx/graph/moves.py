@@ -12,6 +12,8 @@ from qfx.graph.op import Op, at_least_one_bit, require_image, require_scalar
 from qfx.graph.tensor import Operand, TensorType, operand_type
 from qfx.graph.window import Pair
 
+Steps = tuple[int, int, int]  # start, stop, step
+
 
 @dataclass(frozen=True)
 class Concat(Op):
@@ -68,6 +70,59 @@ class Upsample(Op):
 
     def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
         return codes[0].repeat(self.factor[0], axis=1).repeat(self.factor[1], axis=2)
+
+
+@dataclass(frozen=True)
+class DepthToSpace(Op):
+    """``out[y*bh + i, x*bw + j, c] = in[y, x, (i*bw + j)*C + c]``: the channels of a pixel become a block of pixels."""
+
+    block: Pair
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        x = operand_type(operands[0])
+        require_image(x)
+        if min(self.block) < 1:
+            raise GraphError(f"block must be at least 1 in each direction, not {self.block}")
+        pixels = self.block[0] * self.block[1]
+        if x.channels % pixels:
+            raise GraphError(f"the channels of DepthToSpace must divide into {pixels} pixels, not be {x.channels}")
+        fracs = x.fixed.fracs(x.channels).reshape(pixels, -1)
+        if (fracs != fracs[0]).any():
+            raise GraphError(f"the {pixels} pixels of a block must have the same binary points, not {x.fixed}")
+        shape = (x.shape[0] * self.block[0], x.shape[1] * self.block[1], x.channels // pixels)
+        return TensorType(shape, replace(x.fixed, frac=simplest_frac(fracs[0])))
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        count, height, width, channels = codes[0].shape
+        rows, columns = self.block
+        blocks = codes[0].reshape(count, height, width, rows, columns, channels // (rows * columns))
+        return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(count, height * rows, width * columns, -1)
+
+
+@dataclass(frozen=True)
+class Slice(Op):
+    """``out[y, x] = in[start + y*step, ...]`` of ``(start, stop, step)`` along rows and columns, as in Python."""
+
+    rows: Steps
+    columns: Steps
+
+    def infer(self, operands: Sequence[Operand]) -> TensorType:
+        x = operand_type(operands[0])
+        require_image(x)
+        sizes = []
+        for name, (start, stop, step), size in zip(
+            ("rows", "columns"), (self.rows, self.columns), x.shape, strict=False
+        ):
+            if not (0 <= start < stop <= size and step >= 1):
+                raise GraphError(
+                    f"{name} must be (start, stop, step) with 0 <= start < stop <= {size} and step at least 1, "
+                    f"not {(start, stop, step)}"
+                )
+            sizes.append(len(range(start, stop, step)))
+        return TensorType((*sizes, x.channels), x.fixed)
+
+    def evaluate(self, codes: Sequence[np.ndarray], operands: Sequence[Operand]) -> np.ndarray:
+        return codes[0][:, slice(*self.rows), slice(*self.columns)]
 
 
 @dataclass(frozen=True)

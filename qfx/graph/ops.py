@@ -15,8 +15,10 @@ from qfx.graph.arithmetic import ChannelMax as ChannelMax
 from qfx.graph.arithmetic import ChannelSum as ChannelSum
 from qfx.graph.arithmetic import Multiply as Multiply
 from qfx.graph.moves import Concat as Concat
+from qfx.graph.moves import DepthToSpace as DepthToSpace
 from qfx.graph.moves import Flatten as Flatten
 from qfx.graph.moves import Select as Select
+from qfx.graph.moves import Slice as Slice
 from qfx.graph.moves import Upsample as Upsample
 from qfx.graph.op import Op as Op
 from qfx.graph.op import at_least_one_bit, require_image, require_scalar
@@ -298,8 +300,8 @@ class Lookup(Op):
 OPS: dict[str, type[Op]] = {
     op.__name__: op
     for op in (
-        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, Concat, MaxPool, SumPool, Select, Upsample),
-        *(ChannelMax, ChannelSum, Requantize, Clamp, Lookup, Flatten),
+        *(Input, Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, Concat, MaxPool, SumPool, ChannelMax, ChannelSum),
+        *(Select, Upsample, DepthToSpace, Slice, Requantize, Clamp, Lookup, Flatten),
     )
 }
 

@@ -40,7 +40,13 @@ from qfx.nn.gated import PrecisionGatedConv2d as PrecisionGatedConv2d
 from qfx.nn.learned_width import constant_bits as constant_bits
 from qfx.nn.load import LoadReport as LoadReport
 from qfx.nn.load import load as load
+from qfx.nn.moves import ChannelChunk as ChannelChunk
+from qfx.nn.moves import ChannelShuffle as ChannelShuffle
+from qfx.nn.moves import PadChannels as PadChannels
+from qfx.nn.moves import PixelShuffle as PixelShuffle
 from qfx.nn.moves import Select as Select
+from qfx.nn.moves import Slice as Slice
+from qfx.nn.moves import pixel_shuffle as pixel_shuffle
 from qfx.nn.prelu import PReLU as PReLU
 from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer
@@ -56,4 +62,5 @@ from qfx.nn.table import Table as Table
 from qfx.nn.trace import FIXED_LAYERS as FIXED_LAYERS
 from qfx.nn.trace import is_layer as is_layer
 from qfx.nn.trace import trace as trace
+from qfx.nn.transposed import ConvTranspose2d as ConvTranspose2d
 from qfx.nn.upsample import Upsample as Upsample

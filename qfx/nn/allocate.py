@@ -17,6 +17,7 @@ from qfx.nn.deform import DeformConv2d
 from qfx.nn.quantizer import Quantizer, Spec
 from qfx.nn.recipe import POINTS
 from qfx.nn.sensitivity import Metric, relative_error, sensitivities
+from qfx.nn.transposed import ConvTranspose2d
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 COSTS = ("weight_bits", "bit_operations")
@@ -96,19 +97,21 @@ def _layers(model: nn.Module, example: Tensor, widths: tuple[int, ...]) -> list[
     known = {id(quantizer): name for name, quantizer in quantizers(model).items()}
     found: list[_Layer] = []
 
-    def note(path: str, layer: Conv2d | Linear | DeformConv2d, result: Tensor) -> None:
+    def note(path: str, layer: nn.Module, given: Tensor, result: Tensor) -> None:
         choices = []
         for quantizer in (layer.weight_quant, layer.input_quant):
             spec, name = quantizer.spec, known[id(quantizer)]
             free = quantizer.learned and not spec.digits and not spec.learn_width and name != "input"
             choices.append((name, widths if free else (quantizer.width,)))
-        macs = result[0].numel() * layer.weight[0].numel()
+        # Each result of a convolution, and each input of a transposed one, meets the kernel once.
+        places = given if isinstance(layer, ConvTranspose2d) else result
+        macs = places[0].numel() * layer.weight[0].numel()
         found.append(_Layer(path, layer.weight.numel(), macs, choices[0], choices[1]))
 
     hooks = [
-        layer.register_forward_hook(lambda module, given, result, path=path: note(path, module, result))
+        layer.register_forward_hook(lambda module, given, result, path=path: note(path, module, given[0], result))
         for path, layer in model.named_modules()
-        if isinstance(layer, Conv2d | Linear | DeformConv2d)
+        if isinstance(layer, Conv2d | ConvTranspose2d | Linear | DeformConv2d)
     ]
     try:
         model(example)

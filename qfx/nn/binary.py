@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qfx.errors import LowerError
-from qfx.fixed import Fixed, fixed_for_range
+from qfx.fixed import Fixed, fixed_for_range, simplest_frac
 from qfx.nn.constants import Codes
 
 WIDEST_LEVELS = 8
@@ -52,14 +52,15 @@ class Thermometer(nn.Module):
         steps = self.thresholds.reshape(-1, *[1] * (x.dim() - 2))
         return torch.where(x.detach().unsqueeze(2) >= steps, 1.0, -1.0).to(x.dtype).flatten(1, 2)
 
-    def constants(self, channels: int, frac: int) -> dict[str, Codes]:
-        """Return ``scale`` (1,), ``shift`` (channels * L,) and ``table`` for an input of that many channels.
+    def constants(self, fracs: np.ndarray) -> dict[str, Codes]:
+        """Return ``scale`` (1,), ``shift`` (channels * L,) and ``table`` for channels with these binary points.
 
         The sign of ``scale * x + shift`` is the digit.
         """
-        low = -np.ceil(np.ldexp(self.thresholds.double().cpu().numpy(), frac)).astype(np.int64)
-        shift = np.tile(low, channels)
-        fixed = fixed_for_range(min(int(shift.min()), -1), max(int(shift.max()), 0), frac)
+        real = np.ldexp(self.thresholds.double().cpu().numpy(), fracs[:, None])
+        shift = -np.ceil(real).astype(np.int64).flatten()
+        grid = simplest_frac(np.repeat(fracs, len(self.thresholds)))
+        fixed = fixed_for_range(min(int(shift.min()), -1), max(int(shift.max()), 0), grid)
         one = Codes(np.ones(1, dtype=np.int64), Fixed(2, 0), 1)
         return {"scale": one, "shift": Codes(shift, fixed), "table": odd_levels(1)}
 

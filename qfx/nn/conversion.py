@@ -10,6 +10,7 @@ from qfx.nn.recipe import Recipe
 from qfx.nn.shapes import shape_of
 from qfx.nn.sharing import share
 from qfx.nn.trace import call_name, is_layer
+from qfx.nn.transposed import ConvTranspose2d
 
 
 class Conversion:
@@ -61,7 +62,7 @@ class Conversion:
         layer = self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, Linear | Flatten):
             return 2
-        if isinstance(layer, Conv2d):
+        if isinstance(layer, Conv2d | ConvTranspose2d):
             return layer.weight.dim()
         known = layer is not None and (is_layer(layer) or node in self.padding)
         return self.rank(node.all_input_nodes[0]) if known else None

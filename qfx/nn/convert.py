@@ -19,18 +19,18 @@ from qfx.nn.converters import MODULES
 from qfx.nn.describe import WAS
 from qfx.nn.gated import GatedConv2d
 from qfx.nn.in_place import refuse_in_place, require_same
+from qfx.nn.move_calls import convert_move
 from qfx.nn.operators import NUMBER
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ready import require_ready
 from qfx.nn.recipe import Recipe, placed
-from qfx.nn.results import has_products
 from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of
 from qfx.nn.sharing import tie
-from qfx.nn.shortcut import PadShortcut
 from qfx.nn.spelling import as_modules, remedy
 from qfx.nn.table import Table
 from qfx.nn.trace import call_name, is_layer, misnamed, misreturned, node_path, scope, trace
+from qfx.nn.transposed import ConvTranspose2d
 
 
 def convert(
@@ -158,13 +158,7 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
 
 def _misplaced(conversion: Conversion, node: fx.Node, layer: nn.Module) -> str | None:
     """Return why a layer that is the same in float and in fixed point must not read what it reads, or None."""
-    source = node.args[0]
-    if isinstance(layer, PadShortcut | Thermometer) and has_products(conversion.module, source):
-        return (
-            "it must read a tensor with one binary point, not the exact result of a convolution or of torch.cat: put a "
-            "BatchNorm2d between them"
-        )
-    if isinstance(layer, BinaryActivation | Thermometer) and flattened_from(conversion.module, source):
+    if isinstance(layer, BinaryActivation | Thermometer) and flattened_from(conversion.module, node.args[0]):
         return "it must not read a flattened image: put it before the Flatten"
     return None
 
@@ -172,7 +166,7 @@ def _misplaced(conversion: Conversion, node: fx.Node, layer: nn.Module) -> str |
 def _tied(conversion: Conversion, new: nn.Module | None, path: str, place: str) -> str | None:
     """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
     new = new or conversion.module.get_submodule(place)  # a folded BatchNorm has its place already
-    if not isinstance(new, Conv2d | Linear | GatedConv2d | BatchNorm2d | PReLU | Table):
+    if not isinstance(new, Conv2d | ConvTranspose2d | Linear | GatedConv2d | BatchNorm2d | PReLU | Table):
         return "it is called twice: use one module for each call"
     for point in ("weight", "constant"):
         recipe = conversion.recipe
@@ -184,7 +178,7 @@ def _tied(conversion: Conversion, new: nn.Module | None, path: str, place: str) 
 
 def _call(conversion: Conversion, node: fx.Node) -> None:
     path = conversion.free(scope(node) + call_name(node))
-    if convert_call(conversion, node, path):
+    if convert_call(conversion, node, path) or convert_move(conversion, node, path):
         return
     source = node.args[0] if node.args else None
     layers = as_modules(node, conversion.rank(source) if isinstance(source, fx.Node) else None)

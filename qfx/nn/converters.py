@@ -17,6 +17,8 @@ from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.gated import WIDEST_WEIGHT, GatedConv2d, PrecisionGatedConv2d
 from qfx.nn.geometry import NO_PADDING, added, inside, pool_window
+from qfx.nn.move_calls import flawed
+from qfx.nn.moves import ChannelShuffle, PixelShuffle
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Spec
 from qfx.nn.results import never_negative, odd_levels_of
@@ -24,6 +26,7 @@ from qfx.nn.shapes import flattened_from, shape_of, uneven
 from qfx.nn.sharing import share
 from qfx.nn.softmax import Softmax
 from qfx.nn.table import FUNCTIONS, Table
+from qfx.nn.transposed import ConvTranspose2d
 from qfx.nn.upsample import Upsample
 
 
@@ -46,6 +49,17 @@ def _conv(conversion: Conversion, node: fx.Node, layer: nn.Conv2d | nn.Conv1d, p
         return f"its padding_mode must be 'zeros', not '{layer.padding_mode}'"
     new = Conv2d.from_float(layer, conversion.recipe.spec(path, "weight"), _activation(conversion, node, path))
     new.padding = added(new.padding, conversion.take_padding(node))
+    conversion.enter(node, new, path, "activation", "input_quant")
+    return new
+
+
+def _conv_transpose(
+    conversion: Conversion, node: fx.Node, layer: nn.ConvTranspose2d | nn.ConvTranspose1d, path: str
+) -> nn.Module | str:
+    if len(node.args) > 1 or node.kwargs:
+        return "it must have output_padding, and no output_size in its call"
+    weight, activation = conversion.recipe.spec(path, "weight"), conversion.recipe.spec(path, "activation")
+    new = ConvTranspose2d.from_float(layer, weight, activation)
     conversion.enter(node, new, path, "activation", "input_quant")
     return new
 
@@ -203,6 +217,21 @@ def _softmax(conversion: Conversion, node: fx.Node, layer: nn.Softmax | nn.Softm
     return new
 
 
+def _channel_shuffle(conversion: Conversion, node: fx.Node, layer: nn.ChannelShuffle, path: str) -> nn.Module | str:
+    new = ChannelShuffle(layer.groups)
+    return flawed(new, node.args[0]) or new
+
+
+def _pixel_shuffle(conversion: Conversion, node: fx.Node, layer: nn.PixelShuffle, path: str) -> nn.Module | str:
+    factor, shape = layer.upscale_factor, shape_of(node.args[0])
+    if factor < 1 or (shape and shape[0] % factor**2):
+        channels = f" of {shape[0]} channels" if shape else ""
+        return f"its square of upscale_factor must divide the channels, not be {factor}x{factor}{channels}"
+    new = PixelShuffle(factor, input_spec=conversion.recipe.spec(path, "elementwise"))
+    conversion.enter(node, new, path, "elementwise", "input_quant")
+    return new
+
+
 def _upsample(conversion: Conversion, node: fx.Node, layer: nn.Upsample, path: str) -> nn.Module | str:
     return Upsample.from_float(layer)
 
@@ -214,6 +243,10 @@ MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.ZeroPad2d: _pad,
     nn.ConstantPad1d: _pad,
     nn.ConstantPad2d: _pad,
+    nn.ConvTranspose1d: _conv_transpose,
+    nn.ConvTranspose2d: _conv_transpose,
+    nn.ChannelShuffle: _channel_shuffle,
+    nn.PixelShuffle: _pixel_shuffle,
     nn.Linear: _linear,
     SquareDeformConv2d: _deform,
     PrecisionGatedConv2d: _gated,

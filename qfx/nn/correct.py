@@ -16,8 +16,9 @@ from qfx.nn.deform import DeformConv2d
 from qfx.nn.observe import Observer
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ranks import gather
+from qfx.nn.transposed import ConvTranspose2d
 
-Biased = Conv2d | Linear | DeformConv2d
+Biased = Conv2d | ConvTranspose2d | Linear | DeformConv2d
 Layer = Biased | BatchNorm2d
 
 

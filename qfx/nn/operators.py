@@ -35,7 +35,7 @@ def convert_operator(conversion: Conversion, node: fx.Node, path: str) -> bool:
         operands.reverse()
     known = [_known(conversion, operand) for operand in operands]
     tensors = [operand for operand, value in zip(operands, known, strict=True) if value is None]
-    if not tensors or not all(isinstance(tensor, fx.Node) for tensor in tensors):
+    if not tensors or not all(isinstance(tensor, fx.Node) and _of_input(tensor) for tensor in tensors):
         return False
     match operation, known:
         case "neg", [None]:
@@ -165,6 +165,11 @@ def _known(conversion: Conversion, operand: object) -> Known | None:
 def views_constant(node: fx.Node) -> bool:
     """Return whether a call only gives another shape to what a module holds."""
     return node.op != "get_attr" and _source(node).op == "get_attr"
+
+
+def _of_input(node: fx.Node) -> bool:
+    """Whether a tensor depends on the network's input, not on parameters alone."""
+    return node.op in ("placeholder", "call_module") or any(map(_of_input, node.all_input_nodes))
 
 
 def _source(node: fx.Node) -> fx.Node:

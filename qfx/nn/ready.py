@@ -14,7 +14,15 @@ from qfx.nn.calibrate import quantizers
 from qfx.nn.inputs import require_input, require_model
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-_WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
+_WITH_WEIGHTS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.Linear,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+)
 
 
 def require_ready(model: nn.Module, example: Tensor | None) -> None:

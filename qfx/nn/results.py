@@ -5,24 +5,9 @@ from typing import Any
 from torch import fx, nn
 
 from qfx.nn.binary import BinaryActivation, Thermometer
-from qfx.nn.compute import Conv2d
-from qfx.nn.deform import DeformConv2d
-from qfx.nn.elementwise import Concat, Flatten, Hardtanh, ReLU
+from qfx.nn.elementwise import Flatten, Hardtanh, ReLU
 from qfx.nn.quantizer import Spec
-from qfx.nn.rescale import Scale
 from qfx.nn.upsample import Upsample
-
-
-def has_products(module: fx.GraphModule, node: Any) -> bool:
-    """Return whether a tensor is the exact result of a convolution or a Concat, with a binary point a channel."""
-    while isinstance(node, fx.Node) and node.op == "call_module":
-        layer = module.get_submodule(str(node.target))
-        if isinstance(layer, Conv2d | DeformConv2d):
-            return layer.weight_quant.spec.per_channel
-        if not isinstance(layer, ReLU | Scale | Upsample | nn.Dropout):
-            return isinstance(layer, Concat)
-        node = node.args[0]
-    return False
 
 
 def never_negative(module: fx.GraphModule, node: Any) -> bool:

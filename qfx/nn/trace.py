@@ -14,18 +14,20 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.gated import GatedConv2d, PrecisionGatedConv2d
-from qfx.nn.moves import Select
+from qfx.nn.moves import ChannelChunk, ChannelShuffle, PadChannels, PixelShuffle, Select, Slice
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.softmax import Softmax
 from qfx.nn.table import Table
+from qfx.nn.transposed import ConvTranspose2d
 from qfx.nn.upsample import Upsample
 
 FIXED_LAYERS = (
     Quantizer,
     Conv2d,
+    ConvTranspose2d,
     Linear,
     DeformConv2d,
     BatchNorm2d,
@@ -45,6 +47,11 @@ FIXED_LAYERS = (
     AdaptiveAvgPool2d,
     Flatten,
     Select,
+    ChannelShuffle,
+    ChannelChunk,
+    PadChannels,
+    Slice,
+    PixelShuffle,
     Upsample,
     PadShortcut,
     BinaryActivation,

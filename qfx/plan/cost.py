@@ -162,6 +162,9 @@ def _plumbing(part: Part) -> Resources:
             lanes, out = _get(part, "Lanes"), _get(part, "Lanes") * _get(part, "OutWidth")
             width = lanes * (_get(part, "AWidth") + _get(part, "BWidth"))
             return Resources(lut=width + out + 20, ff=2 * width + out + 16)
+        case "qfx_slice":
+            bits = _get(part, "WordBits")
+            return Resources(lut=bits + 35, ff=3 * bits + 40)
         case "qfx_gate":
             return Resources(lut=8, ff=width + 8)
         case _:

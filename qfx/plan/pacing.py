@@ -19,7 +19,7 @@ from qfx.plan.data import NodePlan
 from qfx.plan.dataflow import Network, Part, Stream, least_depths, network
 from qfx.plan.depths import own_cycles
 from qfx.plan.model import Rate
-from qfx.plan.timing import RAM_FIFO_LATENCY, Fifo, Fork, Gate, Join, Pipe, Pixels, Turns, Width, Window
+from qfx.plan.timing import RAM_FIFO_LATENCY, Fifo, Fork, Gate, Join, Pipe, Pixels, Sieve, Turns, Width, Window
 
 _SLACK = 2  # words: what a FIFO's own registers and the rounding of lines may take
 
@@ -90,6 +90,10 @@ class _Schedule:
                 begin += self.pace / (streams[0].words // timing.a)  # a pixel is whole before it is read
                 self._hold(streams[0], self.pace / (streams[0].words // timing.a))
                 taken, begin = begin, begin + 1 + timing.latency
+            case Sieve():
+                come = np.array(timing.kept) * self._period(streams[0])
+                ahead = come - np.arange(len(come)) * self._period(part.outputs[0])
+                taken, begin = begin + 1 + float(ahead.min()), begin + 2 + float(ahead.max())
             case Window():
                 taken, begin = self._window(timing, streams, part.outputs[0])
         for stream in part.outputs:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 
@@ -22,19 +20,21 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Lookup,
     MaxPool,
     Multiply,
     Op,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
 from qfx.graph.window import Pair, Quad
 from qfx.plan.data import NodePlan
-from qfx.plan.events import Series, Wire, solve
-from qfx.plan.timing import Join, Pipe, Pixels, Timing, Turns, Window
+from qfx.plan.rows import enough_rows
+from qfx.plan.timing import Join, Pipe, Pixels, Sieve, Timing, Turns, Window
 
 MAC_LATENCY = 12  # last step of a word to its output, one term (qfx_conv, qfx_depthwise, qfx_deform)
 POOL_LATENCY = 10  # likewise for qfx_pool
@@ -229,22 +229,48 @@ def _reduce(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
 
 
 def _upsample(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
-    """Windows of one pixel, each several times."""
-    op = node.op
-    assert isinstance(op, Upsample)
+    """Windows of one pixel, each several times; of DepthToSpace each time other words of it."""
+    blocks = isinstance(node.op, DepthToSpace)
+    repeat = node.op.block if isinstance(node.op, DepthToSpace) else node.op.factor  # type: ignore[attr-defined]
     size, lanes, channels, width = _size(graph, node), plan.out_lanes, node.type.channels, node.type.fixed.width
     folds = -(-channels // lanes)
+    pixel_words = folds * (repeat[0] * repeat[1] if blocks else 1)
     window = Window(
-        size, _out(node), (1, 1), (0, 0), (0, 0), 2, folds, folds, 1, UPSAMPLE_LATENCY, repeat=op.factor
+        size, _out(node), (1, 1), (0, 0), (0, 0), 2, pixel_words, folds, 1, UPSAMPLE_LATENCY, repeat=repeat
     )  # fmt: skip
     parameters = _image(size) | {
         "InWidth": width,
         "Channels": channels,
-        "RepeatH": op.factor[0],
-        "RepeatW": op.factor[1],
+        "RepeatH": repeat[0],
+        "RepeatW": repeat[1],
+        "Blocks": int(blocks),
         "Lanes": lanes,
     }
     return [Block("qfx_upsample", parameters | {"Rows": window.rows, "Credits": 1}, window, lanes * width)]
+
+
+def _slice(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
+    op = node.op
+    assert isinstance(op, Slice)
+    size, lanes, width = _size(graph, node), plan.out_lanes, node.type.fixed.width
+    folds = -(-node.type.channels // lanes)
+    rows, columns = range(*op.rows), range(*op.columns)
+    kept = (
+        np.add.outer(np.array(rows) * size[1], np.array(columns)).ravel()[:, None] * folds + np.arange(folds)
+    ).ravel()
+    parameters = _image(size) | {
+        "WordBits": lanes * width,
+        "PixelWords": folds,
+        "FirstRow": rows[0],
+        "LastRow": rows[-1],
+        "StepH": rows.step,
+        "FirstCol": columns[0],
+        "LastCol": columns[-1],
+        "StepW": columns.step,
+        "Credits": 1,
+    }
+    sieve = Sieve(size[0] * size[1] * folds, tuple(int(word) for word in kept))
+    return [Block("qfx_slice", parameters, sieve, lanes * width)]
 
 
 def _affine(graph: Graph, node: Node, plan: NodePlan) -> list[Block]:
@@ -364,6 +390,8 @@ _MAKERS: dict[type[Op], Callable[[Graph, Node, NodePlan], list[Block]]] = {
     ChannelSum: _reduce,
     Select: _select,
     Upsample: _upsample,
+    DepthToSpace: _upsample,
+    Slice: _slice,
     Requantize: _requantize,
     Clamp: _clamp,
     Lookup: _lookup,
@@ -460,28 +488,3 @@ def _window(
     rows = max(reach[0] + 1 + stride[0], 2)
     pad = (padding[0], padding[2])
     return Window(size, out, stride, pad, reach, rows, pixel_words, words, steps, latency)
-
-
-@lru_cache(maxsize=4096)
-def enough_rows(window: Window) -> Window:
-    """Return the window with as many rows in its ring as it takes not to wait for its own releases.
-
-    The least is what window and stride span. More are needed where padding does not make up for the kernel's reach at
-    the end of a frame, or where a row of the image is shorter than the part's own latency.
-    """
-    for rows in range(window.rows, window.rows + 2 * window.size[0] + 16):
-        wider = replace(window, rows=rows)
-        if _alone(wider) == {window.cycles}:
-            return wider
-    raise PlanError(f"no number of ring rows reaches {window.cycles} cycles a frame in {window}")
-
-
-def _alone(window: Window) -> set[int]:
-    """The cycles between settled frames of a window whose neighbours never make it wait; they may come in a pattern."""
-    settled = 4 + window.rows // window.size[0]
-    frames = 2 * settled
-    image = Wire(Series(window.size[0] * window.size[1] * window.pixel_words, frames))
-    dilation = [Wire(Series(len(window.needs), frames))] * window.square
-    out = window.link(image, *dilation)
-    solve([wire.series for wire in (image, *dilation, out)])
-    return {int(later - earlier) for earlier, later in pairwise(out.ends[settled:])}

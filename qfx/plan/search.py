@@ -17,6 +17,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     MaxPool,
@@ -30,7 +31,7 @@ from qfx.plan.data import NodePlan, NoFitError, Plan, Resources, unroll
 from qfx.plan.dataflow import Part, ends_segment, network, owner, readers, stream_words
 from qfx.plan.depths import size_fifos
 from qfx.plan.pacing import paced_fifos
-from qfx.plan.timing import Pixels, Timing, Window
+from qfx.plan.timing import Pixels, Sieve, Timing, Window
 
 MARGIN = 0.7  # share of each budget that a plan without a target may use: estimates err, and placement needs room
 _WEIGHT = {
@@ -228,10 +229,12 @@ class _Search:
         return found
 
     def _read_whole(self, node: Node) -> bool:
-        """Whether a Flatten of several pixels, or a Concat, reads the node: its lanes must then divide the channels."""
+        """Whether a Flatten of several pixels, a Concat or a DepthToSpace reads the node: lanes divide channels."""
         several = node.type.size > node.type.channels
         readers_of = self.graph.consumers[node.name]
-        return any(isinstance(r.op, Concat) or (isinstance(r.op, Flatten) and several) for r in readers_of)
+        return any(
+            isinstance(r.op, Concat | DepthToSpace) or (isinstance(r.op, Flatten) and several) for r in readers_of
+        )
 
     def _node(self, node: Node, axes: dict[str, int]) -> NodePlan:
         if isinstance(node.op, Input):
@@ -263,6 +266,8 @@ def _cycles(timing: Timing, words: int) -> int:
             return timing.cycles
         case Pixels():
             return max(words, words // timing.b * timing.a)
+        case Sieve():
+            return timing.words
         case _:
             return words
 
@@ -309,6 +314,9 @@ def _unrolls(graph: Graph, node: Node, whole: bool) -> Iterator[dict[str, int]]:
             for ci in lane_choices(graph.by_name[node.inputs[0]].type.channels):
                 for co in lane_choices(channels, divisors_only=whole):
                     yield unroll(co=co, ci=ci)
+        case DepthToSpace():
+            for lanes in lane_choices(channels, divisors_only=True):
+                yield unroll(co=lanes, ci=lanes)
         case Concat():
             a, b = (graph.by_name[name].type.channels for name in node.inputs)
             for lanes in range(1, a + 1):

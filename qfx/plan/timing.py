@@ -139,6 +139,24 @@ class Pixels:
 
 
 @dataclass(frozen=True)
+class Sieve:
+    """qfx_slice: some words of each frame go on, the others are dropped; two are buffered."""
+
+    words: int  # of a frame
+    kept: tuple[int, ...]  # their numbers, in order
+
+    def link(self, i: Wire) -> Wire:
+        """Return the stream behind, a pipe."""
+        takes = Wire(Series(len(self.kept), i.series.frames))
+        takes.series.follow_each(i, np.array(self.kept), 1)
+        # A word has a place when the last but one has gone: dropped words go one a cycle, as the stream comes.
+        frame, word = np.divmod(np.arange(self.words) - 2, self.words)
+        before = np.searchsorted(self.kept, word, side="right") - 1 + frame * len(self.kept)
+        i.series.follow_each(takes, before, 1)
+        return takes.later(1)
+
+
+@dataclass(frozen=True)
 class Window:
     """qfx_agu_window behind qfx_ring: the source of convolution and pooling.
 
@@ -206,4 +224,4 @@ class Window:
         return issue.later(self.steps - 1 + self.latency)
 
 
-Timing = Pipe | Fifo | Fork | Width | Gate | Join | Turns | Pixels | Window
+Timing = Pipe | Fifo | Fork | Width | Gate | Join | Turns | Pixels | Sieve | Window

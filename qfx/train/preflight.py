@@ -103,7 +103,7 @@ def _idle_digits(model: nn.Module) -> list[str]:
     warnings = []
     for name, quantizer in quantizers(model).items():
         width, digits = quantizer.width, quantizer.spec.digits
-        if digits and len(magnitudes(width, digits.k, digits.signed)) == 1 << (width - 1):
+        if digits and width > 2 and len(magnitudes(width, digits.k, digits.signed)) == 1 << (width - 1):
             most = count_digits(np.arange(1 << (width - 1)), width, digits.signed)
             warnings.append(
                 f"digits of {name} should leave out some codes of {counted(width, 'bit')}, but none has more than "

@@ -13,20 +13,19 @@ from qfx.graph import Graph, GraphBuilder
 from qfx.graph.ops import (
     Add,
     Affine,
-    ChannelMax,
-    ChannelSum,
     Clamp,
     Concat,
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
     MaxPool,
-    Multiply,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -126,7 +125,7 @@ case("Input", "vector", _nothing, "s5.2", (6,))
 # Conv2d
 
 
-def _conv(
+def convolved(
     draft: Draft,
     kernel: tuple[int, int] = (3, 3),
     filters: int = 4,
@@ -143,36 +142,38 @@ def _conv(
 
 
 SAME = {"padding": (1, 1, 1, 1)}
-case("Conv2d", "pointwise", partial(_conv, kernel=(1, 1)))
-case("Conv2d", "same", partial(_conv, **SAME))
-case("Conv2d", "without_bias", partial(_conv, bias=False))
-case("Conv2d", "stride_2", partial(_conv, stride=(2, 2), **SAME), shape=(7, 6, 2))
-case("Conv2d", "stride_uneven", partial(_conv, stride=(1, 3), **SAME), shape=(7, 6, 2))
-case("Conv2d", "stride_beyond_kernel", partial(_conv, kernel=(1, 1), stride=(2, 3)), shape=(7, 6, 2))
-case("Conv2d", "padding_uneven", partial(_conv, padding=(0, 1, 2, 0)))
-case("Conv2d", "padding_as_wide_as_the_kernel", partial(_conv, kernel=(2, 2), padding=(2, 2, 2, 2)), shape=(7, 6, 2))
-case("Conv2d", "dilated", partial(_conv, dilation=(2, 2), padding=(2, 2, 2, 2)), shape=(7, 6, 2))
-case("Conv2d", "dilated_uneven", partial(_conv, dilation=(1, 3), padding=(1, 0, 3, 2)), shape=(7, 6, 2))
-case("Conv2d", "row_kernel", partial(_conv, kernel=(1, 3)))
-case("Conv2d", "column_kernel", partial(_conv, kernel=(3, 1)))
-case("Conv2d", "even_kernel", partial(_conv, kernel=(2, 2)))
-case("Conv2d", "depthwise", partial(_conv, groups=3, filters=3, **SAME))
-case("Conv2d", "depthwise_stride_2", partial(_conv, groups=2, filters=2, stride=(2, 2), **SAME), shape=(7, 6, 2))
-case("Conv2d", "depthwise_twice", partial(_conv, groups=3, filters=6, **SAME))
-case("Conv2d", "grouped", partial(_conv, groups=2, filters=6, **SAME), shape=(5, 4, 4))
-case("Conv2d", "per_channel", partial(_conv, weight="s4.[2,-1,4,0]", **SAME))
-case("Conv2d", "per_channel_depthwise", partial(_conv, groups=3, filters=3, weight="s5.[3,1,6]", **SAME))
-case("Conv2d", "unsigned", partial(_conv, **SAME), "u5.0")
-case("Conv2d", "one_bit", partial(_conv, weight="s1.0", **SAME), "u1.0")
-case("Conv2d", "twohot", partial(_conv, digits="unsigned", **SAME))
-case("Conv2d", "twohot_signed_digits", partial(_conv, digits="signed", **SAME))
-case("Conv2d", "twohot_depthwise", partial(_conv, digits="unsigned", groups=3, filters=3, **SAME))
-case("Conv2d", "weight_of_width_0", partial(_conv, weight="s0.1", **SAME))
-case("Conv2d", "one_pixel", partial(_conv, **SAME), shape=(1, 1, 2))
-case("Conv2d", "one_row", partial(_conv, kernel=(1, 3), padding=(0, 0, 1, 1)), shape=(1, 6, 2))
-case("Conv2d", "one_channel", partial(_conv, filters=1, **SAME), shape=(4, 8, 1))
-case("Conv2d", "beyond_float32", partial(_conv, weight="s12.4", bias=False, **SAME), "s14.2")
-case("Conv2d", "many_channels", partial(_conv, filters=11, **SAME), shape=(3, 3, 13))
+case("Conv2d", "pointwise", partial(convolved, kernel=(1, 1)))
+case("Conv2d", "same", partial(convolved, **SAME))
+case("Conv2d", "without_bias", partial(convolved, bias=False))
+case("Conv2d", "stride_2", partial(convolved, stride=(2, 2), **SAME), shape=(7, 6, 2))
+case("Conv2d", "stride_uneven", partial(convolved, stride=(1, 3), **SAME), shape=(7, 6, 2))
+case("Conv2d", "stride_beyond_kernel", partial(convolved, kernel=(1, 1), stride=(2, 3)), shape=(7, 6, 2))
+case("Conv2d", "padding_uneven", partial(convolved, padding=(0, 1, 2, 0)))
+case(
+    "Conv2d", "padding_as_wide_as_the_kernel", partial(convolved, kernel=(2, 2), padding=(2, 2, 2, 2)), shape=(7, 6, 2)
+)
+case("Conv2d", "dilated", partial(convolved, dilation=(2, 2), padding=(2, 2, 2, 2)), shape=(7, 6, 2))
+case("Conv2d", "dilated_uneven", partial(convolved, dilation=(1, 3), padding=(1, 0, 3, 2)), shape=(7, 6, 2))
+case("Conv2d", "row_kernel", partial(convolved, kernel=(1, 3)))
+case("Conv2d", "column_kernel", partial(convolved, kernel=(3, 1)))
+case("Conv2d", "even_kernel", partial(convolved, kernel=(2, 2)))
+case("Conv2d", "depthwise", partial(convolved, groups=3, filters=3, **SAME))
+case("Conv2d", "depthwise_stride_2", partial(convolved, groups=2, filters=2, stride=(2, 2), **SAME), shape=(7, 6, 2))
+case("Conv2d", "depthwise_twice", partial(convolved, groups=3, filters=6, **SAME))
+case("Conv2d", "grouped", partial(convolved, groups=2, filters=6, **SAME), shape=(5, 4, 4))
+case("Conv2d", "per_channel", partial(convolved, weight="s4.[2,-1,4,0]", **SAME))
+case("Conv2d", "per_channel_depthwise", partial(convolved, groups=3, filters=3, weight="s5.[3,1,6]", **SAME))
+case("Conv2d", "unsigned", partial(convolved, **SAME), "u5.0")
+case("Conv2d", "one_bit", partial(convolved, weight="s1.0", **SAME), "u1.0")
+case("Conv2d", "twohot", partial(convolved, digits="unsigned", **SAME))
+case("Conv2d", "twohot_signed_digits", partial(convolved, digits="signed", **SAME))
+case("Conv2d", "twohot_depthwise", partial(convolved, digits="unsigned", groups=3, filters=3, **SAME))
+case("Conv2d", "weight_of_width_0", partial(convolved, weight="s0.1", **SAME))
+case("Conv2d", "one_pixel", partial(convolved, **SAME), shape=(1, 1, 2))
+case("Conv2d", "one_row", partial(convolved, kernel=(1, 3), padding=(0, 0, 1, 1)), shape=(1, 6, 2))
+case("Conv2d", "one_channel", partial(convolved, filters=1, **SAME), shape=(4, 8, 1))
+case("Conv2d", "beyond_float32", partial(convolved, weight="s12.4", bias=False, **SAME), "s14.2")
+case("Conv2d", "many_channels", partial(convolved, filters=11, **SAME), shape=(3, 3, 13))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def _affine(draft: Draft, scale: str = "s4.2", digits: str = "") -> str:
 
 def _affine_behind_conv(draft: Draft) -> str:
     """The fixed-point BatchNorm: it reads an accumulator that has a binary point for each channel."""
-    y = _conv(draft, weight="s4.[2,-1,4,0]")
+    y = convolved(draft, weight="s4.[2,-1,4,0]")
     s = draft.constant("s", (4,), "s5.[1,3,0,2]")
     return draft.add("z", Affine(), y, s, draft.grid("t", y, s))
 
@@ -246,93 +247,6 @@ case("Affine", "scale_of_width_0", partial(_affine, scale="s0.0"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Add
-
-
-def _add(draft: Draft, a: str, b: str) -> str:
-    first = draft.add("a", Requantize(Fixed.parse(a), Rounding.RND_CONV), draft.x)
-    second = draft.add("b", Requantize(Fixed.parse(b), Rounding.TRN, Overflow.WRAP), draft.x)
-    return draft.add("y", Add(), first, second)
-
-
-def _add_shortcut(draft: Draft) -> str:
-    """A residual block: the input waits while the convolution works."""
-    y = draft.add("r", Requantize(Fixed(5, 2)), _conv(draft, filters=3, **SAME))
-    return draft.add("z", Add(), y, draft.x)
-
-
-case("Add", "equal_formats", partial(_add, a="s4.1", b="s4.1"), "s6.2")
-case("Add", "finer_first", partial(_add, a="s5.3", b="s4.-1"), "s6.2")
-case("Add", "finer_second", partial(_add, a="u3.0", b="s6.4"), "s6.2")
-case("Add", "of_width_0", partial(_add, a="s0.4", b="s5.2"), "s6.2")
-case("Add", "itself", lambda draft: draft.add("y", Add(), draft.x, draft.x))
-case("Add", "vectors", partial(_add, a="s5.3", b="u4.2"), "s6.2", (6,))
-case("Add", "shortcut", _add_shortcut)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Multiply
-
-
-def _multiply(draft: Draft, a: str, b: str) -> str:
-    first = draft.add("a", Requantize(Fixed.parse(a), Rounding.RND_CONV), draft.x)
-    second = draft.add("b", Requantize(Fixed.parse(b), Rounding.TRN, Overflow.WRAP), draft.x)
-    return draft.add("y", Multiply(), first, second)
-
-
-def _gate(draft: Draft) -> str:
-    """The input waits while a convolution works, whose exact result has a binary point for each channel."""
-    return draft.add("z", Multiply(), draft.x, _conv(draft, filters=3, weight="s4.[2,-1,4]", **SAME))
-
-
-def _excite(draft: Draft) -> str:
-    """Squeeze and excitation: each channel times what its whole image has become."""
-    mean = draft.add("sum", SumPool((5, 4), (1, 1)), draft.x)
-    gate = draft.add("gate", Requantize(Fixed(4, 2, signed=False)), mean)
-    return draft.add("z", Multiply(), draft.x, draft.add("everywhere", Upsample((5, 4)), gate))
-
-
-case("Multiply", "equal_formats", partial(_multiply, a="s4.1", b="s4.1"), "s6.2")
-case("Multiply", "wider_second", partial(_multiply, a="s3.-1", b="s6.4"), "s6.2")
-case("Multiply", "unsigned_first", partial(_multiply, a="u5.1", b="s3.0"), "s6.2")
-case("Multiply", "unsigned_both", partial(_multiply, a="u2.1", b="u5.1"), "s6.2")
-case("Multiply", "of_one_bit", partial(_multiply, a="s1.0", b="s1.2"), "s6.2")
-case("Multiply", "of_width_0", partial(_multiply, a="s0.4", b="s5.2"), "s6.2")
-case("Multiply", "square", lambda draft: draft.add("y", Multiply(), draft.x, draft.x))
-case("Multiply", "vectors", partial(_multiply, a="s5.3", b="u4.2"), "s6.2", (6,))
-case("Multiply", "many_channels", partial(_multiply, a="s5.3", b="u4.2"), "s6.2", (3, 3, 13))
-case("Multiply", "wide", partial(_multiply, a="s18.9", b="s14.2"), "s18.9", (7, 6, 2))
-case("Multiply", "gate", _gate)
-case("Multiply", "excite", _excite)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# ChannelMax, ChannelSum
-
-
-def _reduced(draft: Draft, op: type) -> str:
-    return draft.add("y", op(), draft.x)
-
-
-def _softmax(draft: Draft) -> str:
-    """How far each channel lies below the largest: the input waits until all of a pixel is known."""
-    top = draft.add("everywhere", Select((0,) * 3), draft.add("top", ChannelMax(), draft.x))
-    draft.builder.constant("minus", -np.ones(3, dtype=np.int64), Fixed(2, 0), max_digits=1)
-    draft.builder.constant("none", np.zeros(3, dtype=np.int64), Fixed(1, draft.builder.type(draft.x).fixed.scalar_frac))
-    negative = draft.add("negative", Affine(), draft.x, "minus", "none")
-    return draft.add("z", ChannelSum(), draft.add("below", Add(), negative, top))
-
-
-for _op in (ChannelMax, ChannelSum):
-    case(_op.__name__, "image", partial(_reduced, op=_op))
-    case(_op.__name__, "unsigned", partial(_reduced, op=_op), "u5.0")
-    case(_op.__name__, "vector", partial(_reduced, op=_op), "s5.2", (6,))
-    case(_op.__name__, "of_one", partial(_reduced, op=_op), "s1.0", (4, 8, 1))
-    case(_op.__name__, "many_channels", partial(_reduced, op=_op), "s6.1", (3, 3, 13))
-case("ChannelSum", "of_what_is_below_the_largest", _softmax)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Concat
 
 
@@ -345,12 +259,12 @@ def _concat(draft: Draft, a: str, b: str) -> str:
 def _concat_shortcut(draft: Draft, filters: int) -> str:
     """A dense block: the input waits while the convolution works, which gives a binary point for each channel."""
     fracs = ",".join(str(channel % 5 - 1) for channel in range(filters))
-    y = _conv(draft, filters=filters, weight=f"s4.[{fracs}]", **SAME)
+    y = convolved(draft, filters=filters, weight=f"s4.[{fracs}]", **SAME)
     return draft.add("z", Concat(), y, draft.x)
 
 
 def _concat_three(draft: Draft) -> str:
-    pair = draft.add("pair", Concat(), draft.x, _conv(draft, filters=6, **SAME))
+    pair = draft.add("pair", Concat(), draft.x, convolved(draft, filters=6, **SAME))
     return draft.add("z", Concat(), pair, draft.x)
 
 
@@ -396,7 +310,7 @@ for (_name, _arguments), _op in product(_POOLS.items(), (MaxPool, SumPool)):
 
 
 def _select(draft: Draft, channels: tuple[int, ...], behind_conv: bool = False) -> str:
-    x = _conv(draft, filters=3, weight="s4.[2,-1,4]") if behind_conv else draft.x
+    x = convolved(draft, filters=3, weight="s4.[2,-1,4]") if behind_conv else draft.x
     return draft.add("z", Select(channels), x)
 
 
@@ -416,7 +330,7 @@ case("Select", "per_channel_to_one", partial(_select, channels=(1, -1), behind_c
 
 
 def _upsample(draft: Draft, factor: tuple[int, int], behind_conv: bool = False) -> str:
-    x = _conv(draft, filters=3, weight="s4.[2,-1,4]") if behind_conv else draft.x
+    x = convolved(draft, filters=3, weight="s4.[2,-1,4]") if behind_conv else draft.x
     return draft.add("z", Upsample(factor), x)
 
 
@@ -428,6 +342,38 @@ case("Upsample", "one_pixel", partial(_upsample, factor=(3, 2)), shape=(1, 1, 2)
 case("Upsample", "one_row", partial(_upsample, factor=(2, 3)), "s1.0", (1, 6, 2))
 case("Upsample", "many_channels", partial(_upsample, factor=(2, 2)), "s5.0", (3, 3, 13))
 case("Upsample", "per_channel", partial(_upsample, factor=(2, 1), behind_conv=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# DepthToSpace and Slice
+
+
+def _depth(draft: Draft, block: tuple[int, int], behind_conv: bool = False) -> str:
+    x = convolved(draft, filters=6, weight="s4.[2,-1,4,2,-1,4]") if behind_conv else draft.x
+    return draft.add("z", DepthToSpace(block), x)
+
+
+case("DepthToSpace", "doubled", partial(_depth, block=(2, 2)), "s4.1", (3, 4, 8))
+case("DepthToSpace", "rows", partial(_depth, block=(3, 1)), "u5.0")
+case("DepthToSpace", "columns", partial(_depth, block=(1, 3)))
+case("DepthToSpace", "by_one", partial(_depth, block=(1, 1)))
+case("DepthToSpace", "one_pixel", partial(_depth, block=(2, 3)), "s1.0", (1, 1, 12))
+case("DepthToSpace", "per_channel", partial(_depth, block=(1, 2), behind_conv=True))
+
+
+def _slice(draft: Draft, rows: tuple[int, int, int], columns: tuple[int, int, int], behind_conv: bool = False) -> str:
+    x = convolved(draft, filters=3, weight="s4.[2,-1,4]", **SAME) if behind_conv else draft.x
+    return draft.add("z", Slice(rows, columns), x)
+
+
+case("Slice", "crop", partial(_slice, rows=(1, 4, 1), columns=(1, 3, 1)))
+case("Slice", "strided", partial(_slice, rows=(0, 5, 2), columns=(1, 4, 2)), "u5.0")
+case("Slice", "whole", partial(_slice, rows=(0, 5, 1), columns=(0, 4, 1)))
+case("Slice", "last_pixel", partial(_slice, rows=(4, 5, 1), columns=(3, 4, 1)))
+case("Slice", "first_pixel", partial(_slice, rows=(0, 2, 3), columns=(0, 1, 1)))
+case("Slice", "many_channels", partial(_slice, rows=(0, 4, 3), columns=(1, 6, 2)), "s5.0", (4, 6, 13))
+case("Slice", "one_row", partial(_slice, rows=(0, 1, 1), columns=(2, 9, 3)), "s1.0", (1, 9, 2))
+case("Slice", "per_channel", partial(_slice, rows=(1, 5, 2), columns=(0, 3, 1), behind_conv=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -513,7 +459,7 @@ def _lookup(draft: Draft, table: str = "s6.3", x: str | None = None) -> str:
 def _lookup_behind_requantize(draft: Draft) -> str:
     """What a layer lowers to: its input's own format, then the table."""
     to = Requantize(Fixed(5, 1), Rounding.RND_CONV)
-    return _lookup(draft, x=draft.add("q", to, _conv(draft, weight="s4.[2,-1,4,0]")))
+    return _lookup(draft, x=draft.add("q", to, convolved(draft, weight="s4.[2,-1,4,0]")))
 
 
 def _lookup_of_reached_codes(draft: Draft) -> str:
@@ -539,3 +485,6 @@ case("Lookup", "of_reached_codes", _lookup_of_reached_codes)
 case("Flatten", "image", lambda draft: draft.add("y", Flatten(), draft.x))
 case("Flatten", "one_pixel", lambda draft: draft.add("y", Flatten(), draft.x), shape=(1, 1, 2))
 case("Flatten", "vector", lambda draft: draft.add("y", Flatten(), draft.x), shape=(6,))
+
+# Add, Multiply, ChannelMax, ChannelSum: a file of their own, which enters its cases as the last ones.
+import tests.conformance.arithmetic_cases  # noqa: E402, F401

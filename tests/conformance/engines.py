@@ -25,6 +25,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
@@ -32,6 +33,7 @@ from qfx.graph.ops import (
     Multiply,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -136,6 +138,13 @@ def _evaluated(graph: Graph, node: Node, x: list[Tensor]) -> Tensor:
             return fixed_layers.Concat()(*x)
         case Select(channels=channels):
             return fixed_layers.Select(channels)(x[0])
+        case DepthToSpace(block=(rows, columns)):
+            place = (
+                torch.arange(x[0].shape[1]).reshape(rows * columns, -1).T.reshape(-1)
+            )  # torch: the pixel is the last
+            return fixed_layers.pixel_shuffle(x[0][:, place], (rows, columns))
+        case Slice(rows=rows, columns=columns):
+            return fixed_layers.Slice(rows=rows, columns=columns)(x[0])
         case Upsample(factor=factor):
             return fixed_layers.Upsample(factor)(x[0])
         case MaxPool() | SumPool():

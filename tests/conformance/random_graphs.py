@@ -20,6 +20,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
@@ -28,6 +29,7 @@ from qfx.graph.ops import (
     Op,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -44,7 +46,19 @@ class Cell(NamedTuple):
 
 
 # Products, their sums and what clamps, joins or repeats them have a binary point for each channel (SPEC.md, N2).
-PER_CHANNEL_OPS = ("Conv2d", "DeformConv2d", "Dense", "Affine", "Multiply", "Clamp", "Concat", "Select", "Upsample")
+PER_CHANNEL_OPS = (
+    "Conv2d",
+    "DeformConv2d",
+    "Dense",
+    "Affine",
+    "Multiply",
+    "Clamp",
+    "Concat",
+    "Select",
+    "Upsample",
+    "DepthToSpace",
+    "Slice",
+)
 # How often a branch of width 0 is added behind an operation; 0.4 elsewhere. The rarer ones need it more often.
 _WIDTH_0 = {
     "Dense": 1.0,
@@ -54,6 +68,8 @@ _WIDTH_0 = {
     "Concat": 1.0,
     "Select": 1.0,
     "Upsample": 1.0,
+    "DepthToSpace": 1.0,
+    "Slice": 1.0,
     "Conv2d": 0.8,
     "DeformConv2d": 0.8,
 }
@@ -155,6 +171,8 @@ class _Author:
             self.sum_pool,
             self.select,
             self.upsample,
+            self.depth_to_space,
+            self.slice,
             self.requantize,
         )
         for _ in range(blocks):
@@ -322,9 +340,32 @@ class _Author:
         """Some channels of what a BatchNorm or nothing has made of the tensor, in any order, zeros among them."""
         x = self.affine(x) if self.rng.random() < 0.9 else x
         channels = self.builder.type(x).channels
-        chosen = self.rng.integers(-1, channels, size=int(self.rng.integers(1, self.largest + 1)))
-        chosen[self.rng.integers(len(chosen))] = self.rng.integers(channels)
+        chosen = self.rng.integers(-1, channels, size=int(self.rng.integers(2, self.largest + 1)))
+        chosen[:2] = self.rng.integers(channels, size=2)
+        self.rng.shuffle(chosen)
         return self.add(self.name("Select"), Select(tuple(int(c) for c in chosen)), x)
+
+    def depth_to_space(self, x: str) -> str:
+        """Blocks of what a convolution or an Affine has made, their pixels on one grid."""
+        sizes = self.builder.type(x).shape[:2]
+        block = tuple(int(self.rng.integers(1, max(self.largest // size, 1) + 1)) for size in sizes)
+        pixels = block[0] * block[1]
+        filters = int(self.rng.integers(1, 4))
+        name = self.name("Conv2d")
+        fracs = tuple(int(frac) for frac in self.rng.integers(0, 6, size=filters)) * pixels
+        fixed = Fixed(int(self.rng.integers(2, 7)), simplest_frac(fracs if self.rng.random() < 0.9 else fracs[:1]))
+        codes = self.rng.integers(fixed.min_code, fixed.max_code, (1, 1, self.builder.type(x).channels, len(fracs)))
+        weight = self.builder.constant(f"{name}.weight", codes, fixed)
+        return self.add(self.name("DepthToSpace"), DepthToSpace(block), self.add(name, Conv2d(), x, weight))  # type: ignore[arg-type]
+
+    def slice(self, x: str) -> str:
+        """Some rows and columns of what a BatchNorm or nothing has made of the tensor."""
+        x = self.affine(x) if self.rng.random() < 0.9 else x
+        steps = []
+        for size in self.builder.type(x).shape[:2]:
+            start, end = (int(self.rng.integers(0, size // 3 + 1)) for _ in range(2))
+            steps.append((start, size - min(end, size - start - 1), int(self.rng.integers(1, 3))))
+        return self.add(self.name("Slice"), Slice(*steps), x)
 
     def upsample(self, x: str) -> str:
         """What a BatchNorm or nothing has made of the tensor, as far as the image stays small."""

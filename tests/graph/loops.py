@@ -18,6 +18,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
@@ -25,6 +26,7 @@ from qfx.graph.ops import (
     Multiply,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -77,6 +79,11 @@ def _element(node: Node, index: tuple[int, ...], values: list[np.ndarray], forma
             return max(_window(node.op, index, x, formats[0].min_code))
         case Upsample(factor=(rows, columns)):
             return x[index[0] // rows, index[1] // columns, channel]
+        case DepthToSpace(block=(rows, columns)):
+            pixel = index[0] % rows * columns + index[1] % columns
+            return x[index[0] // rows, index[1] // columns, pixel * node.type.channels + channel]
+        case Slice(rows=rows, columns=columns):
+            return x[range(*rows)[index[0]], range(*columns)[index[1]], channel]
         case SumPool():
             return sum(_window(node.op, index, x, 0))
         case Clamp(low=low, high=high):

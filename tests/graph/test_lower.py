@@ -264,6 +264,6 @@ def test_a_sum_of_flattened_images_of_two_shapes_is_refused() -> None:
     model, x = Sum(), torch.rand(2, 4, 4, 4)
     qnn.calibrate(model, [x])
     with pytest.raises(
-        LowerError, match="the operands of 'add' must be flattened from images of one shape: add before"
+        LowerError, match="the operands of 'add' must be flattened from images of one shape: put it before"
     ):
         lower(model.eval(), x)

@@ -65,6 +65,7 @@ def test_random_graphs_come_back_as_they_were(tmp_path: Path) -> None:
         "SumPool",
         "Select",
         "Upsample",
+        "Slice",
     ],
 )
 def test_every_case_comes_back_as_it_was(tmp_path: Path, op: str) -> None:

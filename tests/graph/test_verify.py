@@ -19,6 +19,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
@@ -26,6 +27,7 @@ from qfx.graph.ops import (
     Multiply,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -265,6 +267,22 @@ REFUSED = {
     "select beyond": (Select((0, 2)), ("x",), "channels must lie in 0..1, or be -1 for zeros, not be (0, 2)"),
     "select below": (Select((0, -2)), ("x",), "channels must lie in 0..1, or be -1 for zeros, not be (0, -2)"),
     "select nothing": (Select((-1,)), ("x",), "channels must hold at least one that is not -1, not be (-1,)"),
+    "depth block": (DepthToSpace((2, 0)), ("x",), "block must be at least 1 in each direction, not (2, 0)"),
+    "depth channels": (
+        DepthToSpace((2, 3)),
+        ("x",),
+        "the channels of DepthToSpace must divide into 6 pixels, not be 2",
+    ),
+    "slice rows": (
+        Slice((1, 1, 1), (0, 2, 1)),
+        ("x",),
+        "rows must be (start, stop, step) with 0 <= start < stop <= 4 and step at least 1, not (1, 1, 1)",
+    ),
+    "slice columns": (
+        Slice((0, 1, 1), (0, 6, 1)),
+        ("x",),
+        "columns must be (start, stop, step) with 0 <= start < stop <= 5 and step at least 1, not (0, 6, 1)",
+    ),
     "upsample factor": (Upsample((2, 0)), ("x",), "factor must be at least 1 in each direction, not (2, 0)"),
     "requantize per channel": (
         Requantize(Fixed(4, (1, 2))),

@@ -16,12 +16,14 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     MaxPool,
     Multiply,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -142,6 +144,8 @@ def element_graph() -> Graph:
     a.output(a.add("gated", Multiply(), affine, right))
     a.output(a.add("joined", Concat(), x, affine))
     a.output(a.add("chosen", Select((1, -1, 0, 1)), affine))
+    a.output(a.add("sliced", Slice((1, 4, 2), (0, 3, 1)), affine))
+    a.output(a.add("blocks", DepthToSpace((3, 1)), total))
     a.output(a.add("larger", Upsample((2, 3)), affine))
     a.output(a.add("max", MaxPool((3, 2), (2, 1), (1, 1, 0, 1)), total))
     pooled = a.add("sum", SumPool((3, 3), (2, 2), (1, 1, 2, 0)), total)

@@ -261,8 +261,8 @@ def test_layers_called_twice_share_what_they_learn() -> None:
 def test_levels_are_those_of_exact_products_of_any_binary_points() -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 2, 6, 6)
-    for width in (1, 2, 3):
-        model = calibrated(nn.Sequential(nn.Conv2d(2, 5, 3), BinaryActivation(width), nn.Conv2d(5, 2, 1)), x)
+    for levels, channels in ((BinaryActivation(), 5), (BinaryActivation(3), 5), (Thermometer([-0.5, 0.1]), 10)):
+        model = calibrated(nn.Sequential(nn.Conv2d(2, 5, 3), levels, nn.Conv2d(channels, 2, 1)), x)
         assert equals_torch(qfx.lower(model, x), model, x)
 
 
@@ -310,9 +310,9 @@ def test_what_they_cannot_be_is_refused(made, said: str) -> None:
     ("layers", "shape", "said"),
     [
         (
-            [nn.Conv2d(1, 2, 1), Thermometer([1])],
+            [nn.Conv2d(1, 2, 1), nn.Flatten(), Thermometer([1]), nn.Linear(32, 2)],
             (1, 4, 4),
-            r"1 \(Thermometer\): it must read a tensor with one binary",
+            r"2 \(Thermometer\): it must not read a flattened image: put it before the Flatten",
         ),
         (
             [nn.Conv2d(1, 2, 1), nn.Flatten(), BinaryActivation(), nn.Linear(32, 2)],

@@ -1,12 +1,11 @@
 """The shortcut of zeros: exact in torch, and the same integers in the graph."""
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
 import qfx
-from qfx.errors import LowerError
+from qfx.graph.ops import Select
 from qfx.nn import PadShortcut, calibrate, convert, exact
 
 
@@ -41,20 +40,11 @@ def test_the_graph_gives_the_integers_of_torch(rng) -> None:
     assert not np.array_equal(exact(model)(x).numpy(), wanted)
 
 
-def test_a_shortcut_of_exact_products_is_refused_before_training() -> None:
-    bare, normed = [nn.Conv2d(1, 2, 1), nn.ReLU()], [nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU()]
-    message = r"2 \(PadShortcut\): it must read a tensor with one binary point, not the exact result of a convolution"
-    with pytest.raises(LowerError, match=message):
-        convert(nn.Sequential(*bare, PadShortcut(2, 1, 1)))
-    convert(nn.Sequential(*normed, PadShortcut(2, 1, 1)))
-
-    class Joined(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.short = PadShortcut(2, 1, 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.short(torch.cat((x, x.relu()), 1))
-
-    with pytest.raises(LowerError, match="exact result of a convolution or of torch.cat: put a BatchNorm2d between"):
-        convert(Joined())
+def test_a_shortcut_of_exact_products_keeps_their_binary_points(rng) -> None:
+    torch.manual_seed(0)
+    x = torch.tensor(rng.integers(0, 16, (4, 1, 6, 6))).float()
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), PadShortcut(2, 1, 1))
+    model = calibrate(convert(net, {"default": {"input": "u4.0"}}, x).eval(), [x])
+    graph = qfx.lower(model, x[:1])
+    assert graph.by_name["2"].op == Select((-1, 0, 1, -1)) and graph.by_name["2"].type.fixed.per_channel
+    assert np.array_equal(graph.evaluate(x.numpy(), "NCHW"), exact(model)(x).numpy())

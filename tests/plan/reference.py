@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qfx.plan.dataflow import Network, Part
-from qfx.plan.timing import Fifo, Fork, Gate, Join, Pipe, Pixels, Turns, Width, Window
+from qfx.plan.timing import Fifo, Fork, Gate, Join, Pipe, Pixels, Sieve, Turns, Width, Window
 
 SHIFT_DEPTH, PREFETCH, RAM_LATENCY = 32, 4, 4
 
@@ -84,6 +84,9 @@ def _step(part: Part, words: Mapping[str, Words], state: State, give: Words) -> 
         case Pixels(a, b, latency):
             _pixels(i[0], (a, b), give, credits, state)
             o[0].x = [t + latency for t in state.takes]
+        case Sieve(length, kept):
+            _sieve(i[0], (length, frozenset(kept)), give, credits, state)
+            o[0].x = [t + 1 for t in state.takes]
         case Window() as window:
             _window(window, i, give, credits, state)
             o[0].x = [t + window.steps - 1 + window.latency for t in state.takes]
@@ -137,6 +140,20 @@ def _pixels(i: Words, counts: tuple[int, int], give: Words, credits: int, state:
         if n % b == b - 1:
             state.ends += [state.takes[-1]] * a
     i.room = _room(state.ends, 2 * a)
+
+
+def _sieve(i: Words, frame: tuple[int, frozenset[int]], give: Words, credits: int, state: State) -> None:
+    """Every word leaves the buffer, ``ends``; the kept ones with a credit, ``takes``."""
+    length, kept = frame
+    for n in range(len(state.ends), len(i.x)):
+        start = max(i.x[n] + 1, state.ends[-1] + 1 if n else 0)
+        if n % length in kept:
+            if (number := len(state.takes)) >= len(give.x) + credits:
+                break
+            start = max(start, give.x[number - credits] + 1 if number >= credits else 0)
+            state.takes.append(start)
+        state.ends.append(start)
+    i.room = _room(state.ends, 2)
 
 
 def _turns(sides: list[Words], counts: tuple[int, int], give: Words, credits: int, state: State) -> None:

@@ -9,7 +9,7 @@ from qfx.plan import network, plan
 from qfx.plan.dataflow import least_depths
 from qfx.plan.depths import size_fifos
 from qfx.plan.model import Deadlock, frame_ends, keeps, rate
-from qfx.plan.parts import enough_rows
+from qfx.plan.rows import enough_rows
 from qfx.plan.timing import Window
 from tests.rtl.examples import chain, everything
 

@@ -17,7 +17,7 @@ EXAMPLES = [
     everything(),
     *(run_passes(graph) for seed in range(7, 17) for graph in random_graphs(seed, 6)),
 ]
-WRONG = ("random_8_1", "random_12_1", "random_15_3")  # 3 of 60
+WRONG = ("attention", "random_7_2", "random_8_2", "random_10_4")  # of the random ones 3 of 60
 TOO_SMALL = pytest.mark.xfail(strict=True, reason="a known fault of the estimate: a FIFO of this graph is too small")
 
 

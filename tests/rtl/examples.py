@@ -16,6 +16,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
@@ -23,6 +24,7 @@ from qfx.graph.ops import (
     Multiply,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -62,7 +64,10 @@ def everything(channels: int = 4) -> Graph:
     b.add("both", Concat(), "gated.q", "largest")
     b.add("both.q", Requantize(Fixed(6, -6, False)), "both")
     b.add("turned", Select(tuple(range(2 * channels - 1, -1, -1))), "both.q")
-    b.add("grown", Upsample((2, 3)), "turned")
+    b.add("spread", DepthToSpace((1, 2)), "turned")
+    b.add("gathered", Concat(), "spread", "spread")
+    b.add("cut", Slice((0, 2, 1), (1, 4, 2)), "gathered")
+    b.add("grown", Upsample((2, 3)), "cut")
     b.add("shrunk", MaxPool((2, 3), (2, 3)), "grown")
     b.add("flat", Flatten(), "shrunk")
     b.constant("dense.w", rng.integers(-7, 8, (8 * channels, 10)), Fixed(4, 2))

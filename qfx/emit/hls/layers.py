@@ -23,6 +23,7 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Input,
     Lookup,
@@ -30,6 +31,7 @@ from qfx.graph.ops import (
     Multiply,
     Requantize,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
@@ -43,6 +45,8 @@ _WINDOW = "qfx::window<qfx::{kernel}<{{config}}>>({{x[0]}}, {{y}});"
 _WINDOW_SIDE = "qfx::window<qfx::{kernel}<{{config}}>>({{x[0]}}, {{y}}, {{x[1]}});"
 _FLATTEN = "qfx::flatten<{{config}}>({{x[0]}}, {{y}});"
 _UPSAMPLE = "qfx::upsample<{{config}}>({{x[0]}}, {{y}});"
+_DEPTH = "qfx::depth_to_space<{{config}}>({{x[0]}}, {{y}});"
+_SLICE = "qfx::slice<{{config}}>({{x[0]}}, {{y}});"
 _HEADERS = {
     _MAP: ["drive.hpp"],
     _JOIN: ["drive.hpp"],
@@ -50,6 +54,8 @@ _HEADERS = {
     _WINDOW_SIDE: ["window.hpp"],
     _FLATTEN: [],
     _UPSAMPLE: [],
+    _DEPTH: [],
+    _SLICE: [],
 }  # fmt: skip
 
 
@@ -232,6 +238,26 @@ def _upsample(graph: Graph, node: Node, name: str) -> LayerSpec:
     return _kernel(node, name, "upsample.hpp", _UPSAMPLE, constants)
 
 
+def _depth_to_space(graph: Graph, node: Node, name: str) -> LayerSpec:
+    op = node.op
+    assert isinstance(op, DepthToSpace)
+    height, width, channels = graph.by_name[node.inputs[0]].type.shape
+    constants = {"in_height": height, "in_width": width, "channels_in": channels, "channels_out": node.type.channels}
+    constants |= {"block_rows": op.block[0], "block_cols": op.block[1]}
+    return _kernel(node, name, "upsample.hpp", _DEPTH, constants)
+
+
+def _slice(graph: Graph, node: Node, name: str) -> LayerSpec:
+    op = node.op
+    assert isinstance(op, Slice)
+    height, width, channels = graph.by_name[node.inputs[0]].type.shape
+    constants = {"in_height": height, "in_width": width, "channels_in": channels}
+    constants |= {"out_height": node.type.shape[0], "out_width": node.type.shape[1]}
+    constants |= {"first_row": op.rows[0], "first_col": op.columns[0]}
+    constants |= {"step_rows": op.rows[2], "step_cols": op.columns[2]}
+    return _kernel(node, name, "upsample.hpp", _SLICE, constants)
+
+
 _MAKERS: dict[type, Callable[[Graph, Node, str], LayerSpec]] = {
     Input: _input,
     Conv2d: _conv2d,
@@ -247,6 +273,8 @@ _MAKERS: dict[type, Callable[[Graph, Node, str], LayerSpec]] = {
     SumPool: _sum_pool,
     Select: _select,
     Upsample: _upsample,
+    DepthToSpace: _depth_to_space,
+    Slice: _slice,
     Requantize: _requantize,
     Clamp: _clamp,
     Lookup: _lookup,

@@ -9,7 +9,7 @@ from qfx.graph import Graph
 from qfx.plan.dataflow import Network, Part, Stream
 from qfx.plan.parts import Literal
 
-_BITS = re.compile(r".*Signed|PerChannel")  # parameters of type bit
+_BITS = re.compile(r".*Signed|PerChannel|Blocks")  # parameters of type bit
 _LONG = ("Low", "High")  # of type longint
 
 

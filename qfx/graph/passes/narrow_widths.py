@@ -15,17 +15,20 @@ from qfx.graph.ops import (
     Conv2d,
     DeformConv2d,
     Dense,
+    DepthToSpace,
     Flatten,
     Lookup,
     MaxPool,
     Multiply,
     Select,
+    Slice,
     SumPool,
     Upsample,
 )
 from qfx.graph.passes.rebuild import operands_of
 from qfx.graph.tensor import TensorType
 
+_INHERIT = (Clamp, ChannelMax, Concat, Select, MaxPool, Upsample, DepthToSpace, Slice, Flatten)
 _EXACT = (Conv2d, DeformConv2d, Dense, Affine, Add, Multiply, SumPool, ChannelSum)
 
 
@@ -58,7 +61,7 @@ def _kept(graph: Graph, ranges: dict[str, Range]) -> set[str]:
             x = ranges[node.inputs[0]]
             if node.op.low > x.high.max() or node.op.high < x.low.min():
                 kept.update((node.name, *node.inputs))
-        if node.name in kept and isinstance(node.op, (Clamp, ChannelMax, Concat, Select, MaxPool, Upsample, Flatten)):
+        if node.name in kept and isinstance(node.op, _INHERIT):
             kept.update(node.inputs)
     return kept
 

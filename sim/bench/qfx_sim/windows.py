@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qfx.plan.parts import enough_rows
+from qfx.plan.rows import enough_rows
 from qfx.plan.timing import Window
 from qfx_sim.reference import Padding
 

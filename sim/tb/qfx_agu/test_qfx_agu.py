@@ -14,7 +14,8 @@ from qfx_sim.ports import start
 from qfx_sim.runner import BenchFailure, run
 
 NAMES = ("Height", "Width", "OutHeight", "OutWidth", "StrideH", "StrideW", "PadTop", "PadLeft", "ReachH", "ReachW",
-         "Rows", "Groups", "Folds", "TapsH", "TapsW", "StepH", "StepW", "Words", "RepeatH", "RepeatW")  # fmt: skip
+         "Rows", "Groups", "Folds", "TapsH", "TapsW", "StepH", "StepW", "Words", "RepeatH", "RepeatW",
+         "Blocks")  # fmt: skip
 FRAMES = 3
 
 
@@ -34,7 +35,8 @@ class Walk:
         innermost = [len(extent) - 1 for extent in extents]
         for frame in itertools.count():
             for index in itertools.product(*extents):
-                row, _, col, _, group, _, ky, kx, word = index
+                row, again_h, col, again_w, group, _, ky, kx, word = index
+                part = p["Blocks"] * (again_h * p["RepeatW"] + again_w) * p["Groups"] * p["Words"]
                 top, left = row * p["StrideH"] - p["PadTop"], col * p["StrideW"] - p["PadLeft"]
                 outputs = {
                     "first_o": (ky, kx, word) == (0, 0, 0),
@@ -45,7 +47,7 @@ class Walk:
                     "slot_o": (frame * p["Height"] + top) % p["Rows"],
                     "ky_o": ky * p["StepH"],
                     "kx_o": kx * p["StepW"],
-                    "word_o": group * p["Words"] + word,
+                    "word_o": part + group * p["Words"] + word,
                 }
                 waits = index[4:] == (0,) * 5
                 bottom = min(max(top + p["ReachH"], 0), p["Height"] - 1)
@@ -101,7 +103,7 @@ def agu_case(name, *values):
         "slot_o": bits(p["Rows"] - 1),
         "ky_o": bits((p["TapsH"] - 1) * p["StepH"]),
         "kx_o": bits((p["TapsW"] - 1) * p["StepW"]),
-        "word_o": bits(p["Groups"] * p["Words"] - 1),
+        "word_o": bits(p["Groups"] * p["Words"] * (p["RepeatH"] * p["RepeatW"] if p["Blocks"] else 1) - 1),
     }
     return cases.Case(name, p, ports=ports)
 
@@ -112,11 +114,12 @@ def bits(largest):
 
 
 CASES = [
-    agu_case("least", 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1),
-    agu_case("all_loops", 7, 5, 3, 2, 2, 3, 1, 2, 4, 2, 7, 3, 2, 3, 3, 2, 1, 2, 2, 3),
-    agu_case("input_bound", 6, 5, 3, 2, 2, 3, 1, 1, 2, 2, 5, 1, 1, 1, 1, 1, 1, 1, 1, 1),
-    agu_case("tall_padding", 3, 3, 8, 8, 1, 1, 3, 5, 2, 2, 3, 1, 1, 1, 3, 1, 1, 1, 1, 1),
-    agu_case("repeated", 3, 2, 3, 2, 1, 1, 0, 0, 0, 0, 2, 2, 1, 1, 1, 1, 1, 1, 2, 2),
+    agu_case("least", 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0),
+    agu_case("all_loops", 7, 5, 3, 2, 2, 3, 1, 2, 4, 2, 7, 3, 2, 3, 3, 2, 1, 2, 2, 3, 0),
+    agu_case("input_bound", 6, 5, 3, 2, 2, 3, 1, 1, 2, 2, 5, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0),
+    agu_case("tall_padding", 3, 3, 8, 8, 1, 1, 3, 5, 2, 2, 3, 1, 1, 1, 3, 1, 1, 1, 1, 1, 0),
+    agu_case("repeated", 3, 2, 3, 2, 1, 1, 0, 0, 0, 0, 2, 2, 1, 1, 1, 1, 1, 1, 2, 2, 0),
+    agu_case("blocks", 3, 2, 3, 2, 1, 1, 0, 0, 0, 0, 2, 2, 1, 1, 1, 1, 1, 3, 2, 3, 1),
 ]
 
 

@@ -25,7 +25,7 @@ def window_case(name: str, **chosen: Any) -> cases.Case:
     p: dict[str, Any] = {
         "WordBits": 6, "Outside": 0, "Height": 5, "Width": 4, "KernelH": 3, "KernelW": 3, "StrideH": 1, "StrideW": 1,
         "DilationH": 1, "DilationW": 1, "PadTop": 1, "PadBottom": 1, "PadLeft": 1, "PadRight": 1, "Groups": 1,
-        "RepeatH": 1, "RepeatW": 1, "Folds": 1, "Words": 1, "TapLanes": 1, "Square": 0, "Credits": 12,
+        "RepeatH": 1, "RepeatW": 1, "Blocks": 0, "Folds": 1, "Words": 1, "TapLanes": 1, "Square": 0, "Credits": 12,
     }  # fmt: skip
     p |= chosen
     p["Rows"] = walk(p).rows
@@ -38,11 +38,17 @@ def window_case(name: str, **chosen: Any) -> cases.Case:
 def walk(p: dict[str, Any]) -> Any:
     """The walk in the planner's terms."""
     words, taps = p["Groups"] * p["Words"], p["KernelH"] * p["KernelW"] // p["TapLanes"]
-    return windows.window(p, pixel_words=words, pixel_steps=words * p["Folds"] * taps)
+    return windows.window(p, pixel_words=image_words(p), pixel_steps=words * p["Folds"] * taps)
+
+
+def image_words(p: dict[str, Any]) -> int:
+    """Words of a pixel of the image."""
+    return p["Groups"] * p["Words"] * (p["RepeatH"] * p["RepeatW"] if p["Blocks"] else 1)
 
 
 LEAST = dict.fromkeys(("Height", "Width", "KernelH", "KernelW", "WordBits", "Credits"), 1)
 UNPADDED = dict.fromkeys(("PadTop", "PadBottom", "PadLeft", "PadRight"), 0)
+ONE = dict.fromkeys(("KernelH", "KernelW"), 1) | UNPADDED
 CASES = [
     window_case("least", **LEAST, **UNPADDED),
     window_case("row_of_taps", Outside=37, KernelW=2, StrideH=2, DilationW=2, PadTop=2, PadBottom=0, PadRight=3,
@@ -50,6 +56,7 @@ CASES = [
     window_case("all_taps", WordBits=3, Outside=5, Height=7, StrideW=3, TapLanes=9),
     window_case("square", Square=1, **dict.fromkeys(("DilationH", "DilationW", *UNPADDED), 3), Groups=2),
     window_case("repeated", Height=3, KernelW=1, StrideH=2, PadTop=0, TapLanes=3, RepeatH=3, RepeatW=2, Groups=2),
+    window_case("blocks", **ONE, Height=3, RepeatH=2, RepeatW=3, Blocks=1, Groups=2),
 ]  # fmt: skip
 
 
@@ -68,8 +75,9 @@ def steps(p: dict[str, Any], frame: np.ndarray, dilations: np.ndarray) -> list[t
             x = left * p["StrideW"] - p["PadLeft"] + kx * p["DilationW"]
             if p["Square"]:
                 y, x = row + (ky - 1) * dilations[row, col], col + (kx - 1) * dilations[row, col]
+            part = p["Blocks"] * (row % p["RepeatH"] * p["RepeatW"] + col % p["RepeatW"]) * p["Groups"]
             inside = 0 <= y < p["Height"] and 0 <= x < p["Width"]
-            taps.append(int(frame[y, x, group * p["Words"] + inner[2]]) if inside else p["Outside"])
+            taps.append(int(frame[y, x, (part + group) * p["Words"] + inner[2]]) if inside else p["Outside"])
         last = [*inner] == [extent - 1 for extent in serial]
         found.append((int(not any(inner)), int(last), word_of(taps, p["WordBits"])))
     return found
@@ -107,7 +115,7 @@ async def taps(dut: Any, stall: float) -> dict[str, list[int]]:
     expected, watches = {}, {}
     for case in CASES:
         p = cases.parameters(dut, case)
-        frames = rng.integers(0, 1 << p["WordBits"], (FRAMES, p["Height"], p["Width"], p["Groups"] * p["Words"]))
+        frames = rng.integers(0, 1 << p["WordBits"], (FRAMES, p["Height"], p["Width"], image_words(p)))
         dilations = rng.integers(0, p["DilationH"] + 1, (FRAMES, *walk(p).out))
         pairs = zip(frames, dilations, strict=True)
         expected[case.name] = [step for frame, dilation in pairs for step in steps(p, frame, dilation)]

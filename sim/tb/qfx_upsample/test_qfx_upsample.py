@@ -1,4 +1,4 @@
-"""Bench of qfx_upsample: every pixel as often as the factors say, in its place, at the planned rate."""
+"""Bench of qfx_upsample: every pixel, or every part of it, in its places of the block, at the planned rate."""
 
 import random
 from pathlib import Path
@@ -22,13 +22,17 @@ SHAPES: dict[str, dict[str, int]] = {
     "rows": {"RepeatH": 3, "RepeatW": 1, "InWidth": 1},
     "columns": {"RepeatH": 1, "RepeatW": 4, "Height": 2, "Width": 3},
     "as_it_is": {"RepeatH": 1, "RepeatW": 1, "Channels": 3, "Lanes": 3},
+    "blocks": {"Blocks": 1, "Channels": 4, "Lanes": 2, "RepeatH": 2, "RepeatW": 3},
+    "blocks_of_rows": {"Blocks": 1, "RepeatH": 3, "RepeatW": 1, "InWidth": 2},
+    "blocks_in_one_word": {"Blocks": 1, "Channels": 3, "Lanes": 3, "Height": 2, "RepeatH": 1},
     "one_pixel": {"Height": 1, "Width": 1, "RepeatH": 2, "RepeatW": 3, "Channels": 2},
 }
 
 
 def upsample_case(name: str) -> cases.Case:
     """One factor."""
-    p = {"InWidth": 4, "Height": 4, "Width": 5, "Channels": 1, "RepeatH": 2, "RepeatW": 2, "Lanes": 1} | SHAPES[name]
+    p = {"InWidth": 4, "Height": 4, "Width": 5, "Channels": 1, "RepeatH": 2, "RepeatW": 2, "Blocks": 0, "Lanes": 1}
+    p |= SHAPES[name]
     p["Rows"] = window(p).rows
     bits = p["Lanes"] * p["InWidth"]
     return cases.Case(name, p, {"in": bits}, bits, credits=40)
@@ -37,7 +41,18 @@ def upsample_case(name: str) -> cases.Case:
 def window(p: dict[str, Any]) -> Window:
     """The walk of the case's windows of one pixel."""
     folds = -(-p["Channels"] // p["Lanes"])
-    return windows.window(p | ONE_PIXEL | NO_PADDING, pixel_words=folds, pixel_steps=folds)
+    parts = p["RepeatH"] * p["RepeatW"] if p["Blocks"] else 1
+    return windows.window(p | ONE_PIXEL | NO_PADDING, pixel_words=folds * parts, pixel_steps=folds)
+
+
+def enlarged(p: dict[str, Any], frames: np.ndarray) -> np.ndarray:
+    """The image whose pixels are blocks."""
+    if not p["Blocks"]:
+        return np.kron(frames, np.ones((1, p["RepeatH"], p["RepeatW"], 1), dtype=np.int64))
+    count, height, width, _ = frames.shape
+    rows, columns = p["RepeatH"], p["RepeatW"]
+    blocks = frames.reshape(count, height, width, rows, columns, p["Channels"]).swapaxes(2, 3)
+    return blocks.reshape(count, height * rows, width * columns, p["Channels"])
 
 
 CASES = [upsample_case(name) for name in SHAPES]
@@ -49,10 +64,10 @@ async def upsample(dut: Any, stall: float) -> dict[str, list[int]]:
     inputs, expected = {}, {}
     for case in CASES:
         p = cases.parameters(dut, case)
-        frames = rng.integers(0, 1 << p["InWidth"], (FRAMES, p["Height"], p["Width"], p["Channels"]))
-        lanes = Lanes(p["InWidth"], p["Lanes"], p["Channels"])
-        inputs[case.name] = {"in": lanes.words(frames)}
-        expected[case.name] = lanes.words(np.kron(frames, np.ones((1, p["RepeatH"], p["RepeatW"], 1), dtype=np.int64)))
+        channels = p["Channels"] * (p["RepeatH"] * p["RepeatW"] if p["Blocks"] else 1)
+        frames = rng.integers(0, 1 << p["InWidth"], (FRAMES, p["Height"], p["Width"], channels))
+        inputs[case.name] = {"in": Lanes(p["InWidth"], p["Lanes"], channels).words(frames)}
+        expected[case.name] = Lanes(p["InWidth"], p["Lanes"], p["Channels"]).words(enlarged(p, frames))
     return await cases.play(dut, CASES, inputs, expected, stall)
 
 
