@@ -55,7 +55,7 @@ MAY_IMPORT = {  # part of qfx -> the parts that it may know; fixed -> graph -> p
     "check": {*BASE, "fixed", "graph", "plan", "nn", "train", "boards", "design", "steps"},
     "steps": {*BASE, "fixed", "graph", "plan", "emit", "tools", "nn", "train", "boards", "design", "doctor"},
 }
-MAY_ALSO_IMPORT = {"qfx/nn/fused.py": {"tools"}, "qfx/graph/lower.py": {"nn"}}
+MAY_ALSO_IMPORT = {"qfx/nn/fused.py": {"tools"}, "qfx/graph/lower.py": {"nn"}, "qfx/graph/lower_arithmetic.py": {"nn"}}
 HOMES = {  # package from elsewhere -> where it may be imported
     "torch": ("qfx/nn/", "qfx/train/", "qfx/graph/lower.py", "qfx/interop/"),
     "hls4ml": ("qfx/emit/hls/", "qfx/interop/", "qfx/doctor.py"),

@@ -5,7 +5,6 @@ from qfx.nn.affine import BatchNorm2d as BatchNorm2d
 from qfx.nn.affine import Normalize as Normalize
 from qfx.nn.allocate import Allocation as Allocation
 from qfx.nn.allocate import allocate as allocate
-from qfx.nn.arithmetic import Multiply as Multiply
 from qfx.nn.binary import BinaryActivation as BinaryActivation
 from qfx.nn.binary import Thermometer as Thermometer
 from qfx.nn.calibrate import calibrate as calibrate
@@ -47,6 +46,7 @@ from qfx.nn.moves import PixelShuffle as PixelShuffle
 from qfx.nn.moves import Select as Select
 from qfx.nn.moves import Slice as Slice
 from qfx.nn.moves import pixel_shuffle as pixel_shuffle
+from qfx.nn.multiply import Multiply as Multiply
 from qfx.nn.prelu import PReLU as PReLU
 from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from qfx.nn.arithmetic import Multiply
 from qfx.nn.conversion import Conversion
 from qfx.nn.elementwise import Add
+from qfx.nn.multiply import Multiply
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Held, Known, Rescale, Scale, exponents
 from qfx.nn.shapes import flattened_from, unlike

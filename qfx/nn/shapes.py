@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
-from qfx.nn.arithmetic import Multiply
 from qfx.nn.binary import BinaryActivation
 from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU, broadcast
+from qfx.nn.multiply import Multiply
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.softmax import Softmax

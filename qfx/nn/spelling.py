@@ -69,6 +69,12 @@ def remedy(name: str, node: fx.Node) -> str:
     return f"use {_INSTEAD[name]} instead"
 
 
+def is_sum(node: fx.Node) -> bool:
+    """Return whether a call adds two tensors that the network computes, and does nothing else."""
+    tensors = [operand for operand in node.args if isinstance(operand, fx.Node) and operand.op != "get_attr"]
+    return call_name(node) in ("add", "iadd") and len(tensors) == len(node.args) == 2 and not node.kwargs
+
+
 def joined(node: fx.Node) -> list[fx.Node] | None:
     """Return the tensors that a call concatenates, along whichever axis, or None for another call."""
     if call_name(node) not in ("cat", "concat", "concatenate"):

@@ -8,13 +8,13 @@ from torch import fx, nn
 from qfx.arguments import LEGAL_NAME, NAME
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
-from qfx.nn.arithmetic import Multiply
 from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
 from qfx.nn.gated import GatedConv2d, PrecisionGatedConv2d
 from qfx.nn.moves import ChannelChunk, ChannelShuffle, PadChannels, PixelShuffle, Select, Slice
+from qfx.nn.multiply import Multiply
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Rescale, Scale
