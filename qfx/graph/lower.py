@@ -13,6 +13,7 @@ from qfx.errors import LowerError, QfxError
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph.graph import Graph, GraphBuilder
 from qfx.graph.lower_arithmetic import add, multiply, rescale, scale, scale_and_shift, softmax
+from qfx.graph.lower_binary import binary, gated, thermometer
 from qfx.graph.moves import Steps
 from qfx.graph.ops import (
     Add,
@@ -430,6 +431,9 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     qnn.Flatten: _flatten,
     qnn.PadShortcut: _pad_shortcut,
+    qnn.BinaryActivation: binary,
+    qnn.Thermometer: thermometer,
+    qnn.GatedConv2d: gated,
     nn.Flatten: _flatten,
     nn.Identity: lambda low, name, layer, inputs: inputs[0],
     nn.Dropout: lambda low, name, layer, inputs: inputs[0],

@@ -30,7 +30,7 @@ def scale(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     """Lower a Scale: on an image, whether it is flattened or not, since all channels have one constant."""
     x = low.unflattened.get(inputs[0], inputs[0])
     factor = layer.constants()["scale"]
-    result = scale_and_shift(low, name, x, factor, _nothing(factor))
+    result = scale_and_shift(low, name, x, factor, nothing(factor))
     return low.flatten(f"{name}.flatten", result) if inputs[0] in low.unflattened else result
 
 
@@ -49,9 +49,7 @@ def softmax(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     shape = low.builder.type(x).shape
     largest = broadcast(low, name, low.add(f"{name}.max", ChannelMax(), x), shape)
     minus = _constant_like(layer.exp.constants()["table"], -1)
-    below = low.add(
-        f"{name}.below", Add(), scale_and_shift(low, f"{name}.negative", x, minus, _nothing(minus)), largest
-    )
+    below = low.add(f"{name}.below", Add(), scale_and_shift(low, f"{name}.negative", x, minus, nothing(minus)), largest)
     e = _looked_up(low, f"{name}.exp", layer.exp, below)
     r = _looked_up(low, f"{name}.reciprocal", layer.reciprocal, low.add(f"{name}.sum", ChannelSum(), e))
     product = low.add(name, Multiply(), e, broadcast(low, f"{name}.reciprocal", r, shape))
@@ -108,7 +106,8 @@ def _for_each(constant: Codes, channels: int) -> Codes:
     return constant if len(constant.codes) == channels else replace(constant, codes=np.repeat(constant.codes, channels))
 
 
-def _nothing(like: Codes) -> Codes:
+def nothing(like: Codes) -> Codes:
+    """Return a shift by 0 beside a scale."""
     return replace(like, codes=np.zeros(1, dtype=np.int64), fixed=Fixed(1, 0))
 
 

@@ -5,6 +5,8 @@ from qfx.nn.affine import BatchNorm2d as BatchNorm2d
 from qfx.nn.affine import Normalize as Normalize
 from qfx.nn.allocate import Allocation as Allocation
 from qfx.nn.allocate import allocate as allocate
+from qfx.nn.binary import BinaryActivation as BinaryActivation
+from qfx.nn.binary import Thermometer as Thermometer
 from qfx.nn.calibrate import calibrate as calibrate
 from qfx.nn.calibrate import quantizers as quantizers
 from qfx.nn.compute import Conv2d as Conv2d
@@ -36,6 +38,8 @@ from qfx.nn.elementwise import ReLU as ReLU
 from qfx.nn.exact import exact as exact
 from qfx.nn.exact import exact_values as exact_values
 from qfx.nn.functional import cast as cast
+from qfx.nn.gated import GatedConv2d as GatedConv2d
+from qfx.nn.gated import PrecisionGatedConv2d as PrecisionGatedConv2d
 from qfx.nn.learned_width import constant_bits as constant_bits
 from qfx.nn.load import LoadReport as LoadReport
 from qfx.nn.load import load as load

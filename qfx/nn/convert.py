@@ -10,12 +10,14 @@ from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
 from qfx.nn.affine import BatchNorm2d
+from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.calibrate import floating, name_quantizers
 from qfx.nn.calls import convert_call
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.converters import MODULES
 from qfx.nn.describe import WAS
+from qfx.nn.gated import GatedConv2d
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.move_calls import convert_move
 from qfx.nn.operators import NUMBER
@@ -135,6 +137,8 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     conversion.called.add(path)
     if is_layer(layer):
         conversion.was.setdefault(path, type(layer).__name__)
+        if reason := _misplaced(conversion, node, layer):
+            conversion.problems[node] = reason
         return
     converter = MODULES.get(type(layer))
     if converter is None:
@@ -155,10 +159,17 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
         conversion.leave(node, new)
 
 
+def _misplaced(conversion: Conversion, node: fx.Node, layer: nn.Module) -> str | None:
+    """Return why a layer that is the same in float and in fixed point must not read what it reads, or None."""
+    if isinstance(layer, BinaryActivation | Thermometer) and flattened_from(conversion.module, node.args[0]):
+        return "it must not read a flattened image: put it before the Flatten"
+    return None
+
+
 def _tied(conversion: Conversion, new: nn.Module | None, path: str, place: str) -> str | None:
     """Let another call of the layer at ``path`` own its formats only, or return why it cannot."""
     new = new or conversion.module.get_submodule(place)  # a folded BatchNorm has its place already
-    if not isinstance(new, Conv2d | ConvTranspose2d | Linear | BatchNorm2d | PReLU | Table):
+    if not isinstance(new, Conv2d | ConvTranspose2d | Linear | GatedConv2d | BatchNorm2d | PReLU | Table):
         return "it is called twice: use one module for each call"
     for point in ("weight", "constant"):
         recipe = conversion.recipe

@@ -15,12 +15,13 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.gated import WIDEST_WEIGHT, GatedConv2d, PrecisionGatedConv2d
 from qfx.nn.geometry import NO_PADDING, added, inside, pool_window
 from qfx.nn.move_calls import flawed
 from qfx.nn.moves import ChannelShuffle, PixelShuffle
 from qfx.nn.prelu import PReLU
-from qfx.nn.quantizer import CONSTANT, ELEMENTWISE
-from qfx.nn.results import never_negative
+from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Spec
+from qfx.nn.results import never_negative, odd_levels_of
 from qfx.nn.shapes import flattened_from, shape_of, uneven
 from qfx.nn.sharing import share
 from qfx.nn.softmax import Softmax
@@ -37,10 +38,16 @@ def _pad(conversion: Conversion, node: fx.Node, layer: nn.ConstantPad1d | nn.Con
     return "it must stand right before convolutions and pools, which take its zeros as padding of their own"
 
 
+def _activation(conversion: Conversion, node: fx.Node, path: str) -> Spec:
+    """The format of what a layer with weights reads: the odd integers of a binary activation have theirs already."""
+    spec, odd = conversion.recipe.spec(path, "activation"), odd_levels_of(conversion.module, node.args[0])
+    return spec if odd is None or conversion.recipe.names(path, "activation") else odd
+
+
 def _conv(conversion: Conversion, node: fx.Node, layer: nn.Conv2d | nn.Conv1d, path: str) -> nn.Module | str:
     if layer.padding_mode != "zeros":
         return f"its padding_mode must be 'zeros', not '{layer.padding_mode}'"
-    new = Conv2d.from_float(layer, conversion.recipe.spec(path, "weight"), conversion.recipe.spec(path, "activation"))
+    new = Conv2d.from_float(layer, conversion.recipe.spec(path, "weight"), _activation(conversion, node, path))
     new.padding = added(new.padding, conversion.take_padding(node))
     conversion.enter(node, new, path, "activation", "input_quant")
     return new
@@ -58,7 +65,7 @@ def _conv_transpose(
 
 
 def _linear(conversion: Conversion, node: fx.Node, layer: nn.Linear, path: str) -> nn.Module:
-    new = Linear.from_float(layer, conversion.recipe.spec(path, "weight"), conversion.recipe.spec(path, "activation"))
+    new = Linear.from_float(layer, conversion.recipe.spec(path, "weight"), _activation(conversion, node, path))
     conversion.enter(node, new, path, "activation", "input_quant")
     return new
 
@@ -68,6 +75,17 @@ def _deform(conversion: Conversion, node: fx.Node, layer: SquareDeformConv2d, pa
     new = DeformConv2d.from_float(layer, weight, conversion.recipe.spec(path, "activation"), offset)
     conversion.enter(node, new, path, "activation", "input_quant")
     share(new.offset, "input_quant", new.input_quant)
+    return new
+
+
+def _gated(conversion: Conversion, node: fx.Node, layer: PrecisionGatedConv2d, path: str) -> nn.Module | str:
+    if flattened_from(conversion.module, node.args[0]):
+        return "it must read an image, not a flattened one"
+    spec = conversion.recipe.spec(path, "weight")
+    if spec.width > WIDEST_WEIGHT:
+        return f"its weights must be at most {WIDEST_WEIGHT} bits wide, not {spec.width}"
+    new = GatedConv2d(layer, spec)
+    new.padding = added(new.padding, conversion.take_padding(node))
     return new
 
 
@@ -235,6 +253,7 @@ MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.PixelShuffle: _pixel_shuffle,
     nn.Linear: _linear,
     SquareDeformConv2d: _deform,
+    PrecisionGatedConv2d: _gated,
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm1d: _batch_norm,
     Normalize: _normalize,

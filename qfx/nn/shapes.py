@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
+from qfx.nn.binary import BinaryActivation
 from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU, broadcast
 from qfx.nn.multiply import Multiply
 from qfx.nn.quantizer import Quantizer
@@ -16,7 +17,7 @@ from qfx.nn.table import Table
 
 Shape = tuple[int, ...]  # of one input, without the batch axis; an image is (C, H, W)
 
-_KEEP_ORDER = (ReLU, Hardtanh, Table, Add, Multiply, Scale, Rescale, Softmax, Quantizer, nn.Dropout)
+_KEEP_ORDER = (ReLU, Hardtanh, Table, BinaryActivation, Add, Multiply, Scale, Rescale, Softmax, Quantizer, nn.Dropout)
 _READS: dict[type[nn.Module], str] = {
     nn.Conv1d: "(N, C, L)",
     nn.MaxPool1d: "(N, C, L)",

@@ -8,9 +8,11 @@ from torch import fx, nn
 from qfx.arguments import LEGAL_NAME, NAME
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
+from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
 from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.gated import GatedConv2d, PrecisionGatedConv2d
 from qfx.nn.moves import ChannelChunk, ChannelShuffle, PadChannels, PixelShuffle, Select, Slice
 from qfx.nn.multiply import Multiply
 from qfx.nn.prelu import PReLU
@@ -52,8 +54,11 @@ FIXED_LAYERS = (
     PixelShuffle,
     Upsample,
     PadShortcut,
+    BinaryActivation,
+    Thermometer,
+    GatedConv2d,
 )
-_LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize)
+_LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize, PrecisionGatedConv2d)
 
 
 class _Tracer(fx.Tracer):

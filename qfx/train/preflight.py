@@ -127,8 +127,8 @@ def _idle_digits(model: nn.Module) -> list[str]:
     warnings = []
     for name, quantizer in quantizers(model).items():
         width, digits = quantizer.width, quantizer.spec.digits
-        idle = digits and not digits.learn and len(magnitudes(width, digits.most, digits.signed)) == 1 << (width - 1)
-        if digits and idle:
+        free = digits is None or digits.learn or width <= 2
+        if digits and not free and len(magnitudes(width, digits.most, digits.signed)) == 1 << (width - 1):
             most = count_digits(np.arange(1 << (width - 1)), width, digits.signed)
             warnings.append(
                 f"digits of {name} should leave out some codes of {counted(width, 'bit')}, but none has more than "
