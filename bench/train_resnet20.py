@@ -42,7 +42,6 @@ def train(row: str, seed: int, epochs: int, formats: str, teacher: bool, eager: 
     )
     name = f"{row}-{formats}{'-taught' if teacher else ''}-{epochs}-{seed}".replace(" ", "_")
     made = Design(design.folder, content, design.argument)
-    start = time.monotonic()
     figures = steps.train(made, out=RUNS / name, progress=_say(time.monotonic())).figures
     run = figures["widths"][str(changes["widths"][0])]
     moved = [a != b for move in run["moves"].values() for a, b in zip(move["before"], move["now"], strict=True)]
@@ -56,7 +55,6 @@ def train(row: str, seed: int, epochs: int, formats: str, teacher: bool, eager: 
         "quantized after training, %": round(run["quantized"], 2),
         "trained, %": round(run["accuracy"], 2),
         "points moved": f"{sum(moved)} of {len(moved)}",
-        "minutes": round((time.monotonic() - start) / 60, 1),
     }
 
 

@@ -47,8 +47,9 @@ def _train(work: Work) -> dict[str, Any]:
     (work.folder / runs.WEIGHTS).write_bytes((places[0] / runs.WEIGHTS).read_bytes())
     (work.folder / f"float.{runs.WEIGHTS}").write_bytes((start / runs.WEIGHTS).read_bytes())
     for name, place in zip(("float", *(f"{width}bits" for width in widths)), (start, *places), strict=True):
-        for log in LOGS:
-            (work.folder / f"{name}.{log}").write_bytes((place / log).read_bytes())
+        for log in (place / log for log in LOGS):
+            if log.is_file():  # a float network from a checkpoint was not trained here
+                (work.folder / f"{name}.{log.name}").write_bytes(log.read_bytes())
     figures: dict[str, Any] = {
         "images": {"train": len(data.train_x), "test": len(data.test_x)},
         "float": runs.metrics(start),

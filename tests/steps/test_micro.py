@@ -231,6 +231,17 @@ def test_runs_side_by_side_give_what_one_after_the_other_gives(micro: Path, monk
     assert list(result.figures["widths"]) == ["3", "2"] and told[-1] == 1.0 and told == sorted(told)
 
 
+def test_a_float_checkpoint_stands_for_float_training(micro: Path) -> None:
+    train = micro / "build" / "train"
+    trained = {name: (train / name).read_bytes() for name in ("weights.safetensors", "float.weights.safetensors")}
+    (micro / "given.safetensors").write_bytes(trained["float.weights.safetensors"])
+    shutil.rmtree(micro / "build")
+    change(micro, "float: {epochs: 2, lr: 0.02}", "float: {checkpoint: given.safetensors}")
+    open_micro(micro).run("train")
+    assert {name: (train / name).read_bytes() for name in trained} == trained
+    assert sorted(path.name for path in train.glob("*.csv")) == ["3bits.log.csv"]
+
+
 def test_an_error_in_a_run_of_its_own_process_is_the_steps_error(micro: Path) -> None:
     shutil.rmtree(micro / "build")
     change(micro, "widths: [3]", "widths: [3, 2]")
