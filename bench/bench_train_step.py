@@ -2,9 +2,11 @@
 
 Everything is measured in one run, the variants in turn, so that a busy machine slows all of them alike. The recipe is
 that of designs/resnet20, and every binary point learns. Compiled must take at most 1.25 times the fastest float
-variant, eager at most 2.0 times. Where Brevitas is installed, its fixed-point quantizers stand beside it.
+variant, eager at most 2.0 times. Beside it stand the fixed-point quantizers of Brevitas, HGQ2 (Keras 3 on torch) and
+PQuantML, each where it is installed (``pip install brevitas HGQ2 pquant-ml``); the loss of the last two has the cost
+of their widths, as in their own training. CPU time is that of the process, over all its threads.
 
-    python bench/bench_train_step.py [--rounds 15] [--variants NAME ...]
+    python bench/bench_train_step.py [--rounds 15] [--threads N] [--variants NAME ...]
 """
 
 import argparse
