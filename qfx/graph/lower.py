@@ -111,7 +111,7 @@ class _Lowering:
                         f"module '{node.target}' ({type(module).__name__}) must be a layer of qfx.nn; "
                         "use qfx.convert(model), which replaces it or says what to use"
                     )
-                return self._layer(str(node.target), module, inputs)
+                return self._layer(str(node.target), module, inputs, node.all_input_nodes[0].op == "placeholder")
             case _:
                 found = _FUNCTIONS.get(call_name(node))
                 if found is None:
@@ -119,8 +119,8 @@ class _Lowering:
                     raise LowerError(f"'{node_path(node)}' must be a layer of qfx.nn, not a call; use {remedy}")
                 return found(self, self._fresh(node.name), None, inputs)
 
-    def _layer(self, path: str, module: nn.Module, inputs: list[str]) -> str:
-        if inputs[0] == self.placeholder and not self.declared:
+    def _layer(self, path: str, module: nn.Module, inputs: list[str], raw: bool) -> str:
+        if inputs[0] == self.placeholder and (raw or not self.declared):
             quantizer = module if isinstance(module, Quantizer) else getattr(module, "input_quant", None)
             if quantizer is None or self.input_quant not in (None, quantizer):
                 raise LowerError(f"the input of '{path}' must have one format; use a Quantizer on the model's input")

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.nn.affine import BatchNorm2d
+from qfx.nn.arithmetic import convolution
 from qfx.nn.constants import Codes, grid_codes, quantized_codes
 from qfx.nn.functional import cast_to_grid
 from qfx.nn.geometry import Pair, Quad, as_image, padded, pair, quad, shaped_like
@@ -89,7 +90,8 @@ class Conv2d(nn.Module):
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x, padding = padded(x, self.padding)
-        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        conv2d = convolution(x.device.type) if self.exact else F.conv2d
+        return conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def constants(self) -> dict[str, Codes]:
         """Return ``weight`` (kh, kw, in/groups, out) and, if there is one, ``bias`` (out,)."""

@@ -1,5 +1,6 @@
 """Square deformable depthwise convolution: one integer dilation per pixel (CoDeNet, Huang et al., 2021, section 3)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from qfx.errors import LowerError
 from qfx.fixed import Fixed, Rounding
+from qfx.nn.arithmetic import convolution
 from qfx.nn.compute import Conv2d, layer_constants, quantized
 from qfx.nn.constants import Codes
 from qfx.nn.functional import round_real
@@ -94,7 +96,8 @@ class DeformConv2d(nn.Module):
         weight, bias = quantized(self, self.weight, self.bias, x.dtype)
 
         def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            return sample(x, planes, weight, bias, self.max_dilation)
+            conv2d = convolution(x.device.type) if self.exact else F.conv2d
+            return sample(x, planes, weight, bias, self.max_dilation, conv2d)
 
         if self.exact:
             return exact_product(product, x, weight, bias, self.input_quant, self.weight_quant)
@@ -124,11 +127,18 @@ def dilations(real: Tensor, max_dilation: int) -> Tensor:
     return chosen + (hats - hats.detach())
 
 
-def sample(x: Tensor, planes: Tensor, weight: Tensor, bias: Tensor | None, max_dilation: int) -> Tensor:
+def sample(
+    x: Tensor,
+    planes: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    max_dilation: int,
+    conv2d: Callable[..., Tensor] = F.conv2d,
+) -> Tensor:
     """Return the depthwise convolution with, at each pixel, the dilation that ``planes`` selects."""
     total = x * weight.sum((2, 3)).reshape(1, -1, 1, 1) * planes[:, :1]
     for d in range(1, max_dilation + 1):
-        total = total + F.conv2d(x, weight, None, 1, d, d, len(weight)) * planes[:, d : d + 1]
+        total = total + conv2d(x, weight, None, 1, d, d, len(weight)) * planes[:, d : d + 1]
     return total if bias is None else total + bias.reshape(1, -1, 1, 1)
 
 

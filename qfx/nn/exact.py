@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
+from qfx.nn.arithmetic import plain_floats
 from qfx.nn.calibrate import name_quantizers
 from qfx.nn.inputs import require_converted, require_finite, require_input, taken
 from qfx.nn.trace import FIXED_LAYERS
 
 
 def exact(model: nn.Module) -> Callable[..., Any]:
-    """Return a function that evaluates ``model`` exactly, in float64, and in int64 where static bounds ask for it.
+    """Return a function that evaluates ``model`` exactly, on the device where model and inputs are.
 
-    It runs the model's own forward in evaluation mode, autocast off, without gradients; inputs are real values of any
-    float or integer dtype, and results are float64. The model is left as it was.
+    A layer's static bound chooses its arithmetic: float32 below 2**24, float64 below 2**53, else int64. The function
+    runs the model's own forward in evaluation mode, without gradients, with autocast and torch's short cuts (TF32,
+    bfloat16, Winograd) off; inputs are real values of any float or integer dtype, and results are float64. Model and
+    torch's settings are left as they were.
 
     Raises:
         TrainError: the model is not converted; (the function) an input is no tensor, is empty or has a shape that the
@@ -37,7 +40,7 @@ def exact(model: nn.Module) -> Callable[..., Any]:
         require_finite(model)
         name_quantizers(model)
         device = inputs[0].device.type
-        with taken(inputs[0]), torch.no_grad(), torch.autocast(device, enabled=False), _exactly(model):
+        with taken(inputs[0]), torch.no_grad(), plain_floats(device), _exactly(model):
             return model(*(x.to(torch.float64) for x in inputs))
 
     return evaluate

@@ -1,4 +1,4 @@
-"""Exact arithmetic for layers whose static bound leaves float64: sums of products in int64."""
+"""Exact sums of products: in float32, float64 or int64, as a layer's static bound asks for it."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,8 @@ from torch import Tensor
 
 from qfx.errors import TrainError
 from qfx.fixed import Fixed, decode, requantize
+from qfx.nn.arithmetic import FLOAT32_BITS, FLOAT64_BITS, INT64_BITS
 from qfx.nn.quantizer import Quantizer
-
-FLOAT64_BITS = 53
-INT64_BITS = 62
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -26,8 +24,9 @@ def exact_product(
 ) -> Tensor:
     """Return ``product(x, weight) + bias`` without any rounding, all in float64, channels on axis 1.
 
-    The static bound ``sum|w| * max|x| + |b|`` decides: below 2**53 float64 is exact as it is. Beyond, the codes of
-    ``x`` are split into digits so narrow that each digit's product is, and the digits are summed in int64.
+    The static bound ``sum|w| * max|x| + |b|``, in codes, decides: below 2**24 float32 is exact, since every partial sum
+    is an integer that it holds, in whatever order it is added; below 2**53 float64 is. Beyond, the codes of ``x`` are
+    split into digits so narrow that each digit's product is exact in float64, and the digits are summed in int64.
 
     Raises:
         TrainError: the bound leaves int64, or a result does not fit float64.
@@ -38,6 +37,8 @@ def exact_product(
     codes = torch.ldexp(weight, _rows(weight_quant.frac_now, weight))
     sums = codes.abs().flatten(1).sum(1)
     bound = sums.max().item() * largest + (0 if bias is None else torch.ldexp(bias, frac).abs().max().item())
+    if bound < 2.0**FLOAT32_BITS:
+        return product(x.float(), weight.float(), None if bias is None else bias.float()).double()
     if bound < 2.0**FLOAT64_BITS:
         return product(x, weight, bias)
     digit = FLOAT64_BITS - 1 - int(sums.max().item()).bit_length()
@@ -60,9 +61,18 @@ def exact_product(
 
 
 def exact_affine(x: Tensor, scale: Tensor, shift: Tensor, output_quant: Quantizer) -> Tensor:
-    """Return ``output_quant(x * scale[c] + shift[c])`` with a single rounding; channels on axis 1, all float64."""
+    """Return ``output_quant(x * scale[c] + shift[c])`` with a single rounding; channels on axis 1, all float64.
+
+    Factors of 24 bits have a product that float64 holds; where its sum with ``shift`` is not rounded either, that is
+    all. Elsewhere the grids of the values tell whether float64 or int64 holds the result.
+    """
     scale, shift = scale.double(), shift.double()
     rows = x.movedim(1, -1)
+    if _in_float32(scale) and _in_float32(rows):
+        product = rows * scale
+        total = product + shift
+        if not _rounded(product, shift, total):
+            return output_quant(total.movedim(-1, 1))
     f_x, f_scale, f_shift = grid_of(rows), grid_of(scale[None]), grid_of(shift[None])
     frac = torch.maximum(f_x + f_scale, f_shift)
     peak = rows.abs().flatten(0, -2).amax(0) * scale.abs() + shift.abs()
@@ -80,12 +90,21 @@ def exact_affine(x: Tensor, scale: Tensor, shift: Tensor, output_quant: Quantize
 
 
 def exact_sum(a: Tensor, b: Tensor, path: str) -> Tensor:
-    """Return ``a + b`` in float64, or refuse if it was rounded (the error term of Knuth's two-sum is not zero)."""
+    """Return ``a + b`` in float64, or refuse if it was rounded."""
     total = a + b
-    part = total - a
-    if ((a - (total - part)) + (b - part)).any():
+    if _rounded(a, b, total):
         raise TrainError(f"the operands of '{path}' must span fewer than 53 bits together: bring their frac closer")
     return total
+
+
+def _rounded(a: Tensor, b: Tensor, total: Tensor) -> bool:
+    """Whether ``total``, which is ``a + b`` as computed, differs from it: the error term of Knuth's two-sum."""
+    part = total - a
+    return bool(((a - (total - part)) + (b - part)).any())
+
+
+def _in_float32(x: Tensor) -> bool:
+    return torch.equal(x.float().double(), x)
 
 
 def grid_of(x: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
+from qfx.nn.arithmetic import FLOAT64_BITS
 from qfx.nn.constants import Codes, quantized_codes
-from qfx.nn.integer import FLOAT64_BITS
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
 from qfx.nn.sharing import take
 

@@ -420,3 +420,17 @@ def test_an_overflow_mode_that_does_not_saturate_is_refused_for_relu6() -> None:
     model = nn.Sequential(qnn.Quantizer(qnn.Spec(8, 0, True)), qnn.Hardtanh(spec=wraps))
     with pytest.raises(LowerError, match="result of '1' must have overflow SAT or SAT_SYM, not WRAP: values"):
         lower(qnn.calibrate(model, [torch.zeros(1, 2, 2, 2)]).eval(), torch.zeros(1, 2, 2, 2))
+
+
+def test_an_input_that_is_read_in_two_formats_is_refused() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = qnn.Quantizer(qnn.Spec(8, 4, True)), qnn.Quantizer(qnn.Spec(4, 2, True))
+            self.cat = qnn.Concat()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.cat(self.a(x), self.b(x))
+
+    with pytest.raises(LowerError, match="the input of 'b' must have one format; use a Quantizer on the model's input"):
+        lower(Two().eval(), torch.zeros(1, 2, 2, 2))
