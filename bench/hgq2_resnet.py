@@ -1,7 +1,8 @@
 """ResNet-20 of HGQ2's layers (Keras 3 on torch) with its learned widths, which start at those of the recipe.
 
 As by HGQ2's defaults, each weight and each element of an activation has a width of its own, activations wrap and
-weights saturate; BatchNorm and the sum are quantized too.
+weights saturate; BatchNorm and the sum are quantized too. It runs eagerly: torch.compile (2.13) breaks it into 34
+graphs, and the step took 1.3 times as long.
 """
 
 import math

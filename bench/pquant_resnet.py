@@ -1,6 +1,7 @@
 """ResNet-20 of PQuantML's layers (its torch side, without pruning) with learned widths, which start at the recipe's.
 
-The widths are those of its high granularity quantization, by its default one for each tensor; BatchNorm is quantized.
+The widths are those of its high granularity quantization, by its default one for each tensor; BatchNorm and the sum
+are quantized too. It runs eagerly: torch.compile (2.13) had not finished its first step after 400 s on a busy core.
 """
 
 import math
