@@ -2,9 +2,11 @@
 
 Everything is measured in one run, the variants in turn, so that a busy machine slows all of them alike. The recipe is
 that of designs/resnet20, and every binary point learns. Compiled must take at most 1.25 times the fastest float
-variant, eager at most 2.0 times. Where Brevitas is installed, its fixed-point quantizers stand beside it.
+variant, eager at most 2.0 times. Beside it stand the fixed-point quantizers of Brevitas, HGQ2 (Keras 3 on torch) and
+PQuantML, each where it is installed (``pip install brevitas HGQ2 pquant-ml``); the loss of the last two has the cost
+of their widths, as in their own training. CPU time is that of the process, over all its threads.
 
-    python bench/bench_train_step.py [--rounds 15] [--variants NAME ...]
+    python bench/bench_train_step.py [--rounds 15] [--threads N] [--variants NAME ...]
 """
 
 import argparse
@@ -13,6 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +27,7 @@ from qfx.design import Design
 from qfx.train import runs
 
 BATCH = 128
+PEERS = {"brevitas": "brevitas", "hgq": "HGQ2", "pquant": "pquant-ml"}  # package of PyPI by module
 Step = Callable[[], None]
 
 
@@ -40,6 +44,14 @@ def networks() -> dict[str, Callable[[torch.Tensor], nn.Module]]:
         from brevitas_resnet import BrevitasResNet
 
         found["brevitas"] = lambda images: BrevitasResNet()
+    if importlib.util.find_spec("hgq"):
+        from hgq2_resnet import Hgq2ResNet
+
+        found["hgq2"] = lambda images: Hgq2ResNet()
+    if importlib.util.find_spec("pquant"):
+        from pquant_resnet import PquantResNet
+
+        found["pquant"] = PquantResNet
     return found
 
 
@@ -47,7 +59,7 @@ def variants() -> dict[str, tuple[str, bool, bool]]:
     """Return network, whether compiled, whether channels last, by the name of the row."""
     rows = {}
     for network in networks():
-        for compiled in (False, True) if network != "brevitas" else (False,):
+        for compiled in (False, True) if network in ("float", "qfx") else (False,):
             for last in (False, True):
                 name = f"{network}, {'compiled' if compiled else 'eager'}, {'NHWC' if last else 'NCHW'}"
                 rows[name] = (network, compiled, last)
@@ -67,10 +79,11 @@ def prepare(make: Callable[[torch.Tensor], nn.Module], compiled: bool, last: boo
         )
     optimizer = torch.optim.AdamW(qfx.param_groups(model, 1e-3))
     run = torch.compile(model) if compiled else model
+    penalty = getattr(model, "penalty", lambda: 0.0)
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(run(images), labels).backward()
+        (F.cross_entropy(run(images), labels) + penalty()).backward()
         optimizer.step()
 
     start = time.perf_counter()
@@ -80,12 +93,28 @@ def prepare(make: Callable[[torch.Tensor], nn.Module], compiled: bool, last: boo
     return step, first
 
 
+def measure(steps: dict[str, Step], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return wall and CPU seconds of each step, by its name, of each round; one more round before them warms up."""
+    wall: dict[str, list[float]] = {name: [] for name in steps}
+    cpu: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            start, used = time.perf_counter(), time.process_time()
+            step()
+            if number:
+                wall[name].append(time.perf_counter() - start)
+                cpu[name].append(time.process_time() - used)
+    return wall, cpu
+
+
 def main() -> None:
     """Measure all variants and publish the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--variants", nargs="*", help="parts of names of rows; default: all")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     make = networks()
     chosen = {
         name: row
@@ -93,28 +122,25 @@ def main() -> None:
         if not arguments.variants or any(part in name for part in arguments.variants)
     }
     steps = {name: prepare(make[network], compiled, last) for name, (network, compiled, last) in chosen.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(arguments.rounds + 1):
-        for name, (step, _) in steps.items():
-            start = time.perf_counter()
-            step()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
-    base = min(value for name, value in medians.items() if name.startswith("float"))
-    least = min(min(taken) for name, taken in seconds.items() if name.startswith("float"))
+    wall, cpu = measure({name: step for name, (step, _) in steps.items()}, arguments.rounds)
+    floats = [name for name in steps if name.startswith("float")]
+    base = min(statistics.median(wall[name]) for name in floats)
+    least = min(min(wall[name]) for name in floats)
     rows = [
         {
             "variant": name,
-            "ms": 1000 * medians[name],
-            "ratio": medians[name] / base,
-            "ratio of minima": min(seconds[name]) / least,
+            "ms": 1000 * statistics.median(wall[name]),
+            "ratio": statistics.median(wall[name]) / base,
+            "ratio of minima": min(wall[name]) / least,
+            "CPU, ms": 1000 * statistics.median(cpu[name]),
             "first step, s": first,
         }
         for name, (_, first) in steps.items()
     ]
     threads = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores"
-    publish("train_step", "one training step of ResNet-20, batch 128", rows, rounds=arguments.rounds, machine=threads)
+    facts = {package: version(package) for module, package in PEERS.items() if importlib.util.find_spec(module)}
+    facts |= {"rounds": arguments.rounds, "machine": threads}
+    publish("train_step", "one training step of ResNet-20, batch 128", rows, **facts)
 
 
 if __name__ == "__main__":
