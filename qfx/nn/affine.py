@@ -5,6 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from qfx.nn import fused_norm
 from qfx.nn.barrier import keep
 from qfx.nn.constants import Codes, quantized_codes
 from qfx.nn.integer import exact_affine
@@ -148,7 +149,10 @@ class BatchNorm2d(nn.Module):
         if x is None:
             return self.running_mean.double(), self.running_var.double()
         x = x if x.dtype == torch.float64 else x.float()
-        var, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
+        if fused_norm.serves(x):
+            var, mean = fused_norm.var_mean(x)
+        else:
+            var, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
         mean, var, count = moments(mean, var, x.numel() // x.shape[1])
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
@@ -164,6 +168,8 @@ def apply_affine(layer: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> T
     if layer.exact:
         return exact_affine(x, scale, shift, layer.output_quant)
     scale, shift = keep(scale.to(x.dtype)), keep(shift.to(x.dtype))
+    if layer.output_quant.plain and len(scale) == x.shape[1] == len(shift) and fused_norm.serves(x):
+        return fused_norm.affine_cast(x, scale, shift, layer.output_quant)
     y = x * _over_channels(scale, x) + _over_channels(shift, x)
     return layer.output_quant(y)
 

@@ -35,7 +35,7 @@ class Blocked(nn.Module):
         self.conv = nn.Conv2d(2, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.up(self.conv(x))).softmax(1)
+        return self.norm(self.up(self.conv(x))).log_softmax(1)
 
 
 class Huge(nn.Module):
@@ -70,7 +70,7 @@ def test_a_network_that_fits_has_formats_work_and_rate() -> None:
 def test_everything_that_blocks_a_network_is_said_at_once() -> None:
     found = check(f"{ME}:Blocked", "2x4x4")
     assert not found.ok and found.graph is None and found.plan is None
-    assert [problem.split(" ")[0] for problem in found.problems] == ["up", "norm", "softmax"]
+    assert [problem.split(" ")[0] for problem in found.problems] == ["up", "norm", "log_softmax"]
     assert "no fixed-point form" in found.problems[0] and "use nn.BatchNorm2d instead" in found.problems[1]
 
 

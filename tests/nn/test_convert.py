@@ -191,7 +191,7 @@ def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
         convert(Unsupported())
     text = str(caught.value)
     assert text.startswith(
-        "the model must consist of layers that qfx knows, but 10 layers or calls cannot be converted:"
+        "the model must consist of layers that qfx knows, but 11 layers or calls cannot be converted:"
     )
     for line in (
         "conv (Conv2d): its padding_mode must be 'zeros', not 'reflect'",

@@ -71,9 +71,9 @@ def test_a_wrong_constant_is_seen(large, monkeypatch, name, value):
 
 def test_one_place_too_many_is_seen(large):
     graph, made = large
-    halves = {key: depth // 2 for key, depth in made.depths.items()}
-    slow = transfers(network(graph, made.nodes, halves), FRAMES)
-    deeper = [network(graph, made.nodes, {**halves, key: halves[key] + 1}) for key in halves]
+    fewer = {key: depth * 3 // 4 for key, depth in made.depths.items()}
+    slow = transfers(network(graph, made.nodes, fewer), FRAMES)
+    deeper = [network(graph, made.nodes, {**fewer, key: fewer[key] + 1}) for key in fewer]
     assert sum(difference(design, slow) != "" for design in deeper) >= 4
 
 

@@ -14,7 +14,7 @@ from qfx import steps
 from qfx.design import Design
 from qfx.errors import QfxError, TrainError
 from qfx.fixed import digits_of
-from qfx.train import Data, DigitLimit, Settings, fit, runs
+from qfx.train import Data, DigitLimit, Freeze, Settings, fit, runs
 from qfx.train.digit_budget import DigitBudget
 from tests.train.test_preflight import changed
 
@@ -44,7 +44,9 @@ def in_graph(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"ema": 0.9, "clip": 1.0, "accumulate": 2}, {"formats": "frozen"}, {"frozen": 0.0}], ids=str
+    "options",
+    [{}, {"ema": 0.9, "clip": 1.0, "accumulate": 2}, {"formats": "frozen"}, {"freeze": Freeze(formats=0.0)}],
+    ids=str,
 )
 def test_the_trained_network_has_at_most_the_digits_of_its_budget(options: dict) -> None:
     before = in_graph(network())
