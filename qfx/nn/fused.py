@@ -28,7 +28,7 @@ def takes(x: Tensor) -> bool:
 @torch.compiler.assume_constant_result
 def available(source: Path) -> bool:
     """Return whether there is a compiler that makes the kernels of a source."""
-    return library(source) is not None
+    return compiled(source) is not None
 
 
 def cast(x: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
@@ -54,7 +54,7 @@ def _dense(x: Tensor) -> bool:
 
 
 def _call(name: str, tensors: tuple[Tensor, ...], rows: int, low: int, high: int) -> None:
-    kernels = library(_SOURCE)
+    kernels = compiled(_SOURCE)
     assert kernels is not None  # serves() was asked
     places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
     shape = ctypes.c_int64(rows), ctypes.c_int64(tensors[0].numel() // rows)
@@ -62,7 +62,7 @@ def _call(name: str, tensors: tuple[Tensor, ...], rows: int, low: int, high: int
 
 
 @cache
-def library(source: Path) -> ctypes.CDLL | None:
+def compiled(source: Path) -> ctypes.CDLL | None:
     """Return the kernels of a source, compiled once a machine; None where there is no compiler that makes them."""
     try:
         return ctypes.CDLL(str(gxx.cached_library(source, _FLAGS)))

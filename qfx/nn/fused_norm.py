@@ -133,7 +133,7 @@ def _(
 
 
 def _call(name: str, x: Tensor, tensors: tuple[Tensor, ...], *codes: int) -> None:
-    kernels = fused.library(_SOURCE)
+    kernels = fused.compiled(_SOURCE)
     assert kernels is not None  # serves() was asked
     places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
     shape = (ctypes.c_int64(size) for size in _layout(x))

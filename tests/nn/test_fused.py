@@ -101,8 +101,8 @@ def test_what_the_kernel_cannot_take_goes_to_the_formula() -> None:
 
 def test_without_a_compiler_the_formula_serves(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
-    fused.library.cache_clear()
+    fused.compiled.cache_clear()
     assert not fused.serves(torch.zeros(2))
     monkeypatch.undo()
-    fused.library.cache_clear()
+    fused.compiled.cache_clear()
     assert fused.serves(torch.zeros(2))
