@@ -1,9 +1,11 @@
 """Rows of the accuracy table of designs/resnet20: each trains in fixed point from the public float checkpoint.
 
     python bench/train_resnet20.py B [--seed 0] [--epochs 5] [--eager]
+    python bench/train_resnet20.py B --held-out --lr 3e-3 --ema 0.99
 
 Needs QFX_CIFAR10 and QFX_CHECKPOINTS (designs/resnet20/README.md). A row that was stopped carries on when it is asked
-for again. Results are gathered in bench/results/resnet20_rows.json; the test images are run once a row.
+for again. Results are gathered in bench/results/resnet20_rows.json; the test images are run once a row. With --held-out
+5,000 training images stand for the test images, to choose settings by: gathered in resnet20_choices.json.
 """
 
 import argparse
@@ -19,43 +21,59 @@ from resnet20_rows import recipes
 from qfx import steps
 from qfx.design import Design, TeacherSection
 
-TABLE = RESULTS / "resnet20_rows.json"
+ROWS = RESULTS / "resnet20_rows.json"
+CHOICES = RESULTS / "resnet20_choices.json"
 RUNS = Path("build") / "resnet20"  # below the current folder
 
 
-def train(row: str, seed: int, epochs: int, formats: str, teacher: bool, eager: bool) -> Mapping[str, Any]:
+def train(asked: argparse.Namespace) -> Mapping[str, Any]:
     """Train one row and return its figures."""
-    design = Design.load("resnet20")
-    training = design.content.training
-    changes: dict[str, Any] = {
-        "seed": seed,
-        "fixed": training.fixed.model_copy(update={"epochs": epochs}),
-        "formats": formats,
-        "compile": not eager,
-        "widths": (int(row[1]),) if row.startswith("W") else (8,) if "hot" in row else training.widths,
-    }
-    if teacher:
-        taught = {"model": "model.py:resnet56", "checkpoint": "$QFX_CHECKPOINTS/resnet56-4bfd9763.th"}
-        changes["teacher"] = TeacherSection(**taught)
-    content = design.content.model_copy(
-        update={"recipe": recipes()[row], "training": training.model_copy(update=changes)}
-    )
-    name = f"{row}-{formats}{'-taught' if teacher else ''}-{epochs}-{seed}".replace(" ", "_")
-    made = Design(design.folder, content, design.argument)
-    figures = steps.train(made, out=RUNS / name, progress=_say(time.monotonic())).figures
-    run = figures["widths"][str(changes["widths"][0])]
+    made = _design(asked)
+    training = made.content.training
+    figures = steps.train(made, out=_folder(asked, training), progress=_say(time.monotonic())).figures
+    run = figures["widths"][str(training.widths[0])]
     moved = [a != b for move in run["moves"].values() for a, b in zip(move["before"], move["now"], strict=True)]
     return {
-        "row": row,
-        "binary points": formats,
-        "teacher": "ResNet-56" if teacher else "",
-        "epochs": epochs,
-        "seed": seed,
+        "row": asked.row,
+        "binary points": training.formats,
+        "teacher": "ResNet-56" if asked.teacher else "",
+        "epochs": asked.epochs,
+        "lr": training.fixed.lr,
+        "ema": training.ema,
+        "seed": asked.seed,
         "float, %": round(figures["float"]["accuracy"], 2),
         "quantized after training, %": round(run["quantized"], 2),
         "trained, %": round(run["accuracy"], 2),
         "points moved": f"{sum(moved)} of {len(moved)}",
     }
+
+
+def _design(asked: argparse.Namespace) -> Design:
+    """The design resnet20 with the recipe and the settings of the row that is asked for."""
+    design = Design.load("resnet20")
+    training, row = design.content.training, asked.row
+    fixed = {"epochs": asked.epochs, **({"lr": asked.lr} if asked.lr else {})}
+    changes: dict[str, Any] = {
+        "seed": asked.seed,
+        "fixed": training.fixed.model_copy(update=fixed),
+        "formats": "frozen" if asked.frozen else "learned",
+        "compile": not asked.eager,
+        "widths": (int(row[1]),) if row.startswith("W") else (8,) if "hot" in row else training.widths,
+        **({} if asked.ema is None else {"ema": asked.ema}),
+    }
+    if asked.teacher:
+        taught = {"model": "model.py:resnet56", "checkpoint": "$QFX_CHECKPOINTS/resnet56-4bfd9763.th"}
+        changes["teacher"] = TeacherSection(**taught)
+    update: dict[str, Any] = {"recipe": recipes()[row], "training": training.model_copy(update=changes)}
+    if asked.held_out:
+        update["data"] = "model.py:held_out"
+    return Design(design.folder, design.content.model_copy(update=update), design.argument)
+
+
+def _folder(asked: argparse.Namespace, training: Any) -> Path:
+    taught, held = "-taught" if asked.teacher else "", "-held_out" if asked.held_out else ""
+    settings = f"{training.formats}{taught}{held}-{asked.epochs}-{training.fixed.lr:g}-{training.ema:g}-{asked.seed}"
+    return RUNS / f"{asked.row}-{settings}".replace(" ", "_")
 
 
 def _say(start: float) -> Any:
@@ -65,13 +83,13 @@ def _say(start: float) -> Any:
     return tell
 
 
-def keep(found: Mapping[str, Any]) -> None:
-    """Put a row into the table, in the place of an earlier one of the same settings."""
-    rows = json.loads(TABLE.read_text()) if TABLE.is_file() else []
-    same = ("row", "binary points", "teacher", "epochs", "seed")
+def keep(found: Mapping[str, Any], table: Path) -> None:
+    """Put a row into a table, in the place of an earlier one of the same settings."""
+    rows = json.loads(table.read_text()) if table.is_file() else []
+    same = ("row", "binary points", "teacher", "epochs", "lr", "ema", "seed")
     rows = [row for row in rows if any(row[key] != found[key] for key in same)] + [dict(found)]
     RESULTS.mkdir(exist_ok=True)
-    TABLE.write_text(json.dumps(sorted(rows, key=lambda row: [str(row[key]) for key in same]), indent=1) + "\n")
+    table.write_text(json.dumps(sorted(rows, key=lambda row: [str(row[key]) for key in same]), indent=1) + "\n")
 
 
 def main() -> None:
@@ -80,13 +98,15 @@ def main() -> None:
     parser.add_argument("row", choices=recipes())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--lr", type=float, help="the highest learning rate, if not the design's")
+    parser.add_argument("--ema", type=float, help="decay of averaged weights, if not the design's")
+    parser.add_argument("--held-out", action="store_true", help="judge on 5,000 training images that are left out")
     parser.add_argument("--frozen", action="store_true", help="binary points stay as calibrated")
     parser.add_argument("--teacher", action="store_true", help="distil from ResNet-56")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     asked = parser.parse_args()
-    formats = "frozen" if asked.frozen else "learned"
-    found = train(asked.row, asked.seed, asked.epochs, formats, asked.teacher, asked.eager)
-    keep(found)
+    found = train(asked)
+    keep(found, CHOICES if asked.held_out else ROWS)
     print(json.dumps(found, indent=1))
 
 
