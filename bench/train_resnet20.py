@@ -9,20 +9,19 @@ for again. Results are gathered in bench/results/resnet20_rows.json; the test im
 """
 
 import argparse
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS
+from harness import keep
 from resnet20_rows import recipes
 
 from qfx import steps
 from qfx.design import Design, TeacherSection
 
-ROWS = RESULTS / "resnet20_rows.json"
-CHOICES = RESULTS / "resnet20_choices.json"
+ROWS, CHOICES = "resnet20_rows", "resnet20_choices"
+SAME = ("row", "binary points", "teacher", "epochs", "lr", "ema", "seed")
 RUNS = Path("build") / "resnet20"  # below the current folder
 
 
@@ -83,15 +82,6 @@ def _say(start: float) -> Any:
     return tell
 
 
-def keep(found: Mapping[str, Any], table: Path) -> None:
-    """Put a row into a table, in the place of an earlier one of the same settings."""
-    rows = json.loads(table.read_text()) if table.is_file() else []
-    same = ("row", "binary points", "teacher", "epochs", "lr", "ema", "seed")
-    rows = [row for row in rows if any(row[key] != found[key] for key in same)] + [dict(found)]
-    RESULTS.mkdir(exist_ok=True)
-    table.write_text(json.dumps(sorted(rows, key=lambda row: [str(row[key]) for key in same]), indent=1) + "\n")
-
-
 def main() -> None:
     """Train the row that the command line asks for."""
     parser = argparse.ArgumentParser()
@@ -105,9 +95,7 @@ def main() -> None:
     parser.add_argument("--teacher", action="store_true", help="distil from ResNet-56")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     asked = parser.parse_args()
-    found = train(asked)
-    keep(found, CHOICES if asked.held_out else ROWS)
-    print(json.dumps(found, indent=1))
+    keep(train(asked), CHOICES if asked.held_out else ROWS, SAME)
 
 
 if __name__ == "__main__":
