@@ -21,7 +21,7 @@ from qfx import steps
 from qfx.design import Design, TeacherSection
 
 ROWS, CHOICES = "resnet20_rows", "resnet20_choices"
-SAME = ("row", "binary points", "teacher", "epochs", "lr", "ema", "seed")
+SAME = ("row", "binary points", "teacher", "epochs", "lr", "batch", "ema", "seed")
 RUNS = Path("build") / "resnet20"  # below the current folder
 
 
@@ -38,6 +38,7 @@ def train(asked: argparse.Namespace) -> Mapping[str, Any]:
         "teacher": "ResNet-56" if asked.teacher else "",
         "epochs": asked.epochs,
         "lr": training.fixed.lr,
+        "batch": training.batch,
         "ema": training.ema,
         "seed": asked.seed,
         "float, %": round(figures["float"]["accuracy"], 2),
@@ -58,7 +59,7 @@ def _design(asked: argparse.Namespace) -> Design:
         "formats": "frozen" if asked.frozen else "learned",
         "compile": not asked.eager,
         "widths": (int(row[1]),) if row.startswith("W") else (8,) if "hot" in row else training.widths,
-        **({} if asked.ema is None else {"ema": asked.ema}),
+        **{key: value for key in ("batch", "ema") if (value := getattr(asked, key)) is not None},
     }
     if asked.teacher:
         taught = {"model": "model.py:resnet56", "checkpoint": "$QFX_CHECKPOINTS/resnet56-4bfd9763.th"}
@@ -71,8 +72,9 @@ def _design(asked: argparse.Namespace) -> Design:
 
 def _folder(asked: argparse.Namespace, training: Any) -> Path:
     taught, held = "-taught" if asked.teacher else "", "-held_out" if asked.held_out else ""
-    settings = f"{training.formats}{taught}{held}-{asked.epochs}-{training.fixed.lr:g}-{training.ema:g}-{asked.seed}"
-    return RUNS / f"{asked.row}-{settings}".replace(" ", "_")
+    numbers = (asked.epochs, training.fixed.lr, training.batch, training.ema, asked.seed)
+    settings = "-".join(f"{number:g}" for number in numbers)
+    return RUNS / f"{asked.row}-{training.formats}{taught}{held}-{settings}".replace(" ", "_")
 
 
 def _say(start: float) -> Any:
@@ -89,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", type=float, help="the highest learning rate, if not the design's")
+    parser.add_argument("--batch", type=int, help="images a step, if not the design's")
     parser.add_argument("--ema", type=float, help="decay of averaged weights, if not the design's")
     parser.add_argument("--held-out", action="store_true", help="judge on 5,000 training images that are left out")
     parser.add_argument("--frozen", action="store_true", help="binary points stay as calibrated")
