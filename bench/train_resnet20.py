@@ -21,7 +21,7 @@ from qfx import steps
 from qfx.design import Design, TeacherSection
 
 ROWS, CHOICES = "resnet20_rows", "resnet20_choices"
-SAME = ("row", "binary points", "teacher", "epochs", "lr", "batch", "ema", "seed")
+SAME = ("row", "binary points", "teacher", "epochs", "lr", "batch", "ema", "freeze bn", "seed")
 RUNS = Path("build") / "resnet20"  # below the current folder
 
 
@@ -40,6 +40,7 @@ def train(asked: argparse.Namespace) -> Mapping[str, Any]:
         "lr": training.fixed.lr,
         "batch": training.batch,
         "ema": training.ema,
+        "freeze bn": training.freeze.bn,
         "seed": asked.seed,
         "float, %": round(figures["float"]["accuracy"], 2),
         "quantized after training, %": round(run["quantized"], 2),
@@ -61,6 +62,8 @@ def _design(asked: argparse.Namespace) -> Design:
         "widths": (int(row[1]),) if row.startswith("W") else (8,) if "hot" in row else training.widths,
         **{key: value for key in ("batch", "ema") if (value := getattr(asked, key)) is not None},
     }
+    if asked.freeze_bn is not None:
+        changes["freeze"] = training.freeze.model_copy(update={"bn": asked.freeze_bn})
     if asked.teacher:
         taught = {"model": "model.py:resnet56", "checkpoint": "$QFX_CHECKPOINTS/resnet56-4bfd9763.th"}
         changes["teacher"] = TeacherSection(**taught)
@@ -72,7 +75,7 @@ def _design(asked: argparse.Namespace) -> Design:
 
 def _folder(asked: argparse.Namespace, training: Any) -> Path:
     taught, held = "-taught" if asked.teacher else "", "-held_out" if asked.held_out else ""
-    numbers = (asked.epochs, training.fixed.lr, training.batch, training.ema, asked.seed)
+    numbers = (asked.epochs, training.fixed.lr, training.batch, training.ema, training.freeze.bn, asked.seed)
     settings = "-".join(f"{number:g}" for number in numbers)
     return RUNS / f"{asked.row}-{training.formats}{taught}{held}-{settings}".replace(" ", "_")
 
@@ -93,6 +96,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, help="the highest learning rate, if not the design's")
     parser.add_argument("--batch", type=int, help="images a step, if not the design's")
     parser.add_argument("--ema", type=float, help="decay of averaged weights, if not the design's")
+    parser.add_argument(
+        "--freeze-bn", type=float, help="last part of the steps with fixed statistics, if not the design's"
+    )
     parser.add_argument("--held-out", action="store_true", help="judge on 5,000 training images that are left out")
     parser.add_argument("--frozen", action="store_true", help="binary points stay as calibrated")
     parser.add_argument("--teacher", action="store_true", help="distil from ResNet-56")
