@@ -17,6 +17,7 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.converters import MODULES
 from qfx.nn.describe import WAS
+from qfx.nn.elementwise import ReLU
 from qfx.nn.float_optimizer import remember
 from qfx.nn.gated import GatedConv2d
 from qfx.nn.in_place import refuse_in_place, require_same
@@ -90,7 +91,19 @@ def _run(conversion: Conversion) -> fx.GraphModule:
     conversion.module.recompile()
     conversion.module.meta[WAS] = conversion.was
     name_quantizers(conversion.module)
+    _rectify(conversion.module)
     return conversion.module
+
+
+def _rectify(module: fx.GraphModule) -> None:
+    """Let the results that ReLUs alone read be unsigned."""
+    layers = dict(module.named_modules())
+    for node in module.graph.nodes:
+        layer = layers.get(str(node.target)) if node.op == "call_module" else None
+        quantizer = getattr(layer, "output_quant", None)
+        readers = [layers.get(str(user.target)) for user in node.users]
+        if isinstance(quantizer, Quantizer) and readers and all(isinstance(each, ReLU) for each in readers):
+            quantizer.rectify()
 
 
 def _input(conversion: Conversion, node: fx.Node) -> None:

@@ -1,6 +1,6 @@
 """The quantizer: one format with a learnable binary point, and the statistics that initialise it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -112,6 +112,7 @@ class Quantizer(nn.Module):
         self.signed = spec.signed is not False
         self.calibrated = spec.frac is not None and spec.signed is not None
         self.observer: Observer | None = None
+        self.rectifies = False
         self.path = ""
         edges, levels = _khot_tables(spec)
         self.register_buffer("edges", edges, persistent=False)
@@ -134,6 +135,16 @@ class Quantizer(nn.Module):
         form = spec.rounding is Rounding.RND and spec.overflow in (Overflow.SAT, Overflow.SAT_SYM)
         narrow = 0 < spec.width <= WIDEST_IN_FLOAT32 and self.bits is None and self.levels is None
         return ready and form and narrow and not spec.per_channel
+
+    def rectify(self) -> None:
+        """Be unsigned, unless the recipe states a sign: to be called where only ReLUs read the values.
+
+        Saturation at 0 is that ReLU; of a signed format it would leave half of the codes.
+        """
+        spec = self.spec
+        if spec.signed is None and spec.digits is None and spec.overflow in (Overflow.SAT, Overflow.SAT_SYM):
+            self.spec = replace(spec, signed=False)
+            self.signed, self.rectifies, self.calibrated = False, True, spec.frac is not None
 
     @property
     def width(self) -> int:
@@ -174,7 +185,7 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.observer is not None:
-            self.observer.add(x.detach())
+            self.observer.add(x.detach().clamp_min(0.0) if self.rectifies else x.detach())
             return x
         if not self.calibrated:
             raise TrainError(
