@@ -23,6 +23,7 @@ _READS: dict[type[nn.Module], str] = {
     nn.MaxPool1d: "(N, C, L)",
     nn.AvgPool1d: "(N, C, L)",
     nn.AdaptiveAvgPool1d: "(N, C, L)",
+    nn.AdaptiveMaxPool1d: "(N, C, L)",
     nn.ConvTranspose1d: "(N, C, L)",
     nn.Conv2d: "(N, C, H, W)",
     nn.ConvTranspose2d: "(N, C, H, W)",
@@ -30,6 +31,7 @@ _READS: dict[type[nn.Module], str] = {
     nn.MaxPool2d: "(N, C, H, W)",
     nn.AvgPool2d: "(N, C, H, W)",
     nn.AdaptiveAvgPool2d: "(N, C, H, W)",
+    nn.AdaptiveMaxPool2d: "(N, C, H, W)",
     nn.Linear: "(N, features)",
 }
 

@@ -21,9 +21,8 @@ _INSTEAD = {
     "matmul": "the module nn.Linear",
     "conv_transpose2d": "the module nn.ConvTranspose2d",
     "pad": "zeros of channels, or of the sides of an image right before a convolution or a pool,",
-    "squeeze": "torch.flatten(x, 1)",
+    "squeeze": "torch.flatten(x, 1), or the axes of an image of one pixel, squeeze((2, 3)),",
     "clamp": "both bounds, as numbers",
-    "sum": "nn.AdaptiveAvgPool2d(1), or a convolution",
     "GroupNorm": "nn.BatchNorm2d",
     "LayerNorm": "nn.BatchNorm2d",
     "InstanceNorm2d": "nn.BatchNorm2d",
@@ -31,7 +30,10 @@ _INSTEAD = {
     "reshape": "torch.flatten(x, 1)",
     "size": "torch.flatten(x, 1), or a constant",
     "getattr": "torch.flatten(x, 1), or a constant",
-    "mean": "x.mean((2, 3)) over all of an image, or keepdim=True over one axis of it",
+    **dict.fromkeys(
+        ("sum", "mean", "amax", "max"),
+        "all of an image, dim=(2, 3), or its channels, its rows or its columns, with keepdim=True,",
+    ),
 }
 _INSTEAD |= dict.fromkeys(
     ("div", "truediv", "itruediv", "divide", "true_divide", "reciprocal"),
@@ -41,11 +43,11 @@ _INSTEAD |= dict.fromkeys(
     ("sub", "isub", "subtract", "rsub"), "a difference of tensors, or of a tensor and a constant, without alpha"
 )
 _INSTEAD |= dict.fromkeys(("mul", "imul", "multiply"), "a product of tensors, or of a tensor and a constant")
-_INSTEAD |= dict.fromkeys(("amax", "max", "AdaptiveMaxPool2d"), "nn.MaxPool2d, its kernel of the image's size")
 _AXES = "keep the axes as they are, and bring the data into their order before the network"
 _PARTS = "let a layer of its own give each part"
 _WITHOUT = {
-    **dict.fromkeys(("transpose", "permute", "movedim", "swapaxes", "unsqueeze"), _AXES),
+    **dict.fromkeys(("transpose", "permute", "movedim", "swapaxes", "unsqueeze", "unflatten"), _AXES),
+    **dict.fromkeys(("expand", "expand_as"), "leave it out, sums and products repeat what has an axis of length 1"),
     **dict.fromkeys(("chunk", "split", "unbind", "getitem"), _PARTS),
 }
 RANDOM = (  # calls that give other values each time
@@ -174,18 +176,28 @@ def _mean(rank: int | None, dim: Any = None, keepdim: bool = False) -> list[nn.M
 
 
 def _keeps_batch(node: fx.Node) -> bool:
-    """Whether ``x.view(sizes)`` is ``(x.size(0), n)``, ``(x.shape[0], n)`` or ``(-1, n)``; n may be -1."""
-    sizes = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
-    if len(sizes) != 2 or not isinstance(sizes[1], int):
+    """Whether ``x.view(sizes)`` is ``(x.size(0), n)``, ``(x.shape[0], n)`` or ``(-1, n)``; n may be -1, or x.size(1)."""
+    sizes = viewed(node)
+    if len(sizes) != 2 or not (isinstance(sizes[1], int) or is_size(sizes[1], 1)):
         return False
     first, second = sizes
     if isinstance(first, int):
-        return first == -1 and second > 0
-    if not isinstance(first, fx.Node):
+        return first == -1 and (not isinstance(second, int) or second > 0)
+    return is_size(first, 0)
+
+
+def viewed(node: fx.Node) -> tuple[Any, ...]:
+    """Return the sizes that a call of view or reshape asks for."""
+    return tuple(node.args[1]) if isinstance(node.args[1], tuple | list) else tuple(node.args[1:])
+
+
+def is_size(node: Any, axis: int) -> bool:
+    """Return whether a node is the size of a tensor along an axis, counted from the first."""
+    if not isinstance(node, fx.Node):
         return False
-    if first.op == "call_method" and first.target == "size":
-        return first.args[1:] == (0,)
-    return first.target is operator.getitem and first.args[1] == 0
+    if node.op == "call_method" and node.target == "size":
+        return node.args[1:] == (axis,)
+    return node.target is operator.getitem and node.args[1] == axis
 
 
 def _max_pool(kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
@@ -196,6 +208,14 @@ def _max_pool(kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any =
 def _max_pool1d(kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
                 return_indices: bool = False) -> nn.Module:  # fmt: skip
     return nn.MaxPool1d(kernel, stride, padding, dilation, return_indices, ceil_mode)
+
+
+def _adaptive_max_pool1d(size: Any, return_indices: bool = False) -> nn.Module:
+    return nn.AdaptiveMaxPool1d(size, return_indices)
+
+
+def _adaptive_max_pool2d(size: Any, return_indices: bool = False) -> nn.Module:
+    return nn.AdaptiveMaxPool2d(size, return_indices)
 
 
 _CALLS: dict[str, Callable[..., nn.Module]] = {
@@ -232,4 +252,6 @@ _POOLS: dict[Any, Callable[..., nn.Module]] = {
     F.adaptive_avg_pool1d: nn.AdaptiveAvgPool1d,
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+    F.adaptive_max_pool1d: _adaptive_max_pool1d,
+    F.adaptive_max_pool2d: _adaptive_max_pool2d,
 }

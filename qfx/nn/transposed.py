@@ -131,7 +131,7 @@ class ConvTranspose2d(nn.Module):
 
     def effective(self) -> tuple[Tensor, Tensor | None]:
         """Return the real weight as (out, in/groups, y, x), and the bias."""
-        return self._turned(as_image(self.weight)), self.bias
+        return turned(as_image(self.weight), self.groups), self.bias
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the transposed convolution of values that are given as they are, the weight as by ``effective``."""
@@ -142,7 +142,7 @@ class ConvTranspose2d(nn.Module):
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.exact and x.device.type != "cpu":
             return self._of_zeros(x, weight, bias)
-        weight = self._turned(weight)
+        weight = turned(weight, self.groups)
         return F.conv_transpose2d(
             x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )
@@ -157,10 +157,6 @@ class ConvTranspose2d(nn.Module):
         apart = x.new_zeros(*x.shape[:2], height, width)
         apart[:, :, :: self.stride[0], :: self.stride[1]] = x
         return conv2d_of_matrices(F.pad(apart, sides), weight.flip(2, 3), bias, 1, 0, self.dilation, self.groups)
-
-    def _turned(self, weight: Tensor) -> Tensor:
-        """Exchange the first two axes within each group."""
-        return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
 
     def phases(self, height: int, width: int) -> tuple[Phases, Phases]:
         """Return how rows and columns of an image of that size become those of the result."""
@@ -200,3 +196,8 @@ class ConvTranspose2d(nn.Module):
     def _for_each(self, values: np.ndarray, pixels: int) -> np.ndarray:
         """Values of the channels in the order of the filters."""
         return np.repeat(values.reshape(self.groups, 1, -1), pixels, axis=1).ravel()
+
+
+def turned(weight: Tensor, groups: int) -> Tensor:
+    """Exchange the first two axes of a weight within each group: from torch's order to (out, in/groups, ...), or back."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).contiguous()

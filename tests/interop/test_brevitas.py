@@ -15,7 +15,13 @@ from qfx.graph.lower import lower
 pytest.importorskip("brevitas", reason="the extra 'brevitas' is not installed")
 
 import brevitas.nn as bnn
-from brevitas.quant import Int8ActPerTensorFixedPoint, RoundTo8bit, TruncTo8bit
+from brevitas.quant import (
+    Int8ActPerTensorFixedPoint,
+    RoundTo8bit,
+    SignedBinaryActPerTensorConst,
+    SignedBinaryWeightPerTensorConst,
+    TruncTo8bit,
+)
 
 from qfx.interop.brevitas import from_brevitas
 from tests.interop.nets import QUANT, conv, dense, differences, identity, relu, seen, values
@@ -174,6 +180,23 @@ def test_a_batch_norm_is_kept_in_fixed_point_within_a_step_of_brevitas(images: T
     assert (away > 0).mean() < 0.02 and away.max() <= 2
     ours.get_submodule("2").weight.data.neg_()
     assert (abs(qnn.exact(ours)(images).numpy() - values(model(images))) > 0).mean() > 0.1
+
+
+def test_a_batch_norm_before_signs_is_kept_with_the_signs_of_brevitas(images: Tensor) -> None:
+    torch.manual_seed(4)
+    binary = {"weight_quant": SignedBinaryWeightPerTensorConst, "weight_scaling_const": 0.125, "bias": False}
+    sign = bnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, min_val=-0.5, max_val=0.5, **QUANT)
+    last = bnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, **QUANT)
+    layers = (identity(), conv(3, 8, 3, **binary), nn.BatchNorm2d(8), sign, conv(8, 6, 3, **binary), nn.BatchNorm2d(6))
+    model = seen(nn.Sequential(*layers, last), images, 20)
+    ours = from_brevitas(model, batch_norm="keep")
+    found = qnn.exact(ours)(images).numpy()
+    assert (lower(ours, images).evaluate(images.numpy(), "NCHW") == found).all() and set(found.ravel()) == {-1.0, 1.0}
+    assert (found != values(model(images))).mean() < 0.01
+    ours.train()(images).square().sum().backward()
+    assert ours.get_submodule("1").weight.grad.abs().sum() > 0
+    ours.get_submodule("5").weight.data.neg_()
+    assert (qnn.exact(ours.eval())(images).numpy() != values(model(images))).mean() > 0.5
 
 
 def test_truncation_drops_bits_as_the_integers_say() -> None:

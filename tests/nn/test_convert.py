@@ -286,6 +286,17 @@ def test_shapes_that_the_graph_takes_are_converted() -> None:
     convert(nn.Sequential(nn.AdaptiveAvgPool1d(2)), None, torch.rand(2, 3, 8))
 
 
+@pytest.mark.parametrize("name", ["code", "graph", "meta"])
+def test_a_name_that_torch_fx_uses_is_refused_at_the_top_alone(name: str) -> None:
+    net = nn.Sequential()
+    net.add_module(name, nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
+    message = f"must not have layers or parameters of the names '{name}', which torch.fx uses for its own: rename them, in"
+    for example in (None, torch.rand(2, 4)):
+        with pytest.raises(LowerError, match=message):
+            convert(net, None, example)
+    convert(nn.Sequential(net), None, torch.rand(2, 4))
+
+
 def test_a_second_input_is_refused() -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
