@@ -49,7 +49,7 @@ def unflattened(low: _Lowering, name: str, x: str) -> str:
 
 
 def _reaches_linears(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether all that reads features, and what reads that, is a Linear in the end, and alike for each element before."""
+    """Whether all that reads features is a Linear in the end, with functions of one element alone before it."""
     alike = nn.Dropout | nn.Identity | qnn.Quantizer | qnn.ReLU | qnn.Hardtanh | qnn.Table | qnn.Scale
     return all(
         _is(user, qnn.Linear, modules) or (_is(user, alike, modules) and _reaches_linears(user, modules))

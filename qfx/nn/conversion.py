@@ -37,7 +37,9 @@ class Conversion:
         self.left: dict[fx.Node, Quantizer] = {}  # the quantizer that a layer's result has just left
         self.declared: set[fx.Node] = set()  # results of the network's input quantizers
         self.padding: dict[fx.Node, Quad] = {}  # zeros that wait for the convolutions and pools that read them
-        self.reduced: dict[fx.Node, Reduction] = {}  # axes that a reduction takes away, until a call behind it tells more
+        self.reduced: dict[
+            fx.Node, Reduction
+        ] = {}  # axes that a reduction takes away, until a call behind it tells more
         self.called: set[str] = set()
         self.floats = dict(module.named_modules())
         self.was: dict[str, str] = {}  # by path: the torch layer or call that stood there

@@ -112,7 +112,7 @@ def _batch_norm(
     source = node.args[0]
     assert isinstance(source, fx.Node)
     conv = conversion.module.get_submodule(str(source.target)) if source.op == "call_module" else None
-    if not isinstance(conv, Conv2d) or len(source.users) > 1 or conv.norm:
+    if not isinstance(conv, Conv2d | ConvTranspose2d) or len(source.users) > 1 or conv.norm:
         return "to be folded, it must stand alone behind a convolution: leave 'fold' out for it"
     folded = BatchNorm2d.from_float(layer, CONSTANT, ELEMENTWISE, folded=True)
     conversion.module.add_submodule(path, folded)

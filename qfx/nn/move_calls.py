@@ -8,7 +8,7 @@ from torch import fx
 from qfx.nn.conversion import Conversion
 from qfx.nn.moves import ALL, ChannelChunk, ChannelShuffle, PadChannels, Slice, Steps
 from qfx.nn.shapes import flattened_from, shape_of, sizes
-from qfx.nn.spelling import viewed
+from qfx.nn.spelling import listed
 from qfx.nn.trace import call_name
 
 Layer = Slice | ChannelChunk | ChannelShuffle | PadChannels
@@ -152,8 +152,8 @@ def _padded(node: fx.Node, rank: int | None) -> Layer | str | None:
 
 
 def _shuffled(node: fx.Node) -> tuple[Any, Layer | None]:
-    """A shuffle of channels: ``x.view(n, groups, -1, h, w).transpose(1, 2)`` viewed as an image again."""
-    back = viewed(node)
+    """A shuffle of channels: ``x.view(n, groups, -1, h, w).transpose(1, 2)`` listed as an image again."""
+    back = listed(node)
     turned = node.args[0]
     while isinstance(turned, fx.Node) and call_name(turned) == "contiguous":
         turned = turned.args[0]
@@ -162,7 +162,7 @@ def _shuffled(node: fx.Node) -> tuple[Any, Layer | None]:
     apart = turned.args[0]
     if not isinstance(apart, fx.Node) or call_name(apart) not in ("view", "reshape"):
         return None, None
-    there, source = viewed(apart), apart.args[0]
+    there, source = listed(apart), apart.args[0]
     if len(there) != 5 or len(back) != 4 or type(there[1]) is not int or there[3:] != back[2:]:
         return None, None
     kept = all(type(size) is int or _is_size(size, source, axis) for axis, size in enumerate(there[3:], 2))
@@ -173,7 +173,7 @@ def _exchanges(node: fx.Node) -> bool:
     """Whether a call exchanges axes 1 and 2."""
     if call_name(node) in ("transpose", "swapaxes"):
         return sorted(node.args[1:], key=str) == [1, 2]
-    return call_name(node) == "permute" and viewed(node) == (0, 2, 1, 3, 4)
+    return call_name(node) == "permute" and listed(node) == (0, 2, 1, 3, 4)
 
 
 def _is_size(size: Any, source: Any, axis: int) -> bool:

@@ -1,4 +1,4 @@
-"""How convert makes sums, means and largest values over axes layers: ``x.mean(1, keepdim=True)``, ``x.amax((2, 3))``."""
+"""How convert makes sums, means and largest values layers: ``x.mean(1, keepdim=True)``, ``x.amax((2, 3))``."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def convert_reduction(conversion: Conversion, node: fx.Node, path: str) -> bool:
     if call_name(node) not in _KINDS:  # a part of what torch.max gives, which is traced where it is read
         path = conversion.free(f"{scope(node.args[0])}max")  # type: ignore[arg-type]
     before = conversion.reduced.get(found.source)
-    if before is not None and (before.kind, len(before.axes), found.axes) == (found.kind, 1, (2,)) and before.axes > (1,):
+    if before is not None and before.axes != (1,) and _goes_on(before, found):
         found = replace(found, source=before.source, axes=(2, 3), rank=4)  # rows and columns, one behind the other
     if _is_pool(found):
         place_reduction(conversion, node, path, found)
@@ -37,8 +37,13 @@ def convert_reduction(conversion: Conversion, node: fx.Node, path: str) -> bool:
     return False
 
 
+def _goes_on(before: Reduction, found: Reduction) -> bool:
+    """Whether a reduction takes away the second axis of an image, as one before it the first."""
+    return found.kind == before.kind and found.axes == (2,) and not found.keepdim
+
+
 def place_reduction(conversion: Conversion, node: fx.Node, path: str, found: Reduction) -> None:
-    """Put the layer of a reduction in the place of ``node``, and a Flatten behind it where it does not keep its axes."""
+    """Put the layer of a reduction in the place of ``node``, and a Flatten where it does not keep its axes."""
     layer = _layer(conversion, path, found)
     pooled = conversion.insert(path, layer, node, found.source)
     pooled.meta, conversion.was[path] = dict(node.meta), call_name(node)
@@ -82,7 +87,8 @@ def _is_pool(found: Reduction) -> bool:
 def _layer(conversion: Conversion, path: str, found: Reduction) -> nn.Module:
     recipe, divisor = conversion.recipe, 1 if found.kind == "sum" else None
     spec = recipe.spec(path, "elementwise")
-    size = (None, 1) if found.rank == 3 else tuple(1 if axis in found.axes else None for axis in (2, 3))
+    windows = [1 if axis in found.axes else None for axis in (2, 3)]
+    size = (None, 1) if found.rank == 3 else (windows[0], windows[1])
     if found.kind == "max":
         return ChannelMax(input_spec=spec) if found.axes == (1,) else AdaptiveMaxPool2d(size, input_spec=spec)
     specs = {"constant_spec": recipe.spec(path, "constant"), "input_spec": spec, "output_spec": spec}

@@ -176,8 +176,8 @@ def _mean(rank: int | None, dim: Any = None, keepdim: bool = False) -> list[nn.M
 
 
 def _keeps_batch(node: fx.Node) -> bool:
-    """Whether ``x.view(sizes)`` is ``(x.size(0), n)``, ``(x.shape[0], n)`` or ``(-1, n)``; n may be -1, or x.size(1)."""
-    sizes = viewed(node)
+    """Whether ``x.view(sizes)`` is ``(x.size(0), n)`` or ``(-1, n)``, spelled as may be; n may be -1, or x.size(1)."""
+    sizes = listed(node)
     if len(sizes) != 2 or not (isinstance(sizes[1], int) or is_size(sizes[1], 1)):
         return False
     first, second = sizes
@@ -186,9 +186,10 @@ def _keeps_batch(node: fx.Node) -> bool:
     return is_size(first, 0)
 
 
-def viewed(node: fx.Node) -> tuple[Any, ...]:
-    """Return the sizes that a call of view or reshape asks for."""
-    return tuple(node.args[1]) if isinstance(node.args[1], tuple | list) else tuple(node.args[1:])
+def listed(node: fx.Node) -> tuple[Any, ...]:
+    """Return the sizes or axes that a call on a tensor names: one by one, or in a tuple."""
+    given = (*node.args[1:], *node.kwargs.values())
+    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], tuple | list) else given
 
 
 def is_size(node: Any, axis: int) -> bool:

@@ -1,4 +1,4 @@
-"""How convert makes other shapes of the same values layers: features as an image of one pixel, and one pixel as features."""
+"""How convert makes other shapes of the same values layers: features as an image of a pixel, a pixel as features."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from qfx.nn.elementwise import Flatten
 from qfx.nn.moves import ALL, PixelShuffle, Slice, Unflatten
 from qfx.nn.reduce_calls import place_reduction
 from qfx.nn.shapes import flattened_from, shape_of
-from qfx.nn.spelling import is_size, viewed
+from qfx.nn.spelling import is_size, listed
 from qfx.nn.trace import call_name
 
 _REPEATS = ("add", "iadd", "sub", "isub", "subtract", "mul", "imul", "multiply")
@@ -81,9 +81,9 @@ def _of_reduced(conversion: Conversion, node: fx.Node, path: str) -> bool:
     back = call_name(node) == "unsqueeze" and _axis(node) in (1, 1 - rank)
     if call_name(node) == "getitem" and isinstance(node.args[1], tuple):
         back = node.args[1][:2] == (slice(None), None) and all(each == slice(None) for each in node.args[1][2:])
-    flat = call_name(node) == "flatten" and _axes_of(node) in ((1,), (1, -1))
+    flat = call_name(node) == "flatten" and listed(node) in ((1,), (1, -1))
     if call_name(node) in ("view", "reshape"):
-        sizes = viewed(node)
+        sizes = listed(node)
         flat = len(sizes) == 2 and is_size(sizes[0], 0) and sizes[1] == -1
     if back or flat:
         place_reduction(conversion, node, path, replace(found, keepdim=back))
@@ -91,14 +91,16 @@ def _of_reduced(conversion: Conversion, node: fx.Node, path: str) -> bool:
 
 
 def _repeated(node: fx.Node, source: fx.Node) -> bool:
-    """An expanded tensor that sums and products alone read: they repeat it as well, where the other operand is whole."""
+    """An expanded tensor that sums and products alone read: they repeat it, where the other operand is whole."""
     for user in node.users:
         others = [operand for operand in user.args if operand is not node]
-        whole = len(others) == 1 and isinstance(others[0], fx.Node) and call_name(others[0]) not in ("expand", "expand_as")
+        whole = (
+            len(others) == 1 and isinstance(others[0], fx.Node) and call_name(others[0]) not in ("expand", "expand_as")
+        )
         if call_name(user) not in _REPEATS or not whole:
             return False
-        one, other = shape_of(node), shape_of(others[0])
-        if one is not None and other is not None and one != other:
+        alike = call_name(node) == "expand_as" and node.args[1:] == (others[0],)
+        if not alike and (shape_of(node) is None or shape_of(node) != shape_of(others[0])):
             return False
     node.replace_all_uses_with(source)
     return True
@@ -106,8 +108,14 @@ def _repeated(node: fx.Node, source: fx.Node) -> bool:
 
 def _squeezed(conversion: Conversion, node: fx.Node, path: str, source: fx.Node) -> bool:
     """Put a Flatten in the place of a squeeze of an image of one pixel; of one of its axes, a signal of length 1."""
-    shape, axes = shape_of(source), _axes_of(node)
-    if call_name(node) != "squeeze" or shape is None or set(shape[1:]) != {1} or not axes:
+    shape, axes = shape_of(source), listed(node)
+    if (
+        call_name(node) != "squeeze"
+        or shape is None
+        or set(shape[1:]) != {1}
+        or not axes
+        or not all(map(_is_int, axes))
+    ):
         return False
     gone = sorted(axis % (len(shape) + 1) for axis in axes)
     if gone != list(range(2, len(shape) + 1)) and (len(shape), gone) not in ((3, [2]), (3, [3])):
@@ -127,7 +135,7 @@ def _one_place(node: fx.Node) -> Slice | None:
     index = node.args[1]
     if not isinstance(index, tuple) or len(index) not in (3, 4) or index[:2] != (slice(None), slice(None)):
         return None
-    if not all(type(place) is int for place in index[2:]):
+    if not all(map(_is_int, index[2:])):
         return None
     steps = [(place, place + 1 or None, None) for place in index[2:]]
     return Slice(ALL, *steps) if len(steps) == 2 else Slice(ALL, ALL, steps[0])
@@ -146,12 +154,12 @@ def _added(conversion: Conversion, node: fx.Node, source: fx.Node) -> tuple[int,
         given = dict(zip(("dim", "sizes"), node.args[1:], strict=False)) | node.kwargs
         sizes = (None, *given["sizes"]) if given.get("dim") in (1, -1) else ()
     elif name in ("view", "reshape"):
-        sizes = viewed(node)
-        sizes = sizes if is_size(sizes[0], 0) or sizes[0] == -1 else ()
+        sizes = listed(node)
+        sizes = sizes if sizes and (is_size(sizes[0], 0) or sizes[0] == -1) else ()
     else:
         return None
     behind = sizes[2:]
-    return tuple(behind) if behind and all(type(size) is int and size > 0 for size in behind) else None
+    return tuple(behind) if behind and all(_is_int(size) and size > 0 for size in behind) else None
 
 
 def _unsqueezed(conversion: Conversion, node: fx.Node, source: fx.Node, rank: int | None) -> tuple[int, ...] | None:
@@ -176,7 +184,5 @@ def _axis(node: fx.Node) -> Any:
     return node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
 
 
-def _axes_of(node: fx.Node) -> tuple[Any, ...]:
-    """The axes that a call names: one, some, or a tuple."""
-    given = [*node.args[1:], *node.kwargs.values()]
-    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], tuple | list) else tuple(given)
+def _is_int(value: Any) -> bool:
+    return type(value) is int

@@ -79,8 +79,8 @@ def _require_own(place: str, name: str) -> None:
     elsewhere = top in sys.modules and (file is None or here not in Path(file).resolve().parents)
     if top in sys.stdlib_module_names or elsewhere:
         raise DesignError(
-            f"{place} must not have the name of another module, {top!r}, which Python takes instead: rename it, or name "
-            f"the file, {place.replace('.', '/')}.py:{name}"
+            f"{place} must not have the name of another module, {top!r}, which Python takes instead: rename it, or "
+            f"name the file, {place.replace('.', '/')}.py:{name}"
         )
 
 

@@ -242,6 +242,14 @@ REFUSED = {
         lambda net, x: net.stem(x[:, :3].mean((2, 3), keepdim=True).expand(-1, -1, 6, 6)),
         r"expand \(expand\): there is no fixed-point form of it: leave it out, sums and products repeat what has an ax",
     ),
+    "a mean kept behind one that is not": (
+        lambda net, x: net.head(x.mean(3).mean(2, keepdim=True).flatten(1)),
+        r"mean \(mean\): it must keep its axes",
+    ),
+    "expanded for a smaller one": (
+        lambda net, x: x[:, :1] * x[:, :1].expand(-1, 4, -1, -1) * x,
+        r"expand \(expand\): there is no fixed-point form of it: leave it out",
+    ),
     "squeezed at random": (lambda net, x: net.head(x.mean((2, 3), True).squeeze()), r"use torch.flatten\(x, 1\), or"),
 }
 

@@ -190,8 +190,15 @@ NETWORKS = {
     ),
     "signs by quantizers of a layer": lambda: sequence(
         conv(
-            3, 4, 3, input_quant=SignedBinaryActPerTensorConst, output_quant=SignedBinaryActPerTensorConst,
-            input_min_val=-0.5, input_max_val=0.5, output_min_val=-4.0, output_max_val=4.0,
+            3,
+            4,
+            3,
+            input_quant=SignedBinaryActPerTensorConst,
+            output_quant=SignedBinaryActPerTensorConst,
+            input_min_val=-0.5,
+            input_max_val=0.5,
+            output_min_val=-4.0,
+            output_max_val=4.0,
         ),
         conv(4, 2, 1),
     ),  # fmt: skip

@@ -102,9 +102,7 @@ LAYERS = {
         f"{ACT}",
     ),
     "ternary activation of another threshold": (
-        lambda: [
-            bnn.QuantIdentity(act_quant=TernaryAct, threshold=0.7, **QUANT)
-        ],
+        lambda: [bnn.QuantIdentity(act_quant=TernaryAct, threshold=0.7, **QUANT)],
         f"layer '1' must have threshold 0.5, not 0.7; use {ACT}",
     ),
     "ceiling": (

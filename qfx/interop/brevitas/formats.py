@@ -245,9 +245,7 @@ def rounding_of(path: str, proxy: Any, otherwise: Rounding | None = None) -> Rou
     return rounding
 
 
-def _modes(
-    path: str, proxy: Any, tensor_quant: Any, otherwise: Rounding | None = None
-) -> tuple[Rounding, Overflow]:
+def _modes(path: str, proxy: Any, tensor_quant: Any, otherwise: Rounding | None = None) -> tuple[Rounding, Overflow]:
     if isinstance(tensor_quant, TernaryQuant):  # of the threshold 1/2
         return Rounding.RND_CONV, Overflow.SAT_SYM
     rounding = rounding_of(path, proxy, otherwise)
