@@ -114,6 +114,13 @@ def data() -> Data:
     return cifar(10)
 
 
+def held_out() -> Data:
+    """Return CIFAR-10's training images alone, the last 5,000 of them for testing: to choose settings by."""
+    found = data()
+    x, y = found.train_x, found.train_y
+    return Data(x[:-5000], y[:-5000], x[-5000:], y[-5000:])
+
+
 def shift_and_mirror(images: Tensor) -> Tensor:
     """Move each image by up to four pixels, zeros behind it, and mirror half of them (He et al., 2015, section 4.2)."""
     count, _, height, width = images.shape
