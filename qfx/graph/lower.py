@@ -14,7 +14,7 @@ from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph.graph import Graph, GraphBuilder
 from qfx.graph.lower_arithmetic import add, multiply, rescale, scale, scale_and_shift, softmax
 from qfx.graph.lower_binary import binary, gated, thermometer
-from qfx.graph.lower_pixels import image_of, kept_images, unflatten, unflattened, window_of
+from qfx.graph.lower_pixels import image_of, unflatten, unflattened, window_of
 from qfx.graph.lower_reduce import (
     adaptive_avg_pool,
     adaptive_max_pool,
@@ -45,6 +45,7 @@ from qfx.graph.ops import (
 from qfx.graph.passes import run_passes
 from qfx.nn.constants import Codes
 from qfx.nn.inputs import require_finite, require_input, require_model
+from qfx.nn.pixels import kept_images, reaches_linears
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.trace import call_name, misreturned, node_path, traced_graph
 
@@ -379,7 +380,8 @@ def _upsample(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
 
 def _flatten(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
     if low.current in low.images:
-        return unflattened(low, name, inputs[0])
+        assert low.current is not None
+        return unflattened(low, name, inputs[0], reaches_linears(low.current, low.modules))
     if inputs[0] in low.unflattened or len(low.builder.type(inputs[0]).shape) == 1:
         return inputs[0]
     return low.flatten(name, inputs[0])

@@ -9,7 +9,6 @@ from qfx.graph.ops import ChannelMax, ChannelSum, MaxPool, SumPool
 
 if TYPE_CHECKING:
     from qfx.graph.lower import _Lowering
-    from qfx.nn.constants import Codes
 
 
 def max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -49,9 +48,7 @@ def channel_max(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str
     return low.add(name, ChannelMax(), low.quantize(f"{name}.in", layer.input_quant, inputs[0]))
 
 
-def _average(
-    low: _Lowering, name: str, layer: Any, x: str, op: SumPool | ChannelSum, constants: dict[str, Codes]
-) -> str:
+def _average(low: _Lowering, name: str, layer: Any, x: str, op: SumPool | ChannelSum, constants: dict[str, Any]) -> str:
     total = low.add(f"{name}.sum", op, low.quantize(f"{name}.in", layer.input_quant, x))
     scale = constants["scale"]
     return low.quantize(f"{name}.out", layer.output_quant, scale_and_shift(low, name, total, scale, nothing(scale)))

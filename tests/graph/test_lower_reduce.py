@@ -14,7 +14,7 @@ from qfx.errors import LowerError
 from qfx.graph.lower import lower
 from qfx.graph.ops import ChannelMax, ChannelSum, Conv2d, Dense, Flatten, MaxPool
 from qfx.nn.calibrate import floating
-from tests.conformance.engines import difference, run_csim
+from tests.conformance.engines import difference, run_csim, run_rtl
 from tests.conformance.random_graphs import random_codes
 from tests.graph.test_lower import _changed, calibrated, equals_torch, first_wrong
 
@@ -140,6 +140,11 @@ def test_csim_gives_them_too(net: type[nn.Module]) -> None:
     graph = lower(model, x)
     codes = random_codes(graph, 3, 0)
     assert difference(graph, codes, run_csim) is None
+
+
+def test_the_rtl_gives_them_too() -> None:
+    graph = lower(*made(SqueezeExcite)[1:])
+    assert difference(graph, random_codes(graph, 3, 0), run_rtl) is None
 
 
 def test_features_that_become_a_pixel_are_convolutions_and_others_are_not() -> None:
