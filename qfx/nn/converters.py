@@ -31,7 +31,7 @@ from qfx.nn.moves import ChannelShuffle, PixelShuffle
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Spec
 from qfx.nn.results import never_negative, odd_levels_of
-from qfx.nn.shapes import flattened_from, shape_of, uneven
+from qfx.nn.shapes import flattened_from, shape_of, sizes, uneven
 from qfx.nn.sharing import share
 from qfx.nn.softmax import Softmax
 from qfx.nn.table import FUNCTIONS, Table
@@ -272,6 +272,13 @@ def _unflatten(conversion: Conversion, node: fx.Node, layer: nn.Unflatten, path:
 
 
 def _upsample(conversion: Conversion, node: fx.Node, layer: nn.Upsample, path: str) -> nn.Module | str:
+    shape = shape_of(node.args[0])
+    if layer.size is not None and layer.scale_factor is None and shape:
+        size = layer.size if isinstance(layer.size, tuple | list) else (layer.size,) * (len(shape) - 1)
+        factors = tuple(wanted / given for wanted, given in zip(size, shape[1:], strict=True))
+        if not all(factor >= 1 and factor == int(factor) for factor in factors):
+            return f"its size must be a whole multiple of {sizes(shape[1:])}, not {sizes(tuple(size))}"
+        layer = nn.Upsample(scale_factor=factors, mode=layer.mode)
     return Upsample.from_float(layer)
 
 

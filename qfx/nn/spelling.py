@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from qfx.nn.shapes import number_of
 from qfx.nn.sharing import borrow
 from qfx.nn.trace import call_name
 
@@ -42,6 +43,18 @@ _INSTEAD |= dict.fromkeys(
 _INSTEAD |= dict.fromkeys(
     ("sub", "isub", "subtract", "rsub"), "a difference of tensors, or of a tensor and a constant, without alpha"
 )
+_INSTEAD |= dict.fromkeys(
+    (
+        "max_pool1d",
+        "max_pool2d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "adaptive_avg_pool2d",
+        "adaptive_max_pool2d",
+        "interpolate",
+    ),
+    "numbers for its sizes, or give convert an example that tells them,",
+)
 _INSTEAD |= dict.fromkeys(("mul", "imul", "multiply"), "a product of tensors, or of a tensor and a constant")
 _AXES = "keep the axes as they are, and bring the data into their order before the network"
 _PARTS = "let a layer of its own give each part"
@@ -50,6 +63,7 @@ _WITHOUT = {
     **dict.fromkeys(("expand", "expand_as"), "leave it out, sums and products repeat what has an axis of length 1"),
     **dict.fromkeys(("chunk", "split", "unbind", "getitem"), _PARTS),
 }
+_TABLES = ("abs", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "erf")
 RANDOM = (  # calls that give other values each time
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
     *("rand_like", "randn_like", "bernoulli", "rrelu", "gumbel_softmax"),
@@ -66,6 +80,8 @@ def remedy(name: str, node: fx.Node) -> str:
             "it has no fixed-point form; leave it out: the argmax of the logits is the same, and "
             "nn.functional.cross_entropy trains on logits"
         )
+    if name in _TABLES and any(source.op != "get_attr" for source in node.all_input_nodes):
+        return f"use qfx.nn.Table(torch.{name})(x) instead"
     if name not in _INSTEAD:
         return "there is no fixed-point form of it" + (f": {_WITHOUT[name]}" if name in _WITHOUT else "")
     return f"use {_INSTEAD[name]} instead"
@@ -100,9 +116,11 @@ def as_modules(node: fx.Node, rank: int | None) -> list[nn.Module] | None:
     """
     if not node.args or not isinstance(node.args[0], fx.Node):
         return None
-    args, kwargs = node.args[1:], {key: value for key, value in node.kwargs.items() if key != "inplace"}
+    args, kwargs = number_of((node.args[1:], {key: value for key, value in node.kwargs.items() if key != "inplace"}))
     builder = _CALLS.get(call_name(node), _POOLS.get(node.target))
     try:
+        if builder is not None and builder is not _prelu and _has_nodes((args, kwargs)):
+            return None
         if builder is not None:
             return [builder(*args, **kwargs)]
         if call_name(node) == "mean":
@@ -110,6 +128,12 @@ def as_modules(node: fx.Node, rank: int | None) -> list[nn.Module] | None:
         return [nn.Flatten()] if call_name(node) in ("view", "reshape") and _keeps_batch(node) else None
     except (TypeError, _NotALayerError):  # spelled in a way that no module stands for
         return None
+
+
+def _has_nodes(arguments: Any) -> bool:
+    found: list[fx.Node] = []
+    fx.map_arg(arguments, found.append)
+    return bool(found)
 
 
 class _NotALayerError(Exception):
@@ -122,6 +146,10 @@ def _clamp(min: Any = None, max: Any = None) -> nn.Module:
     if not all(isinstance(bound, int | float) for bound in (min, max)):
         raise _NotALayerError
     return nn.Hardtanh(min, max)
+
+
+def _clamp_min(min: Any) -> nn.Module:
+    return _clamp(min)
 
 
 def _hardtanh(min_val: float = -1.0, max_val: float = 1.0) -> nn.Module:
@@ -225,6 +253,7 @@ _CALLS: dict[str, Callable[..., nn.Module]] = {
     "hardtanh": _hardtanh,
     "clamp": _clamp,
     "clip": _clamp,
+    "clamp_min": _clamp_min,
     "flatten": _flatten,
     "pad": _pad,
     "interpolate": _interpolate,

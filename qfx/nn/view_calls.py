@@ -13,6 +13,7 @@ from qfx.nn.shapes import flattened_from, shape_of
 from qfx.nn.spelling import is_size, listed
 from qfx.nn.trace import call_name
 
+_SAME = ("contiguous", "clone", "float")  # the values as they are: a network comes in float32
 _REPEATS = ("add", "iadd", "sub", "isub", "subtract", "mul", "imul", "multiply")
 
 
@@ -23,6 +24,9 @@ def convert_view(conversion: Conversion, node: fx.Node, path: str) -> bool:
         return False
     if source in conversion.reduced:
         return _of_reduced(conversion, node, path)
+    if call_name(node) in _SAME and len(node.args) == 1:
+        node.replace_all_uses_with(source)
+        return True
     if call_name(node) in ("expand", "expand_as"):
         return _repeated(node, source)
     if _squeezed(conversion, node, path, source):
