@@ -243,7 +243,7 @@ REFUSED = {
         "it must pad channels alone: pad the sides of an image in another call, right before a convolution",
     ),
     "flat": (lambda x: x.flatten(1)[:, 3:], "it must not read a flattened image: choose channels before the Flatten"),
-    "data": (lambda x: x[:, x.size(1) // 2 :], "its slices must have numbers for ends, none that depend on the input"),
+    "data": (lambda x: x[:, x.size(0) :], "its slices must have numbers for ends, none that depend on the input"),
 }
 
 

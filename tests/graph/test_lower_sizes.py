@@ -27,11 +27,14 @@ SIZED = {
     "numbers of a size": lambda x: F.max_pool2d(x, kernel_size=(x.size(2), x.size(-1)), stride=x.shape[2]),
     "a part of a shape": lambda x: F.adaptive_avg_pool2d(x, (x.shape[-2] // 2, x.shape[2:][1])),
     "like another": lambda x: x + F.interpolate(F.max_pool2d(x, 2), size=x.shape[-2:], mode="nearest"),
+    "half of the channels": lambda x: torch.cat((x[:, x.size(1) // 2 :], x.split(x.shape[1] // 2, 1)[0]), 1),
     "like numbers": lambda x: x + F.interpolate(F.max_pool2d(x, (1, 2)), (6, 4)),
 }
 SAME = {
     "contiguous": lambda x: x.contiguous().clone().float(),
     "shuffled": lambda x: x.view(-1, 2, 2, 6, 4).transpose(1, 2).contiguous().view(-1, 4, 6, 4).contiguous(),
+    "in another order": lambda x: x[:, [2, 0, 3, 1]] + x.flip(1) + x[:, [3, 3, 0, 0], :, :],
+    "repeated": lambda x: x.repeat(1, 2, 1, 1)[:, 2:6] + torch.repeat_interleave(x, 2, 1)[:, :4],
     "clamp_min": lambda x: x.clamp_min(0) + torch.clamp_min(x, 0.0),
 }
 
@@ -50,16 +53,22 @@ def test_the_graph_gives_the_integers_of_torch(name: str) -> None:
     assert not equals_torch(graph, model, x)
 
 
+UNKNOWN = {
+    "like numbers": r"interpolate \(Upsample\): its scale_factor must be a whole number, not size \(6, 4\)$",
+    "half of the channels": r"its slices must have numbers for ends, none that depend on the input",
+}
+ASKED = r"(pool2d|interpolate)\): use numbers for its sizes, or give convert an example that tells them, instead$"
+
+
 @pytest.mark.parametrize("name", SIZED)
 def test_without_an_example_sizes_are_asked_for(name: str) -> None:
-    if name == "like numbers":
-        message = r"interpolate \(Upsample\): its scale_factor must be a whole number, not size \(6, 4\)"
-    else:
-        message = (
-            r"pool2d|interpolate\): use numbers for its sizes, or give convert an example that tells them, instead"
-        )
-    with pytest.raises(LowerError, match=message):
+    with pytest.raises(LowerError, match=UNKNOWN.get(name, ASKED)):
         qnn.convert(Called(SIZED[name]))
+
+
+def test_repeated_channels_are_counted_in_an_example() -> None:
+    with pytest.raises(LowerError, match=r"repeat \(repeat\): it must have an example, which tells how many channels"):
+        qnn.convert(Called(SAME["repeated"]))
 
 
 @pytest.mark.parametrize(
