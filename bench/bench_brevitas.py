@@ -20,8 +20,8 @@ WIDTHS = (8, 6, 5, 4, 3)
 
 
 @torch.no_grad()
-def quantized(given: nn.Module, images: Tensor, kind: Kind, correct: bool) -> nn.Module:
-    """Return Brevitas' network with the weights of the float one, calibrated on ``images``."""
+def quantized(given: nn.Module, images: Tensor, kind: Kind) -> nn.Module:
+    """Return Brevitas' network with the weights of the float one, calibrated and corrected on ``images``."""
     model = BrevitasResNet(kind).eval()
     left = model.load_state_dict(given.state_dict(), strict=False)
     if any(not key.startswith("norm.") for key in left.unexpected_keys):
@@ -30,7 +30,7 @@ def quantized(given: nn.Module, images: Tensor, kind: Kind, correct: bool) -> nn
     with calibration_mode(model):
         for x in batches:
             model(x)
-    for correction in (norm_correction_mode, bias_correction_mode) if correct else ():
+    for correction in (norm_correction_mode, bias_correction_mode):
         with correction(model):
             for x in batches:
                 model(x)
@@ -47,11 +47,9 @@ def main() -> None:
     for width in WIDTHS:
         row: dict[str, str | float] = {"row": f"A, {width} bits"}
         for scales, least_error in (("statistics", False), ("least error", True)):
-            for with_correction in (False, True):
-                model = quantized(given, data.train_x[:CALIBRATION], Kind(width, least_error), with_correction)
-                with torch.no_grad():
-                    reached = accuracy(model, data.test_x, data.test_y)
-                row[f"{scales}{', corrected' if with_correction else ''}"] = reached
+            model = quantized(given, data.train_x[:CALIBRATION], Kind(width, least_error))
+            with torch.no_grad():
+                row[f"scales by {scales}"] = accuracy(model, data.test_x, data.test_y)
         print(row, flush=True)
         rows.append(row)
     title = f"Brevitas after training, accuracy on the {len(data.test_x):,} test images, %"
