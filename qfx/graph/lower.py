@@ -14,6 +14,15 @@ from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph.graph import Graph, GraphBuilder
 from qfx.graph.lower_arithmetic import add, multiply, rescale, scale, scale_and_shift, softmax
 from qfx.graph.lower_binary import binary, gated, thermometer
+from qfx.graph.lower_pixels import image_of, unflatten, unflattened, window_of
+from qfx.graph.lower_reduce import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    channel_max,
+    channel_mean,
+    max_pool,
+)
 from qfx.graph.moves import Steps
 from qfx.graph.ops import (
     Add,
@@ -27,19 +36,18 @@ from qfx.graph.ops import (
     Flatten,
     Input,
     Lookup,
-    MaxPool,
     Multiply,
     Requantize,
     Select,
     Slice,
-    SumPool,
     Upsample,
 )
 from qfx.graph.passes import run_passes
 from qfx.nn.constants import Codes
 from qfx.nn.inputs import require_finite, require_input, require_model
+from qfx.nn.pixels import kept_images, reaches_linears
 from qfx.nn.quantizer import Quantizer
-from qfx.nn.trace import call_name, misreturned, node_path, trace
+from qfx.nn.trace import call_name, misreturned, node_path, traced_graph
 
 Shape = tuple[int, ...]
 
@@ -68,8 +76,9 @@ def lowered(model: nn.Module, example: Tensor, name: str | None = None) -> tuple
     require_input("example", example, LowerError)
     require_kind(LowerError, "name", name, (str, type(None)), "a text")
     require_finite(model, LowerError)
-    traced = trace(model).graph
+    traced = traced_graph(model)
     lowering = _Lowering(GraphBuilder(name or type(model).__name__), dict(model.named_modules()), tuple(example.shape))
+    lowering.images = kept_images(traced, lowering.modules)
     values: dict[fx.Node, str] = {}
     problems: list[str] = []
     for node in traced.nodes:
@@ -81,7 +90,12 @@ def lowered(model: nn.Module, example: Tensor, name: str | None = None) -> tuple
             problems.append(str(error))
     if problems:
         raise LowerError("the model must be lowered whole, but:\n" + "\n".join(f"- {problem}" for problem in problems))
-    outputs = [values[argument] for node in traced.nodes if node.op == "output" for argument in node.all_input_nodes]
+    results = [argument for node in traced.nodes if node.op == "output" for argument in node.all_input_nodes]
+    names = [values[result] for result in results]
+    outputs = [
+        lowering.vector(f"{name}.flatten", name) if result in lowering.images else name
+        for name, result in zip(names, results, strict=True)
+    ]
     return run_passes(lowering.builder.build(*outputs)), lowering.stated
 
 
@@ -104,9 +118,12 @@ class _Lowering:
     placeholder: str = ""
     input_quant: Quantizer | None = None  # the format of the Input, once it is known
     declared: bool = False  # the model begins with a Quantizer, which is what the other layers read
+    images: frozenset[fx.Node] = frozenset()  # features that stay an image, since one is made of them
+    current: fx.Node | None = None  # the node that is being lowered
 
     def node(self, node: fx.Node, inputs: list[str]) -> str:
         """Add what stands for one traced node; return the name of its result."""
+        self.current = node
         match node.op:
             case "placeholder":
                 if self.placeholder:
@@ -203,6 +220,15 @@ class _Lowering:
         self.flattened[self.add(name, Flatten(), x)] = kind.shape
         return name
 
+    @property
+    def reads_image(self) -> bool:
+        """Whether the node being lowered reads features that have stayed an image."""
+        return self.current is not None and not self.images.isdisjoint(self.current.all_input_nodes)
+
+    def vector(self, name: str, x: str) -> str:
+        """The features that an image stands for, where it is one."""
+        return self.flatten(name, x) if len(self.builder.type(x).shape) > 1 else x
+
     def _check_output(self, inputs: list[str]) -> None:
         for name in inputs:
             if self.is_permuted(name):
@@ -254,6 +280,12 @@ def _cut(low: _Lowering, name: str, rows: Steps, columns: Steps, x: str) -> str:
 def _linear(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
     constants = layer.constants()
+    if low.current in low.images:
+        shape = image_of(low, name, x)
+        constants["weight"] = window_of(_channels_last(name, constants["weight"], shape), shape)
+        return low.add(name, Conv2d((1, 1)), x, *_weights(low, name, constants))
+    if low.reads_image:
+        x = low.vector(f"{name}.flatten", x)
     if x in low.flattened:
         constants["weight"] = _channels_last(name, constants["weight"], low.flattened[x])
     return low.add(name, Dense(), x, *_weights(low, name, constants))
@@ -341,34 +373,15 @@ def _unflattened(low: _Lowering, name: str, x: str) -> str:
     return x
 
 
-def _max_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
-    return low.add(name, MaxPool(layer.kernel, layer.stride, layer.padding), x)
-
-
 def _upsample(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     rows, columns = layer.factor
     return low.add(name, Upsample((rows if len(low.input_shape) == 4 else 1, columns)), inputs[0])
 
 
-def _avg_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    pool = SumPool(layer.kernel, layer.stride, layer.padding)
-    return _average(low, name, layer, inputs[0], pool, layer.constants())
-
-
-def _adaptive_avg_pool(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    height, width, _ = low.builder.type(inputs[0]).shape
-    kernel = layer.kernel_for(height, width)
-    return _average(low, name, layer, inputs[0], SumPool(kernel, kernel), layer.constants(height, width))
-
-
-def _average(low: _Lowering, name: str, layer: Any, x: str, pool: SumPool, constants: dict[str, Codes]) -> str:
-    total = low.add(f"{name}.sum", pool, low.quantize(f"{name}.in", layer.input_quant, x))
-    result = scale_and_shift(low, name, total, constants["scale"], Codes(np.zeros(1, dtype=np.int64), Fixed(1, 0)))
-    return low.quantize(f"{name}.out", layer.output_quant, result)
-
-
 def _flatten(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
+    if low.current in low.images:
+        assert low.current is not None
+        return unflattened(low, name, inputs[0], reaches_linears(low.current, low.modules))
     if inputs[0] in low.unflattened or len(low.builder.type(inputs[0]).shape) == 1:
         return inputs[0]
     return low.flatten(name, inputs[0])
@@ -425,11 +438,15 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.PadChannels: _chosen,
     qnn.Slice: _slice,
     qnn.PixelShuffle: _pixel_shuffle,
-    qnn.MaxPool2d: _max_pool,
-    qnn.AvgPool2d: _avg_pool,
+    qnn.MaxPool2d: max_pool,
+    qnn.AvgPool2d: avg_pool,
+    qnn.AdaptiveMaxPool2d: adaptive_max_pool,
+    qnn.AdaptiveAvgPool2d: adaptive_avg_pool,
+    qnn.ChannelMean: channel_mean,
+    qnn.ChannelMax: channel_max,
     qnn.Upsample: _upsample,
-    qnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     qnn.Flatten: _flatten,
+    qnn.Unflatten: unflatten,
     qnn.PadShortcut: _pad_shortcut,
     qnn.BinaryActivation: binary,
     qnn.Thermometer: thermometer,

@@ -28,6 +28,7 @@ from qfx.nn.digits import digits_by_constant as digits_by_constant
 from qfx.nn.digits import limit_digits as limit_digits
 from qfx.nn.digits import nonzero_digits as nonzero_digits
 from qfx.nn.elementwise import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from qfx.nn.elementwise import AdaptiveMaxPool2d as AdaptiveMaxPool2d
 from qfx.nn.elementwise import Add as Add
 from qfx.nn.elementwise import AvgPool2d as AvgPool2d
 from qfx.nn.elementwise import Concat as Concat
@@ -49,6 +50,7 @@ from qfx.nn.moves import PadChannels as PadChannels
 from qfx.nn.moves import PixelShuffle as PixelShuffle
 from qfx.nn.moves import Select as Select
 from qfx.nn.moves import Slice as Slice
+from qfx.nn.moves import Unflatten as Unflatten
 from qfx.nn.moves import pixel_shuffle as pixel_shuffle
 from qfx.nn.multiply import Multiply as Multiply
 from qfx.nn.prelu import PReLU as PReLU
@@ -56,6 +58,8 @@ from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer
 from qfx.nn.quantizer import Spec as Spec
 from qfx.nn.recipe import Recipe as Recipe
+from qfx.nn.reduce import ChannelMax as ChannelMax
+from qfx.nn.reduce import ChannelMean as ChannelMean
 from qfx.nn.rescale import Rescale as Rescale
 from qfx.nn.rescale import Scale as Scale
 from qfx.nn.sensitivity import relative_error as relative_error

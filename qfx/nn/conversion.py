@@ -1,16 +1,30 @@
 """One conversion of a traced model: its graph being rewritten, its quantization points, and what was found wrong."""
 
+from dataclasses import dataclass
+
 from torch import fx, nn
 
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.elementwise import Flatten
 from qfx.nn.geometry import NO_PADDING, Quad, added
+from qfx.nn.moves import Unflatten
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.recipe import Recipe
 from qfx.nn.shapes import shape_of
 from qfx.nn.sharing import share
 from qfx.nn.trace import call_name, is_layer
 from qfx.nn.transposed import ConvTranspose2d
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A sum, mean or largest value over ``axes`` of a tensor of ``rank`` axes, as a call asks for it."""
+
+    kind: str  # sum, mean, max
+    source: fx.Node
+    axes: tuple[int, ...]
+    rank: int | None
+    keepdim: bool
 
 
 class Conversion:
@@ -23,6 +37,9 @@ class Conversion:
         self.left: dict[fx.Node, Quantizer] = {}  # the quantizer that a layer's result has just left
         self.declared: set[fx.Node] = set()  # results of the network's input quantizers
         self.padding: dict[fx.Node, Quad] = {}  # zeros that wait for the convolutions and pools that read them
+        self.reduced: dict[
+            fx.Node, Reduction
+        ] = {}  # axes that a reduction takes away, until a call behind it tells more
         self.called: set[str] = set()
         self.floats = dict(module.named_modules())
         self.was: dict[str, str] = {}  # by path: the torch layer or call that stood there
@@ -64,6 +81,8 @@ class Conversion:
             return 2
         if isinstance(layer, Conv2d | ConvTranspose2d):
             return layer.weight.dim()
+        if isinstance(layer, Unflatten):
+            return 2 + layer.axes
         known = layer is not None and (is_layer(layer) or node in self.padding)
         return self.rank(node.all_input_nodes[0]) if known else None
 

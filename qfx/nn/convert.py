@@ -27,12 +27,14 @@ from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import ChannelError, Quantizer
 from qfx.nn.ready import require_ready
 from qfx.nn.recipe import Recipe, placed
+from qfx.nn.reduce_calls import convert_reduction
 from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of
 from qfx.nn.sharing import tie
 from qfx.nn.spelling import as_modules, remedy
 from qfx.nn.table import Table
 from qfx.nn.trace import call_name, is_layer, misnamed, misreturned, node_path, scope, trace
 from qfx.nn.transposed import ConvTranspose2d
+from qfx.nn.view_calls import convert_view
 
 
 def convert(
@@ -201,9 +203,12 @@ def _tied(conversion: Conversion, new: nn.Module | None, path: str, place: str) 
     return None
 
 
+_CALLS = (convert_call, convert_view, convert_move, convert_reduction)
+
+
 def _call(conversion: Conversion, node: fx.Node) -> None:
     path = conversion.free(scope(node) + call_name(node))
-    if convert_call(conversion, node, path) or convert_move(conversion, node, path):
+    if any(placed_by(conversion, node, path) for placed_by in _CALLS):
         return
     source = node.args[0] if node.args else None
     layers = as_modules(node, conversion.rank(source) if isinstance(source, fx.Node) else None)

@@ -14,7 +14,16 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import SATURATING, AdaptiveAvgPool2d, AvgPool2d, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.elementwise import (
+    SATURATING,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Flatten,
+    Hardtanh,
+    MaxPool2d,
+    ReLU,
+)
 from qfx.nn.gated import WIDEST_WEIGHT, GatedConv2d, PrecisionGatedConv2d
 from qfx.nn.geometry import NO_PADDING, added, inside, pool_window
 from qfx.nn.move_calls import flawed
@@ -22,12 +31,13 @@ from qfx.nn.moves import ChannelShuffle, PixelShuffle
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Spec
 from qfx.nn.results import never_negative, odd_levels_of
-from qfx.nn.shapes import flattened_from, shape_of, uneven
+from qfx.nn.shapes import flattened_from, shape_of, sizes, uneven
 from qfx.nn.sharing import share
 from qfx.nn.softmax import Softmax
 from qfx.nn.table import FUNCTIONS, Table
 from qfx.nn.transposed import ConvTranspose2d
 from qfx.nn.upsample import Upsample
+from qfx.nn.view_calls import image_of_features
 
 
 def _pad(conversion: Conversion, node: fx.Node, layer: nn.ConstantPad1d | nn.ConstantPad2d, path: str) -> str:
@@ -102,7 +112,7 @@ def _batch_norm(
     source = node.args[0]
     assert isinstance(source, fx.Node)
     conv = conversion.module.get_submodule(str(source.target)) if source.op == "call_module" else None
-    if not isinstance(conv, Conv2d) or len(source.users) > 1 or conv.norm:
+    if not isinstance(conv, Conv2d | ConvTranspose2d) or len(source.users) > 1 or conv.norm:
         return "to be folded, it must stand alone behind a convolution: leave 'fold' out for it"
     folded = BatchNorm2d.from_float(layer, CONSTANT, ELEMENTWISE, folded=True)
     conversion.module.add_submodule(path, folded)
@@ -199,13 +209,31 @@ def _adaptive_pool(
     conversion: Conversion, node: fx.Node, layer: nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool1d, path: str
 ) -> nn.Module | str:
     spec, constant = conversion.recipe.spec(path, "elementwise"), conversion.recipe.spec(path, "constant")
-    given: Any = layer.output_size
-    size = given if isinstance(layer, nn.AdaptiveAvgPool2d) else (None, given[0] if isinstance(given, tuple) else given)
-    new = AdaptiveAvgPool2d(size, constant_spec=constant, input_spec=spec, output_spec=spec)
+    new = AdaptiveAvgPool2d(_windows(layer), constant_spec=constant, input_spec=spec, output_spec=spec)
     if reason := uneven(new.output_size, shape_of(node.args[0])):
         return reason
     conversion.enter(node, new, path, "elementwise", "input_quant")
     return new
+
+
+def _adaptive_max_pool(
+    conversion: Conversion, node: fx.Node, layer: nn.AdaptiveMaxPool2d | nn.AdaptiveMaxPool1d, path: str
+) -> nn.Module | str:
+    if layer.return_indices:
+        return "it must not have return_indices"
+    new = AdaptiveMaxPool2d(_windows(layer), input_spec=conversion.recipe.spec(path, "elementwise"))
+    if reason := uneven(new.output_size, shape_of(node.args[0])):
+        return reason
+    conversion.enter(node, new, path, "elementwise", "input_quant")
+    return new
+
+
+def _windows(layer: Any) -> Any:
+    """How many windows an adaptive pool has along rows and columns, of a signal along its length."""
+    size = layer.output_size
+    if isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+        return size
+    return None, size[0] if isinstance(size, tuple) else size
 
 
 def _softmax(conversion: Conversion, node: fx.Node, layer: nn.Softmax | nn.Softmax2d, path: str) -> nn.Module | str:
@@ -236,7 +264,21 @@ def _pixel_shuffle(conversion: Conversion, node: fx.Node, layer: nn.PixelShuffle
     return new
 
 
+def _unflatten(conversion: Conversion, node: fx.Node, layer: nn.Unflatten, path: str) -> nn.Module | str:
+    sizes = layer.unflattened_size
+    if layer.dim != 1 or not all(type(size) is int for size in sizes) or len(sizes) not in (2, 3):
+        return f"it must make an image (C, H, W) of the features, dim=1, not {tuple(sizes)} of axis {layer.dim}"
+    return image_of_features(conversion, node, path, tuple(sizes[1:]))
+
+
 def _upsample(conversion: Conversion, node: fx.Node, layer: nn.Upsample, path: str) -> nn.Module | str:
+    shape = shape_of(node.args[0])
+    if layer.size is not None and layer.scale_factor is None and shape:
+        size = layer.size if isinstance(layer.size, tuple | list) else (layer.size,) * (len(shape) - 1)
+        factors = tuple(wanted / given for wanted, given in zip(size, shape[1:], strict=True))
+        if not all(factor >= 1 and factor == int(factor) for factor in factors):
+            return f"its size must be a whole multiple of {sizes(shape[1:])}, not {sizes(tuple(size))}"
+        layer = nn.Upsample(scale_factor=factors, mode=layer.mode)
     return Upsample.from_float(layer)
 
 
@@ -266,9 +308,12 @@ MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     nn.MaxPool1d: _max_pool,
     nn.AvgPool1d: _avg_pool,
     nn.AdaptiveAvgPool1d: _adaptive_pool,
+    nn.AdaptiveMaxPool1d: _adaptive_max_pool,
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _avg_pool,
     nn.AdaptiveAvgPool2d: _adaptive_pool,
+    nn.AdaptiveMaxPool2d: _adaptive_max_pool,
+    nn.Unflatten: _unflatten,
     nn.Softmax: _softmax,
     nn.Softmax2d: _softmax,
     nn.Upsample: _upsample,

@@ -87,7 +87,8 @@ def _correctable(model: nn.Module) -> dict[str, Layer]:
 
 def _bias(layer: Biased) -> nn.Parameter | None:
     """The parameter that moves the result of a layer: its bias, or that of a BatchNorm folded into it."""
-    return layer.norm[0].bias if isinstance(layer, Conv2d) and layer.norm else layer.bias
+    folded = isinstance(layer, Conv2d | ConvTranspose2d) and layer.norm
+    return layer.norm[0].bias if folded else layer.bias
 
 
 def _follow(norm: BatchNorm2d, real: _Moments, found: _Moments) -> None:

@@ -68,15 +68,15 @@ def _row(model: nn.Module, path: str, was: str, names: dict[int, str]) -> Row:
 
 
 def _format(quantizer: Quantizer) -> str:
-    """The format, or the width where there is none yet; of many binary points the least and the largest."""
+    """The format, or the width where there is none yet; of different binary points the least and the largest."""
     if not quantizer.calibrated:
         return f"{quantizer.width} bits"
     form = quantizer.format()
     if not form.per_channel:
         return str(form)
     fracs = form.fracs(quantizer.frac.numel())
-    sign, span = "s" if form.signed else "u", f"{fracs.min()}..{fracs.max()}"
-    return f"{sign}{form.width}.[{span}]"
+    low, high = fracs.min(), fracs.max()
+    return f"{'s' if form.signed else 'u'}{form.width}.{low if low == high else f'[{low}..{high}]'}"
 
 
 def _fate(model: nn.Module, path: str, folded: dict[int, str]) -> str:

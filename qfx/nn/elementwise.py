@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ class AvgPool2d(nn.Module):
         self.stride = pair(stride or kernel_size)
         self.padding = quad(padding)
         self.divisor = divisor or self.kernel[0] * self.kernel[1]
-        self.constant_spec = _of_one(constant_spec)
+        self.constant_spec = of_one(constant_spec)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
         self.exact = False
@@ -170,7 +171,7 @@ class AvgPool2d(nn.Module):
         half = self.kernel[0] // 2, self.kernel[1] // 2
         image, padding = padded(as_image(self.input_quant(x)), self.padding, half)
         total = F.avg_pool2d(image, self.kernel, self.stride, padding, divisor_override=1)
-        return _times_reciprocal(self, shaped_like(total, x), self.divisor)
+        return times_reciprocal(self, shaped_like(total, x), self.divisor)
 
     def constants(self) -> dict[str, Codes]:
         """Return ``scale``: the reciprocal, shape (1,)."""
@@ -183,46 +184,73 @@ class AdaptiveAvgPool2d(nn.Module):
     def __init__(
         self,
         output_size: int | tuple[int | None, int | None],
+        divisor: int | None = None,
         *,
         constant_spec: Spec = CONSTANT,
         input_spec: Spec = ELEMENTWISE,
         output_spec: Spec = ELEMENTWISE,
     ) -> None:
         super().__init__()
-        size = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
-        self.output_size: tuple[int | None, int | None] = (size[0], size[1])
-        self.constant_spec = _of_one(constant_spec)
+        self.output_size, self.divisor = _sizes(output_size), divisor
+        self.constant_spec = of_one(constant_spec)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
         self.exact = False
 
     def kernel_for(self, height: int, width: int) -> Pair:
         """Return the window (also the stride) on an input of that size; refuse one that would be uneven."""
-        kernel = []
-        for size, wanted in zip((height, width), self.output_size, strict=True):
-            if wanted is not None and size % wanted:
-                where = self.output_quant.owner
-                raise LowerError(
-                    f"the input at '{where}' must divide evenly into {wanted} windows, not be {size} wide: "
-                    "use AvgPool2d with a window of its own"
-                )
-            kernel.append(1 if wanted is None else size // wanted)
-        return kernel[0], kernel[1]
+        return even_window(height, width, self.output_size, self.output_quant.owner)
 
     def forward(self, x: Tensor) -> Tensor:
         image = as_image(self.input_quant(x))
         kernel = self.kernel_for(image.shape[2], image.shape[3])
         total = F.avg_pool2d(image, kernel, kernel, divisor_override=1)
-        return _times_reciprocal(self, shaped_like(total, x), kernel[0] * kernel[1])
+        return times_reciprocal(self, shaped_like(total, x), self.divisor or kernel[0] * kernel[1])
 
     def constants(self, height: int, width: int) -> dict[str, Codes]:
         """Return ``scale`` for an input of that size: the reciprocal, shape (1,)."""
         kernel = self.kernel_for(height, width)
-        return {"scale": reciprocal(kernel[0] * kernel[1], self.constant_spec)}
+        return {"scale": reciprocal(self.divisor or kernel[0] * kernel[1], self.constant_spec)}
 
 
-def _of_one(spec: Spec) -> Spec:
-    """The format of the one constant of a pool; a K that others learn stays as it is stated."""
+class AdaptiveMaxPool2d(nn.Module):
+    """The largest value of each of ``output_size`` windows of one size of ``input_quant(x)``; None keeps an axis."""
+
+    def __init__(self, output_size: int | tuple[int | None, int | None], *, input_spec: Spec = ELEMENTWISE) -> None:
+        super().__init__()
+        self.output_size = _sizes(output_size)
+        self.input_quant = Quantizer(input_spec, axis=1)
+
+    def kernel_for(self, height: int, width: int) -> Pair:
+        """Return the window (also the stride) on an input of that size; refuse one that would be uneven."""
+        return even_window(height, width, self.output_size, self.input_quant.owner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = as_image(self.input_quant(x))
+        kernel = self.kernel_for(image.shape[2], image.shape[3])
+        return shaped_like(F.max_pool2d(image, kernel, kernel), x)
+
+
+def _sizes(output_size: int | tuple[int | None, int | None]) -> tuple[int | None, int | None]:
+    size = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    return size[0], size[1]
+
+
+def even_window(height: int, width: int, windows: tuple[int | None, int | None], where: str) -> Pair:
+    """Return the size of each window where so many cover an image evenly; refuse an image where they do not."""
+    kernel = []
+    for size, wanted in zip((height, width), windows, strict=True):
+        if wanted is not None and size % wanted:
+            raise LowerError(
+                f"the input at '{where}' must divide evenly into {wanted} windows, not be {size} wide: "
+                "use AvgPool2d or MaxPool2d with a window of its own"
+            )
+        kernel.append(1 if wanted is None else size // wanted)
+    return kernel[0], kernel[1]
+
+
+def of_one(spec: Spec) -> Spec:
+    """Return the format of the one constant of a pool; a K that others learn stays as it is stated."""
     return replace(spec, digits=replace(spec.digits, k=spec.digits.each(1)[0], learn=False)) if spec.digits else spec
 
 
@@ -240,7 +268,8 @@ def reciprocal(divisor: int, spec: Spec) -> Codes:
     return Codes(encode(np.array([1 / divisor]), form, spec.rounding, spec.overflow), form)
 
 
-def _times_reciprocal(layer: AvgPool2d | AdaptiveAvgPool2d, total: Tensor, divisor: int) -> Tensor:
+def times_reciprocal(layer: Any, total: Tensor, divisor: int) -> Tensor:
+    """Return ``total`` times the code of the reciprocal, in the format of the layer's ``output_quant``."""
     scale = _reciprocal_value(divisor, layer.constant_spec)
     if layer.exact:
         scales = torch.full((total.shape[1],), scale, dtype=torch.float64, device=total.device)

@@ -6,11 +6,12 @@ from typing import Any
 from torch import fx
 
 from qfx.nn.conversion import Conversion
-from qfx.nn.moves import ALL, ChannelChunk, ChannelShuffle, PadChannels, Slice, Steps
-from qfx.nn.shapes import flattened_from, shape_of, sizes
+from qfx.nn.moves import ALL, ChannelChunk, ChannelShuffle, PadChannels, Select, Slice, Steps
+from qfx.nn.shapes import flattened_from, number_of, shape_of, sizes
+from qfx.nn.spelling import listed
 from qfx.nn.trace import call_name
 
-Layer = Slice | ChannelChunk | ChannelShuffle | PadChannels
+Layer = Slice | ChannelChunk | ChannelShuffle | PadChannels | Select
 
 _AXES = "channels", "rows", "columns"
 
@@ -61,13 +62,35 @@ def _moved(conversion: Conversion, node: fx.Node) -> tuple[Any, Layer | str | No
     if name == "getitem" and of_part in ("chunk", "split") and isinstance(source.args[0], fx.Node):
         number, tensor = node.args[1], source.args[0]
         return tensor, _part(source, number, conversion.rank(tensor)) if type(number) is int else None
+    if (order := _order(node, source)) is not None:
+        return source, order
     if name == "getitem" and node.target is operator.getitem and _is_tensor(source):
-        return source, _sliced(node.args[1], conversion.rank(source))
+        return source, _sliced(number_of(node.args[1]), conversion.rank(source))
     if name == "pad":
         return source, _padded(node, conversion.rank(source))
     if name in ("view", "reshape"):
         return _shuffled(node)
     return source, None
+
+
+def _order(node: fx.Node, source: fx.Node) -> Layer | str | None:
+    """The layer that puts channels in another order, or repeats them: by their numbers, or as a call asks for it."""
+    name, given, shape = call_name(node), number_of(listed(node)), shape_of(source)
+    if name == "getitem" and isinstance(node.args[1], tuple) and len(node.args[1]) > 1:
+        whole, chosen, *rest = node.args[1]
+        numbers = isinstance(chosen, list) and all(type(channel) is int and channel >= 0 for channel in chosen)
+        return Select(chosen) if numbers and all(each == slice(None) for each in (whole, *rest)) else None
+    count, channels = len(shape) + 1 if shape else 4, tuple(range(shape[0])) if shape else ()
+    match name, given:
+        case "flip", (1,):
+            order = channels[::-1]
+        case "repeat", (1, int(times), *rest) if times > 0 and rest == [1] * (count - 2):
+            order = channels * times
+        case "repeat_interleave", (int(times), 1) if times > 0:
+            order = tuple(channel for channel in channels for _ in range(times))
+        case _:
+            return None
+    return Select(order) if order else "it must have an example, which tells how many channels there are"
 
 
 def _is_tensor(node: fx.Node) -> bool:
@@ -112,7 +135,7 @@ def _slice(steps: dict[int, Steps], rank: int | None) -> Layer | str:
 def _part(call: fx.Node, number: int, rank: int | None) -> Layer | str | None:
     """The layer that gives part ``number`` of a chunk or split."""
     split = call_name(call) == "split"
-    given = dict(zip(("sizes", "dim"), call.args[1:], strict=False)) | call.kwargs
+    given = number_of(dict(zip(("sizes", "dim"), call.args[1:], strict=False)) | call.kwargs)
     sizes_ = next((value for key, value in given.items() if key != "dim"), None)  # their name differs from call to call
     axis = given.get("dim", 0)
     if type(axis) is not int:
@@ -151,8 +174,8 @@ def _padded(node: fx.Node, rank: int | None) -> Layer | str | None:
 
 
 def _shuffled(node: fx.Node) -> tuple[Any, Layer | None]:
-    """A shuffle of channels: ``x.view(n, groups, -1, h, w).transpose(1, 2)`` viewed as an image again."""
-    back = _sizes(node)
+    """A shuffle of channels: ``x.view(n, groups, -1, h, w).transpose(1, 2)`` listed as an image again."""
+    back = listed(node)
     turned = node.args[0]
     while isinstance(turned, fx.Node) and call_name(turned) == "contiguous":
         turned = turned.args[0]
@@ -161,22 +184,18 @@ def _shuffled(node: fx.Node) -> tuple[Any, Layer | None]:
     apart = turned.args[0]
     if not isinstance(apart, fx.Node) or call_name(apart) not in ("view", "reshape"):
         return None, None
-    there, source = _sizes(apart), apart.args[0]
+    there, source = listed(apart), apart.args[0]
     if len(there) != 5 or len(back) != 4 or type(there[1]) is not int or there[3:] != back[2:]:
         return None, None
     kept = all(type(size) is int or _is_size(size, source, axis) for axis, size in enumerate(there[3:], 2))
     return (source, ChannelShuffle(there[1])) if kept else (None, None)
 
 
-def _sizes(node: fx.Node) -> tuple[Any, ...]:
-    return tuple(node.args[1]) if isinstance(node.args[1], tuple | list) else tuple(node.args[1:])
-
-
 def _exchanges(node: fx.Node) -> bool:
     """Whether a call exchanges axes 1 and 2."""
     if call_name(node) in ("transpose", "swapaxes"):
         return sorted(node.args[1:], key=str) == [1, 2]
-    return call_name(node) == "permute" and _sizes(node) == (0, 2, 1, 3, 4)
+    return call_name(node) == "permute" and listed(node) == (0, 2, 1, 3, 4)
 
 
 def _is_size(size: Any, source: Any, axis: int) -> bool:

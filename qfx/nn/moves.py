@@ -119,6 +119,20 @@ class Slice(nn.Module):
         return f"channels={self.channels}, rows={self.rows}, columns={self.columns}"
 
 
+class Unflatten(nn.Module):
+    """``y = x[:, :, None, None]``: features as the channels of an image of one pixel, or of a signal of length 1."""
+
+    def __init__(self, axes: int = 2) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape, *[1] * self.axes)
+
+    def extra_repr(self) -> str:
+        return f"axes={self.axes}"
+
+
 class PixelShuffle(nn.Module):
     """``y[c, h*r + i, w*r + j] = input_quant(x)[(c*r + i)*r + j, h, w]``: channels become a block of pixels."""
 

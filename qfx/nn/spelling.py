@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from qfx.nn.shapes import number_of
 from qfx.nn.sharing import borrow
 from qfx.nn.trace import call_name
 
@@ -21,9 +22,8 @@ _INSTEAD = {
     "matmul": "the module nn.Linear",
     "conv_transpose2d": "the module nn.ConvTranspose2d",
     "pad": "zeros of channels, or of the sides of an image right before a convolution or a pool,",
-    "squeeze": "torch.flatten(x, 1)",
+    "squeeze": "torch.flatten(x, 1), or the axes of an image of one pixel, squeeze((2, 3)),",
     "clamp": "both bounds, as numbers",
-    "sum": "nn.AdaptiveAvgPool2d(1), or a convolution",
     "GroupNorm": "nn.BatchNorm2d",
     "LayerNorm": "nn.BatchNorm2d",
     "InstanceNorm2d": "nn.BatchNorm2d",
@@ -31,7 +31,10 @@ _INSTEAD = {
     "reshape": "torch.flatten(x, 1)",
     "size": "torch.flatten(x, 1), or a constant",
     "getattr": "torch.flatten(x, 1), or a constant",
-    "mean": "x.mean((2, 3)) over all of an image, or keepdim=True over one axis of it",
+    **dict.fromkeys(
+        ("sum", "mean", "amax", "max"),
+        "all of an image, dim=(2, 3), or its channels, its rows or its columns, with keepdim=True,",
+    ),
 }
 _INSTEAD |= dict.fromkeys(
     ("div", "truediv", "itruediv", "divide", "true_divide", "reciprocal"),
@@ -40,14 +43,27 @@ _INSTEAD |= dict.fromkeys(
 _INSTEAD |= dict.fromkeys(
     ("sub", "isub", "subtract", "rsub"), "a difference of tensors, or of a tensor and a constant, without alpha"
 )
+_INSTEAD |= dict.fromkeys(
+    (
+        "max_pool1d",
+        "max_pool2d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "adaptive_avg_pool2d",
+        "adaptive_max_pool2d",
+        "interpolate",
+    ),
+    "numbers for its sizes, or give convert an example that tells them,",
+)
 _INSTEAD |= dict.fromkeys(("mul", "imul", "multiply"), "a product of tensors, or of a tensor and a constant")
-_INSTEAD |= dict.fromkeys(("amax", "max", "AdaptiveMaxPool2d"), "nn.MaxPool2d, its kernel of the image's size")
 _AXES = "keep the axes as they are, and bring the data into their order before the network"
 _PARTS = "let a layer of its own give each part"
 _WITHOUT = {
-    **dict.fromkeys(("transpose", "permute", "movedim", "swapaxes", "unsqueeze"), _AXES),
+    **dict.fromkeys(("transpose", "permute", "movedim", "swapaxes", "unsqueeze", "unflatten"), _AXES),
+    **dict.fromkeys(("expand", "expand_as"), "leave it out, sums and products repeat what has an axis of length 1"),
     **dict.fromkeys(("chunk", "split", "unbind", "getitem"), _PARTS),
 }
+_TABLES = ("abs", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "erf")
 RANDOM = (  # calls that give other values each time
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
     *("rand_like", "randn_like", "bernoulli", "rrelu", "gumbel_softmax"),
@@ -64,6 +80,8 @@ def remedy(name: str, node: fx.Node) -> str:
             "it has no fixed-point form; leave it out: the argmax of the logits is the same, and "
             "nn.functional.cross_entropy trains on logits"
         )
+    if name in _TABLES and any(source.op != "get_attr" for source in node.all_input_nodes):
+        return f"use qfx.nn.Table(torch.{name})(x) instead"
     if name not in _INSTEAD:
         return "there is no fixed-point form of it" + (f": {_WITHOUT[name]}" if name in _WITHOUT else "")
     return f"use {_INSTEAD[name]} instead"
@@ -98,9 +116,11 @@ def as_modules(node: fx.Node, rank: int | None) -> list[nn.Module] | None:
     """
     if not node.args or not isinstance(node.args[0], fx.Node):
         return None
-    args, kwargs = node.args[1:], {key: value for key, value in node.kwargs.items() if key != "inplace"}
+    args, kwargs = number_of((node.args[1:], {key: value for key, value in node.kwargs.items() if key != "inplace"}))
     builder = _CALLS.get(call_name(node), _POOLS.get(node.target))
     try:
+        if builder is not None and builder is not _prelu and _has_nodes((args, kwargs)):
+            return None
         if builder is not None:
             return [builder(*args, **kwargs)]
         if call_name(node) == "mean":
@@ -108,6 +128,12 @@ def as_modules(node: fx.Node, rank: int | None) -> list[nn.Module] | None:
         return [nn.Flatten()] if call_name(node) in ("view", "reshape") and _keeps_batch(node) else None
     except (TypeError, _NotALayerError):  # spelled in a way that no module stands for
         return None
+
+
+def _has_nodes(arguments: Any) -> bool:
+    found: list[fx.Node] = []
+    fx.map_arg(arguments, found.append)
+    return bool(found)
 
 
 class _NotALayerError(Exception):
@@ -120,6 +146,10 @@ def _clamp(min: Any = None, max: Any = None) -> nn.Module:
     if not all(isinstance(bound, int | float) for bound in (min, max)):
         raise _NotALayerError
     return nn.Hardtanh(min, max)
+
+
+def _clamp_min(min: Any) -> nn.Module:
+    return _clamp(min)
 
 
 def _hardtanh(min_val: float = -1.0, max_val: float = 1.0) -> nn.Module:
@@ -174,18 +204,29 @@ def _mean(rank: int | None, dim: Any = None, keepdim: bool = False) -> list[nn.M
 
 
 def _keeps_batch(node: fx.Node) -> bool:
-    """Whether ``x.view(sizes)`` is ``(x.size(0), n)``, ``(x.shape[0], n)`` or ``(-1, n)``; n may be -1."""
-    sizes = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
-    if len(sizes) != 2 or not isinstance(sizes[1], int):
+    """Whether ``x.view(sizes)`` is ``(x.size(0), n)`` or ``(-1, n)``, spelled as may be; n may be -1, or x.size(1)."""
+    sizes = listed(node)
+    if len(sizes) != 2 or not (isinstance(sizes[1], int) or is_size(sizes[1], 1)):
         return False
     first, second = sizes
     if isinstance(first, int):
-        return first == -1 and second > 0
-    if not isinstance(first, fx.Node):
+        return first == -1 and (not isinstance(second, int) or second > 0)
+    return is_size(first, 0)
+
+
+def listed(node: fx.Node) -> tuple[Any, ...]:
+    """Return the sizes or axes that a call on a tensor names: one by one, or in a tuple."""
+    given = (*node.args[1:], *node.kwargs.values())
+    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], tuple | list) else given
+
+
+def is_size(node: Any, axis: int) -> bool:
+    """Return whether a node is the size of a tensor along an axis, counted from the first."""
+    if not isinstance(node, fx.Node):
         return False
-    if first.op == "call_method" and first.target == "size":
-        return first.args[1:] == (0,)
-    return first.target is operator.getitem and first.args[1] == 0
+    if node.op == "call_method" and node.target == "size":
+        return node.args[1:] == (axis,)
+    return node.target is operator.getitem and node.args[1] == axis
 
 
 def _max_pool(kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
@@ -198,12 +239,21 @@ def _max_pool1d(kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any
     return nn.MaxPool1d(kernel, stride, padding, dilation, return_indices, ceil_mode)
 
 
+def _adaptive_max_pool1d(size: Any, return_indices: bool = False) -> nn.Module:
+    return nn.AdaptiveMaxPool1d(size, return_indices)
+
+
+def _adaptive_max_pool2d(size: Any, return_indices: bool = False) -> nn.Module:
+    return nn.AdaptiveMaxPool2d(size, return_indices)
+
+
 _CALLS: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "hardtanh": _hardtanh,
     "clamp": _clamp,
     "clip": _clamp,
+    "clamp_min": _clamp_min,
     "flatten": _flatten,
     "pad": _pad,
     "interpolate": _interpolate,
@@ -232,4 +282,6 @@ _POOLS: dict[Any, Callable[..., nn.Module]] = {
     F.adaptive_avg_pool1d: nn.AdaptiveAvgPool1d,
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+    F.adaptive_max_pool1d: _adaptive_max_pool1d,
+    F.adaptive_max_pool2d: _adaptive_max_pool2d,
 }

@@ -11,12 +11,23 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import AdaptiveAvgPool2d, Add, AvgPool2d, Concat, Flatten, Hardtanh, MaxPool2d, ReLU
+from qfx.nn.elementwise import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    Add,
+    AvgPool2d,
+    Concat,
+    Flatten,
+    Hardtanh,
+    MaxPool2d,
+    ReLU,
+)
 from qfx.nn.gated import GatedConv2d, PrecisionGatedConv2d
-from qfx.nn.moves import ChannelChunk, ChannelShuffle, PadChannels, PixelShuffle, Select, Slice
+from qfx.nn.moves import ChannelChunk, ChannelShuffle, PadChannels, PixelShuffle, Select, Slice, Unflatten
 from qfx.nn.multiply import Multiply
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.reduce import ChannelMax, ChannelMean
 from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.softmax import Softmax
@@ -45,7 +56,11 @@ FIXED_LAYERS = (
     MaxPool2d,
     AvgPool2d,
     AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    ChannelMean,
+    ChannelMax,
     Flatten,
+    Unflatten,
     Select,
     ChannelShuffle,
     ChannelChunk,
@@ -86,16 +101,34 @@ def trace(model: nn.Module) -> fx.GraphModule:
     Raises:
         LowerError: the forward depends on data, or cannot be traced for another reason.
     """
+    graph = traced_graph(model)
+    refuse_taken_names(graph)
+    return fx.GraphModule(model, graph, type(model).__name__)
+
+
+def traced_graph(model: nn.Module) -> fx.Graph:
+    """Return the graph of ``trace`` alone."""
     tracer = _Tracer()
     try:
-        graph = tracer.trace(model)
+        return tracer.trace(model)
     except Exception as error:  # whatever the user's forward raises on proxies
         part = f"'{tracer.failed}'" if tracer.failed else type(model).__name__
         raise LowerError(
             f"the forward of {part} must be traceable by torch.fx, without branches or loops that depend on data: take "
             f"the decision out of the network, or compute both sides (torch: {error})"
         ) from error
-    return fx.GraphModule(tracer.root, graph, type(model).__name__)
+
+
+def refuse_taken_names(graph: fx.Graph) -> None:
+    """Raise LowerError where the network has a layer or parameter whose name a GraphModule uses itself, as ``code``."""
+    own = fx.GraphModule({}, fx.Graph())
+    used = [str(node.target).partition(".")[0] for node in graph.nodes if node.op in ("call_module", "get_attr")]
+    taken = [repr(name) for name in dict.fromkeys(used) if hasattr(own, name)]
+    if taken:
+        raise LowerError(
+            f"the model must not have layers or parameters of the names {', '.join(taken)}, which torch.fx uses for "
+            "its own: rename them, in checkpoints too"
+        )
 
 
 def is_layer(module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.fixed import simplest_frac
+from qfx.nn.affine import BatchNorm2d
 from qfx.nn.arithmetic import conv2d_of_matrices
 from qfx.nn.compute import layer_constants, quantized
 from qfx.nn.constants import Codes
@@ -76,7 +77,7 @@ class ConvTranspose2d(nn.Module):
     """``y = conv_transpose(input_quant(x), weight_quant(weight)) + bias``, exact; bias is on the grid f_x + f_w[c].
 
     The weight has torch's axes (in, out/groups, y, x), or of signals (in, out/groups, x), and a binary point for each
-    output channel.
+    output channel. With ``norm`` set, a BatchNorm is folded in as into a Conv2d.
     """
 
     axes = (2, 3, 1, 0)  # the weight (out, in/groups, y, x) in the graph's order
@@ -103,6 +104,7 @@ class ConvTranspose2d(nn.Module):
         self.padding, self.output_padding = pair(padding, 0), pair(output_padding, 0)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.weight_quant = Quantizer(weight_spec, out_channels)
+        self.norm: list[BatchNorm2d] = []  # at most one; a list, so that its parameters keep their own place
         self.exact = False
 
     @classmethod
@@ -127,11 +129,15 @@ class ConvTranspose2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         image = as_image(self.input_quant(x))
-        return shaped_like(self.convolve(image, *quantized(self, *self.effective(), image.dtype)), x)
+        observed = None
+        if self.norm and self.norm[0].observes_batches:
+            observed = self._convolve(image, turned(as_image(self.weight), self.groups), self.bias)
+        return shaped_like(self.convolve(image, *quantized(self, *self.effective(observed), image.dtype)), x)
 
-    def effective(self) -> tuple[Tensor, Tensor | None]:
-        """Return the real weight as (out, in/groups, y, x), and the bias."""
-        return self._turned(as_image(self.weight)), self.bias
+    def effective(self, observed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the real weight as (out, in/groups, y, x), and the bias, a folded BatchNorm included as in Conv2d."""
+        weight = turned(as_image(self.weight), self.groups)
+        return self.norm[0].fold(weight, self.bias, observed) if self.norm else (weight, self.bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the transposed convolution of values that are given as they are, the weight as by ``effective``."""
@@ -142,7 +148,7 @@ class ConvTranspose2d(nn.Module):
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.exact and x.device.type != "cpu":
             return self._of_zeros(x, weight, bias)
-        weight = self._turned(weight)
+        weight = turned(weight, self.groups)
         return F.conv_transpose2d(
             x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )
@@ -157,10 +163,6 @@ class ConvTranspose2d(nn.Module):
         apart = x.new_zeros(*x.shape[:2], height, width)
         apart[:, :, :: self.stride[0], :: self.stride[1]] = x
         return conv2d_of_matrices(F.pad(apart, sides), weight.flip(2, 3), bias, 1, 0, self.dilation, self.groups)
-
-    def _turned(self, weight: Tensor) -> Tensor:
-        """Exchange the first two axes within each group."""
-        return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
 
     def phases(self, height: int, width: int) -> tuple[Phases, Phases]:
         """Return how rows and columns of an image of that size become those of the result."""
@@ -200,3 +202,8 @@ class ConvTranspose2d(nn.Module):
     def _for_each(self, values: np.ndarray, pixels: int) -> np.ndarray:
         """Values of the channels in the order of the filters."""
         return np.repeat(values.reshape(self.groups, 1, -1), pixels, axis=1).ravel()
+
+
+def turned(weight: Tensor, groups: int) -> Tensor:
+    """Exchange the first two axes of a weight within each group: torch's order to (out, in/groups, ...), or back."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).contiguous()

@@ -28,6 +28,8 @@ def find_network(reference: str) -> nn.Module:
         raise DesignError(f"a network must be named as pkg.mod:Net or path/model.py:Net, not {reference!r}")
     if place.endswith(".py") and not Path(place).is_file():
         raise DesignError(f"{place} must exist, but there is no such file")
+    if not place.endswith(".py"):
+        _require_own(place, name)
     try:
         module = _from_file(Path(place)) if place.endswith(".py") else _from_path(place)
     except (Exception, SystemExit) as error:
@@ -65,6 +67,21 @@ def untrained(
     default = {"input": str(fixed), **(recipe.get("default") or {})}
     converted = convert(model.eval(), {**recipe, "default": default}, x)
     return calibrate(converted, [x]), x
+
+
+def _require_own(place: str, name: str) -> None:
+    """Refuse a module here whose name is that of one of Python's, or of one from elsewhere that is loaded already."""
+    top = place.partition(".")[0]
+    here = Path.cwd()
+    if not ((here / f"{top}.py").is_file() or (here / top).is_dir()):
+        return
+    file = getattr(sys.modules.get(top), "__file__", None)
+    elsewhere = top in sys.modules and (file is None or here not in Path(file).resolve().parents)
+    if top in sys.stdlib_module_names or elsewhere:
+        raise DesignError(
+            f"{place} must not have the name of another module, {top!r}, which Python takes instead: rename it, or "
+            f"name the file, {place.replace('.', '/')}.py:{name}"
+        )
 
 
 def _from_path(name: str) -> Any:

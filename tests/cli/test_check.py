@@ -185,3 +185,19 @@ def test_the_help_says_what_formats_and_recipes_look_like(capsys: pytest.Capture
     said = " ".join(capsys.readouterr().out.split())
     for part in ("u8.0 is unsigned, 8 bits, 0 of them fractional; s8.7", "`default: {weight: 4,", "without arguments"):
         assert part in said
+
+
+@pytest.mark.parametrize("package", [False, True])
+def test_a_module_with_the_name_of_one_of_pythons_is_refused(tmp_path: Path, monkeypatch, package: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / ("code/net.py" if package else "code.py")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("from torch import nn\n\nNet = nn.Sequential(nn.Linear(4, 3))\n")
+    name = "code.net" if package else "code"
+    message = (
+        f"{name} must not have the name of another module, 'code', which Python takes instead: rename it, or name the "
+        f"file, {name.replace('.', '/')}.py:Net"
+    )
+    with pytest.raises(DesignError, match=f"^{re.escape(message)}$"):
+        check(f"{name}:Net", "4")
+    assert check(f"{file.relative_to(tmp_path)}:Net", "4").ok

@@ -3,6 +3,8 @@
 import brevitas.nn as bnn
 import numpy as np
 import torch
+from brevitas.core.zero_point import ZeroZeroPoint
+from brevitas.inject import ExtendedInjector
 from brevitas.quant import (
     Int8ActPerTensorFixedPoint,
     Int8WeightPerTensorFixedPoint,
@@ -10,6 +12,7 @@ from brevitas.quant import (
     Uint8ActPerTensorFixedPoint,
 )
 from brevitas.quant.fixed_point import Int8WeightPerChannelFixedPoint
+from brevitas.quant.solver import ActQuantSolver, WeightQuantSolver
 from torch import Tensor, nn
 
 import qfx.nn as qnn
@@ -17,6 +20,24 @@ from qfx.graph.lower import lower
 from qfx.interop.brevitas import from_brevitas
 
 QUANT = {"return_quant_tensor": True}
+
+
+class Ternary(ExtendedInjector):
+    """Zero up to a threshold of half of the scale, by Brevitas' own TernaryQuant."""
+
+    quant_type, bit_width_impl_type, bit_width = "ternary", "const", 2
+    scaling_impl_type, restrict_scaling_type, scaling_per_output_channel = "const", "fp", False
+    zero_point_impl, signed, narrow_range, threshold = ZeroZeroPoint, True, True, 0.5
+    scaling_const = 0.125
+    min_val, max_val = -0.5, 0.5
+
+
+class TernaryWeight(Ternary, WeightQuantSolver):
+    pass
+
+
+class TernaryAct(Ternary, ActQuantSolver):
+    pass
 
 
 def identity(width: int = 8, **more) -> nn.Module:
@@ -35,6 +56,15 @@ def conv(*args, width: int = 8, per_channel: bool = False, kind=bnn.QuantConv2d,
 
 def dense(*args, **more) -> nn.Module:
     return conv(*args, kind=bnn.QuantLinear, **more)
+
+
+def transposed(*args, **more) -> nn.Module:
+    return conv(*args, **{"kind": bnn.QuantConvTranspose2d, **more})
+
+
+def add(**more) -> nn.Module:
+    act = Int8ActPerTensorFixedPoint
+    return bnn.QuantEltwiseAdd(**{"input_quant": act, "output_quant": act, **QUANT, **more})
 
 
 def seen(model: nn.Module, x: Tensor, batches: int = 3) -> nn.Module:

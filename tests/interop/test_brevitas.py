@@ -15,7 +15,13 @@ from qfx.graph.lower import lower
 pytest.importorskip("brevitas", reason="the extra 'brevitas' is not installed")
 
 import brevitas.nn as bnn
-from brevitas.quant import Int8ActPerTensorFixedPoint, RoundTo8bit, TruncTo8bit
+from brevitas.quant import (
+    Int8ActPerTensorFixedPoint,
+    RoundTo8bit,
+    SignedBinaryActPerTensorConst,
+    SignedBinaryWeightPerTensorConst,
+    TruncTo8bit,
+)
 
 from qfx.interop.brevitas import from_brevitas
 from tests.interop.nets import QUANT, conv, dense, differences, identity, relu, seen, values
@@ -174,6 +180,33 @@ def test_a_batch_norm_is_kept_in_fixed_point_within_a_step_of_brevitas(images: T
     assert (away > 0).mean() < 0.02 and away.max() <= 2
     ours.get_submodule("2").weight.data.neg_()
     assert (abs(qnn.exact(ours)(images).numpy() - values(model(images))) > 0).mean() > 0.1
+
+
+def binarised() -> nn.Module:
+    """A network of binary weights and signs, each behind a float BatchNorm."""
+    torch.manual_seed(4)
+    weight = {"weight_quant": SignedBinaryWeightPerTensorConst, "weight_scaling_const": 0.125, "bias": False}
+    sign = {"act_quant": SignedBinaryActPerTensorConst, **QUANT}
+    return nn.Sequential(
+        *(identity(), conv(3, 8, 3, **weight), nn.BatchNorm2d(8)),
+        *(bnn.QuantIdentity(min_val=-0.5, max_val=0.5, **sign), conv(8, 6, 3, **weight), nn.BatchNorm2d(6)),
+        *(bnn.QuantHardTanh(min_val=-1.0, max_val=1.0, **sign), nn.MaxPool2d(2), nn.Flatten()),
+        *(dense(24, 16, **weight), nn.BatchNorm1d(16), bnn.QuantIdentity(**sign), dense(16, 4, **weight)),
+    )
+
+
+def test_a_binarised_network_is_kept_with_the_signs_of_brevitas(images: Tensor) -> None:
+    model = seen(binarised(), images, 20)
+    ours = from_brevitas(model, batch_norm="keep")
+    found = qnn.exact(ours)(images).numpy()
+    graph = lower(ours, images)
+    assert (graph.evaluate(images.numpy(), "NCHW") == found).all() and len(np.unique(found)) > 4
+    assert (found != values(model(images))).mean() < 0.02
+    assert all(graph.constants[f"{path}.weight"].fixed.width == 2 for path in (1, 4, 9, 12))
+    ours.train()(images).square().sum().backward()
+    assert ours.get_submodule("1").weight.grad.abs().sum() > 0
+    ours.get_submodule("5").weight.data.neg_()
+    assert (qnn.exact(ours.eval())(images).numpy() != values(model(images))).mean() > 0.3
 
 
 def test_truncation_drops_bits_as_the_integers_say() -> None:

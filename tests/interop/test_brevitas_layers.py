@@ -13,7 +13,9 @@ from brevitas.quant import (
     Int8Bias,
     Int16Bias,
     RoundTo8bit,
+    SignedBinaryActPerTensorConst,
     SignedBinaryWeightPerTensorConst,
+    SignedTernaryActPerTensorConst,
     SignedTernaryWeightPerTensorConst,
     TruncTo8bit,
     Uint8ActPerTensorFixedPoint,
@@ -23,9 +25,20 @@ from brevitas.quant.fixed_point import (
     Int8WeightPerChannelFixedPointMSE,
 )
 
-from tests.interop.nets import QUANT, conv, dense, differences, identity, relu, seen
-
-ACT = Int8ActPerTensorFixedPoint
+from qfx.interop.brevitas import KHotWeight, LearnedFixedPointWeight
+from tests.interop.nets import (
+    QUANT,
+    TernaryAct,
+    TernaryWeight,
+    add,
+    conv,
+    dense,
+    differences,
+    identity,
+    relu,
+    seen,
+    transposed,
+)
 
 
 class Residual(nn.Module):
@@ -93,9 +106,9 @@ def sequence(*layers: nn.Module) -> nn.Module:
 
 
 class Sum(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3, same: nn.Module | None = None) -> None:
         super().__init__()
-        self.enter, self.conv, self.same = identity(), conv(3, 3, 1), identity(7)
+        self.enter, self.conv, self.same = identity(), conv(channels, channels, 1), same or identity(7)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.enter(x)
@@ -110,8 +123,11 @@ def truncated(**more) -> nn.Module:
     return layer
 
 
-def add(**more) -> nn.Module:
-    return bnn.QuantEltwiseAdd(**{"input_quant": ACT, "output_quant": ACT, **QUANT, **more})
+def signs(scale: float = 1.0) -> nn.Module:
+    return bnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, min_val=-scale, max_val=scale, **QUANT)
+
+
+UNIT = {"weight_scaling_const": 1.0, "bias": False}
 
 
 NETWORKS = {
@@ -121,6 +137,30 @@ NETWORKS = {
     "depthwise, 2 bits": lambda: sequence(conv(3, 3, 3, groups=3, width=2, per_channel=True, bias=False)),
     "same padding": lambda: sequence(conv(3, 4, (3, 5), padding="same", width=3)),
     "binary point by error": lambda: sequence(conv(3, 4, 3, weight_quant=Int8WeightPerChannelFixedPointMSE)),
+    "transposed, scale for each channel": lambda: sequence(
+        transposed(3, 4, 3, stride=2, padding=1, output_padding=1, width=5, per_channel=True), relu(4), conv(4, 2, 1)
+    ),
+    "transposed, in groups, dilated": lambda: sequence(
+        transposed(3, 6, (2, 3), stride=(1, 3), dilation=(2, 1), padding=(1, 2), groups=3, bias=False), identity(5)
+    ),
+    "transposed, of one tap, padded": lambda: sequence(transposed(3, 2, 1, stride=2, padding=1, width=3)),
+    "transposed, our binary points": lambda: sequence(
+        transposed(3, 4, 4, stride=2, padding=1, weight_quant=LearnedFixedPointWeight), relu(4)
+    ),
+    "transposed, two ones in groups": lambda: sequence(
+        transposed(3, 6, 2, stride=2, groups=3, weight_quant=KHotWeight, weight_per_channel=False)
+    ),
+    "transposed, binary weights and both quantizers": lambda: nn.Sequential(
+        transposed(
+            *(3, 4, 2),
+            stride=2,
+            bias=False,
+            weight_quant=SignedBinaryWeightPerTensorConst,
+            weight_scaling_const=0.25,
+            input_quant=Int8ActPerTensorFixedPoint,
+            output_quant=Int8ActPerTensorFixedPoint,
+        )
+    ),
     "8-bit bias": lambda: sequence(conv(3, 4, 3, bias_quant=Int8Bias, width=4), relu()),
     "16-bit bias": lambda: sequence(conv(3, 4, 3, bias_quant=Int16Bias, width=4), relu(2)),
     "input and output quantizers": lambda: nn.Sequential(
@@ -136,6 +176,45 @@ NETWORKS = {
     "ternary weights": lambda: sequence(
         conv(3, 4, 3, weight_quant=SignedTernaryWeightPerTensorConst, width=2, weight_scaling_const=0.125, bias=False),
         relu(3),
+    ),
+    "signs": lambda: sequence(
+        conv(3, 4, 3), signs(), conv(4, 3, 3, padding=1, weight_quant=SignedBinaryWeightPerTensorConst, **UNIT)
+    ),
+    "signs of half, pooled and added": lambda: sequence(
+        conv(3, 4, 1, per_channel=True), signs(0.5), nn.MaxPool2d(2), Sum(4, signs(2.0)), conv(4, 2, 1), nn.AvgPool2d(2)
+    ),
+    "signs of a bound": lambda: sequence(
+        conv(3, 4, 1),
+        bnn.QuantHardTanh(act_quant=SignedBinaryActPerTensorConst, min_val=-0.25, max_val=0.25, **QUANT),
+        conv(4, 2, 1),
+    ),
+    "signs by quantizers of a layer": lambda: sequence(
+        conv(
+            3,
+            4,
+            3,
+            input_quant=SignedBinaryActPerTensorConst,
+            output_quant=SignedBinaryActPerTensorConst,
+            input_min_val=-0.5,
+            input_max_val=0.5,
+            output_min_val=-4.0,
+            output_max_val=4.0,
+        ),
+        conv(4, 2, 1),
+    ),  # fmt: skip
+    "signs, truncated": lambda: sequence(
+        conv(3, 4, 1), signs(), bnn.TruncAvgPool2d(2, trunc_quant=TruncTo8bit, bit_width=2)
+    ),
+    "signs into a sigmoid": lambda: sequence(
+        conv(3, 4, 1), signs(2.0), bnn.QuantSigmoid(act_quant=Uint8ActPerTensorFixedPoint, bit_width=5, **QUANT)
+    ),
+    "ternary": lambda: sequence(
+        conv(3, 4, 1), bnn.QuantIdentity(act_quant=SignedTernaryActPerTensorConst, **QUANT), conv(4, 2, 1)
+    ),
+    "ternary by quant_type": lambda: sequence(
+        conv(3, 4, 3, weight_quant=TernaryWeight, bias=False),
+        bnn.QuantIdentity(act_quant=TernaryAct, **QUANT),
+        conv(4, 2, 1),
     ),
     "narrow and signed": lambda: sequence(conv(3, 4, 1), identity(4, narrow_range=True), conv(4, 2, 1)),
     "floor": lambda: sequence(conv(3, 4, 1), identity(4, float_to_int_impl_type="floor"), conv(4, 2, 1)),
@@ -210,6 +289,9 @@ def test_signals_and_features_agree() -> None:
     conv1d = conv(3, 4, 3, stride=2, padding=1, dilation=2, per_channel=True, kind=bnn.QuantConv1d)
     model = seen(nn.Sequential(identity(), conv1d, relu(5), nn.MaxPool1d(2), nn.Flatten(), dense(8, 3)), x)
     assert differences(model, x) == [0, 0]
+    back = conv(4, 2, 3, stride=2, output_padding=1, dilation=2, per_channel=True, kind=bnn.QuantConvTranspose1d)
+    model = seen(nn.Sequential(identity(), conv(3, 4, 3, kind=bnn.QuantConv1d), relu(5), back), x)
+    assert differences(model, x) == [0, 0] and all(differences(model, x, fault=True))
     x = torch.randn(8, 10, generator=generator)
     model = seen(nn.Sequential(identity(), dense(10, 6, per_channel=True), relu(4), dense(6, 3, bias=False)), x)
     assert differences(model, x) == [0, 0]

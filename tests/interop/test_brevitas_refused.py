@@ -23,10 +23,11 @@ from brevitas.quant import (
 )
 from brevitas.quant.fixed_point import Int8BiasPerTensorFixedPointInternalScaling
 
-from qfx.interop.brevitas import from_brevitas
-from tests.interop.nets import QUANT, conv, identity, relu, seen
+from qfx.interop.brevitas import LearnedFixedPointWeight, from_brevitas
+from tests.interop.nets import QUANT, TernaryAct, add, conv, identity, relu, seen, transposed
 
 ACT = "brevitas.quant.fixed_point.Int8ActPerTensorFixedPoint (Uint8ActPerTensorFixedPoint for QuantReLU)"
+BINARY = "brevitas.quant.SignedBinaryActPerTensorConst"
 WEIGHT = "brevitas.quant.fixed_point.Int8WeightPerTensorFixedPoint"
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -91,9 +92,18 @@ LAYERS = {
         lambda: [bnn.QuantIdentity(act_quant=ShiftedUint8ActPerTensorFixedPoint, **QUANT)],
         "layer '1' must have zero point 0, not ",
     ),
-    "binary activation": (
-        lambda: [bnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, scaling_const=0.5, **QUANT)],
-        f"layer '1' must give integers from 0 or around it, not -1 and 1; use {ACT}",
+    "binary activation of no power of two": (
+        lambda: [bnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, min_val=-0.3, max_val=0.3, **QUANT)],
+        f"layer '1' must have a power-of-two scale, not 0.3; use {BINARY} with min_val=-1.0, max_val=1.0",
+    ),
+    "binary sum": (
+        lambda: [Calls(identity(), add(output_quant=SignedBinaryActPerTensorConst), call=lambda x, a, b: b(x, a(x)))],
+        f"layer '1.layers.1.output_quant' must not be binary itself; put a QuantIdentity with {BINARY} there, and use "
+        f"{ACT}",
+    ),
+    "ternary activation of another threshold": (
+        lambda: [bnn.QuantIdentity(act_quant=TernaryAct, threshold=0.7, **QUANT)],
+        f"layer '1' must have threshold 0.5, not 0.7; use {ACT}",
     ),
     "ceiling": (
         lambda: [identity(float_to_int_impl_type="ceil")],
@@ -129,9 +139,11 @@ LAYERS = {
         lambda: [conv(3, 4, 3, stride=2, padding="same")],
         "layer '1' must have its padding in numbers, not 'same', where it has a stride",
     ),
-    "transposed convolution": (
-        lambda: [conv(3, 4, 3, kind=bnn.QuantConvTranspose2d)],
-        "; use brevitas.nn.QuantUpsample and a QuantConv2d",
+    "transposed convolution with a scale for each channel of a group": (
+        lambda: [
+            transposed(3, 6, 3, groups=3, bias=False, weight_quant=LearnedFixedPointWeight, return_quant_tensor=False)
+        ],
+        f"layer '1' must have one scale, or one for each of its 6 filters, not 2; use {WEIGHT}",
     ),
     "pool of nine": (
         lambda: [bnn.TruncAvgPool2d(3, trunc_quant=RoundTo8bit)],
@@ -224,6 +236,18 @@ def test_a_call_is_refused_with_its_remedy(name: str) -> None:
     assert message in refusal(Calls(identity(return_quant_tensor=False), call=call))
 
 
+def test_a_transposed_convolution_is_refused_a_size_in_its_call() -> None:
+    layers = identity(), transposed(3, 4, 3, stride=2)
+    message = "layer 'layers.1' must have output_padding, and no output_size in its call"
+    assert message in refusal(Calls(*layers, call=lambda x, a, b: b(a(x), [18, 18])))
+    assert message in refusal(Calls(*layers, call=lambda x, a, b: b(a(x), output_size=[18, 18])))
+
+
+def test_the_sign_of_what_is_not_quantized_is_refused() -> None:
+    model = nn.Sequential(bnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, **QUANT))
+    assert f"layer '0' must read a quantized tensor; put a QuantIdentity with {ACT} before it" in refusal(model)
+
+
 def test_a_layer_called_with_two_scales_is_refused() -> None:
     layers = (identity(), identity(4), conv(3, 3, 1, return_quant_tensor=False))
     model = Calls(*layers, call=lambda x, a, b, c: b(c(a(x))) + b(c(b(a(x)))))
@@ -243,6 +267,14 @@ def test_batch_norms_that_cannot_be_merged_or_kept_are_named() -> None:
     message = "layer '2' (BatchNorm2d) must have running statistics, and only a QuantReLU or QuantIdentity behind it"
     model[3].bias = None
     assert message in refusal(model.train().eval(), see=False, batch_norm="keep")
+    model = nn.Sequential(identity(), transposed(3, 3, 1, groups=3, bias=False), nn.BatchNorm2d(3), relu())
+    message = "layer '2' must not be merged into a transposed convolution of groups, which Brevitas does not; use batch"
+    assert message in refusal(model, batch_norm="merge")
+    readers = [identity(), bnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst, **QUANT)]
+    layers = [identity(), conv(3, 3, 1), nn.BatchNorm2d(3), *readers]
+    model = Calls(*layers, call=lambda x, a, b, c, d, e: (lambda y: d(y) + e(y))(c(b(a(x)))))
+    message = "'layers.2' (BatchNorm2d) must not have both binary and other quantizers behind it; use a layer for each"
+    assert message in refusal(model, batch_norm="keep")
     model = nn.Sequential(identity(), conv(3, 3, 1, bias=False, bias_quant=None), nn.BatchNorm2d(3), relu())
     message = "layer '1' must quantize its bias; use bias_quant=brevitas.quant.Int32Bias"
     assert message in refusal(model, batch_norm="merge")

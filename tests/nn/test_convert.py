@@ -1,6 +1,7 @@
 """convert: what it makes of a float model, what it shares, and what it refuses."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -286,6 +287,19 @@ def test_shapes_that_the_graph_takes_are_converted() -> None:
     convert(nn.Sequential(nn.AdaptiveAvgPool1d(2)), None, torch.rand(2, 3, 8))
 
 
+@pytest.mark.parametrize("name", ["code", "graph", "meta"])
+def test_a_name_that_torch_fx_uses_is_refused_at_the_top_alone(name: str) -> None:
+    net = nn.Sequential()
+    net.add_module(name, nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
+    message = (
+        f"must not have layers or parameters of the names '{name}', which torch.fx uses for its own: rename them, in"
+    )
+    for example in (None, torch.rand(2, 4)):
+        with pytest.raises(LowerError, match=message):
+            convert(net, None, example)
+    convert(nn.Sequential(net), None, torch.rand(2, 4))
+
+
 def test_a_second_input_is_refused() -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -312,8 +326,9 @@ def test_other_spellings_of_flatten_and_mean_are_known(rng) -> None:
         torch.testing.assert_close(model(x), net(x))
 
 
-def test_batch_norm_folds_into_its_convolution_by_recipe(rng) -> None:
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
+@pytest.mark.parametrize("kind", [nn.Conv2d, partial(nn.ConvTranspose2d, stride=2)])
+def test_batch_norm_folds_into_its_convolution_by_recipe(rng, kind) -> None:
+    net = nn.Sequential(kind(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
     x = torch.tensor(rng.normal(1, 2, (8, 1, 8, 8))).float()
     net.train()(x)
     model = convert(net, {"layers": {"1": {"fold": True}}}, x)
@@ -325,8 +340,7 @@ def test_batch_norm_folds_into_its_convolution_by_recipe(rng) -> None:
     model.train()(x).square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     assert model.get_submodule("1").weight.grad.abs().sum() > 0
-    codes = model.get_submodule("0").constants()
-    assert codes["bias"].codes.shape == (4,)
+    assert model.get_submodule("0").effective()[1].shape == (4,)
     with pytest.raises(LowerError, match=r"3 \(BatchNorm2d\): to be folded, it must stand alone behind a convolution"):
         convert(net, {"default": {"fold": True}})
 

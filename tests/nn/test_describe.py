@@ -57,12 +57,24 @@ def test_formats_are_widths_until_calibrated_and_the_quantizers_own_then() -> No
     model = converted()
     before = {row.path: row.points for row in qfx.describe(model).rows}
     assert before["conv"] == {"input": "u5.0 of input", "weight": "4 bits"}
+    with torch.no_grad():
+        model.second.weight[0] *= 4
     qfx.calibrate(model, [torch.rand(8, 1, 4, 4) * 31])
     after = {row.path: row.points for row in qfx.describe(copy.deepcopy(model)).rows}
-    fracs = model.conv.weight_quant.format().fracs(4)
-    assert after["conv"]["weight"] == f"s4.[{fracs.min()}..{fracs.max()}]"
+    fracs = model.second.weight_quant.format().fracs(4)
+    assert after["second"]["weight"] == f"s4.[{fracs.min()}..{fracs.max()}]" and fracs.min() < fracs.max()
     assert after["mean"]["input"] == f"{model.add.output_quant.format()} of add.output"
     assert after["second"]["input"] == str(model.second.input_quant.format())
+
+
+def test_equal_binary_points_of_all_channels_are_one_number() -> None:
+    model = converted()
+    qfx.calibrate(model, [torch.rand(8, 1, 4, 4) * 31])
+    with torch.no_grad():
+        model.conv.weight_quant.frac.fill_(9)
+        model.second.weight_quant.frac.copy_(torch.tensor([9, 9, 8, 9]))
+    points = {row.path: row.points for row in qfx.describe(model).rows}
+    assert points["conv"]["weight"] == "s4.9" and points["second"]["weight"] == "s4.[8..9]"
 
 
 def test_as_text_it_is_a_table() -> None:

@@ -198,7 +198,13 @@ MANY = "output (output): it must be a tensor, or a tuple of two or more tensors,
             lambda net, x: x[:1],
             ["getitem (getitem): it must keep the batch whole: the first slice must be ':'"],
         ),
-        (lambda net, x: x.amax((2, 3)), ["amax (amax): use nn.MaxPool2d, its kernel of the image's size instead"]),
+        (
+            lambda net, x: x.amax((1, 2)),
+            [
+                "amax (amax): use all of an image, dim=(2, 3), or its channels, its rows or its columns, with "
+                "keepdim=True, instead"
+            ],
+        ),
         (lambda net, x: x.cumsum(1), [f"cumsum (cumsum): {NONE}"]),
         (
             lambda net, x: x / x.relu(),

@@ -1,10 +1,11 @@
 """What is power-of-two in Brevitas' quantizers, as formats of qfx; what is not is refused with the class to use."""
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from brevitas.core.quant import BinaryQuant, ClampedBinaryQuant
+from brevitas.core.quant import BinaryQuant, ClampedBinaryQuant, TernaryQuant
 from brevitas.proxy import ActQuantProxyFromInjector
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
@@ -14,10 +15,13 @@ from qfx.fixed import FRAC_RANGE, WIDEST, Overflow, Rounding, fixed_for_range
 from qfx.interop.brevitas.quantizers import TensorQuant
 from qfx.nn.functional import code_range
 from qfx.nn.quantizer import Digits, Quantizer, Spec
+from qfx.nn.transposed import turned
 
 WEIGHT_CLASS = "brevitas.quant.fixed_point.Int8WeightPerTensorFixedPoint"
 ACT_CLASS = "brevitas.quant.fixed_point.Int8ActPerTensorFixedPoint (Uint8ActPerTensorFixedPoint for QuantReLU)"
+BINARY_CLASS = "brevitas.quant.SignedBinaryActPerTensorConst"
 BIAS_CLASS = "brevitas.quant.Int32Bias"
+_BINARY = (BinaryQuant, ClampedBinaryQuant)
 _ROUNDINGS = {"ROUND": Rounding.RND_CONV, "FLOOR": Rounding.TRN, "ROUND_TO_ZERO": Rounding.TRN_ZERO}
 PROBES = 1 << 18  # values on which an activation quantizer is compared
 
@@ -120,11 +124,28 @@ def activation(path: str, proxy: Any) -> Quantizer:
     frac = power_of_two(path, found, ACT_CLASS)
     if frac.numel() > 1:
         raise LowerError(f"layer '{path}' must have one scale, not one for each channel; use {ACT_CLASS}")
-    if isinstance(tensor_quant, BinaryQuant | ClampedBinaryQuant):
-        raise LowerError(f"layer '{path}' must give integers from 0 or around it, not -1 and 1; use {ACT_CLASS}")
-    quantizer = started(Spec(int(found.bit_width), None, found.signed, *_modes(path, proxy)), frac)
+    if isinstance(tensor_quant, _BINARY):
+        raise LowerError(
+            f"layer '{path}' must not be binary itself; put a QuantIdentity with {BINARY_CLASS} there, and use "
+            f"{ACT_CLASS}"
+        )
+    if isinstance(tensor_quant, TernaryQuant) and tensor_quant.threshold != 0.5:
+        raise LowerError(f"layer '{path}' must have threshold 0.5, not {tensor_quant.threshold:g}; use {ACT_CLASS}")
+    quantizer = started(Spec(int(found.bit_width), None, found.signed, *_modes(path, proxy, tensor_quant)), frac)
     _require_alike(path, tensor_quant, quantizer)
     return quantizer
+
+
+def binary_point(path: str, proxy: Any) -> int | None:
+    """Return ``f`` of an activation's proxy that gives ``-2**-f`` below 0 and ``2**-f`` from 0 on, else None."""
+    if not proxy.is_quant_enabled or type(proxy) is not ActQuantProxyFromInjector:
+        return None
+    if not isinstance(proxy.fused_activation_quant_proxy.tensor_quant, _BINARY):
+        return None
+    frac = power_of_two(path, proxy(torch.zeros(1, 1)), f"{BINARY_CLASS} with min_val=-1.0, max_val=1.0")
+    if frac.numel() > 1:
+        raise LowerError(f"layer '{path}' must have one scale, not one for each channel; use {BINARY_CLASS}")
+    return int(frac)
 
 
 def weight(path: str, layer: Any) -> tuple[Quantizer, Tensor]:
@@ -135,31 +156,51 @@ def weight(path: str, layer: Any) -> tuple[Quantizer, Tensor]:
     proxy = layer.weight_quant
     if not proxy.is_quant_enabled:
         raise LowerError(f"layer '{path}' must quantize its weight; use weight_quant={WEIGHT_CLASS}")
-    if isinstance(proxy.tensor_quant, TensorQuant):
-        layer.quant_weight()
-        return proxy.tensor_quant.quantizer, layer.weight
     tensor = layer.quant_weight()
+    if isinstance(proxy.tensor_quant, TensorQuant):
+        return _own_weight(path, layer, proxy.tensor_quant.quantizer), layer.weight
     if not isinstance(tensor, IntQuantTensor):
         raise LowerError(
             f"layer '{path}' must have a weight of integers, not {type(tensor).__name__}; use {WEIGHT_CLASS}"
         )
     frac = power_of_two(path, tensor, WEIGHT_CLASS)
-    filters = layer.weight.shape[layer.output_channel_dim]
-    if frac.numel() not in (1, filters):
-        raise LowerError(f"layer '{path}' must have one scale, or one for each filter, not {frac.numel()}")
+    _require_scales(path, layer, frac)
     per_channel = frac.numel() > 1
-    if isinstance(proxy.tensor_quant, BinaryQuant | ClampedBinaryQuant):
+    if isinstance(proxy.tensor_quant, _BINARY):
         spec = Spec(2, None, True, per_channel=per_channel, digits=Digits(1, zero=False))
     else:
-        rounding, overflow = _modes(path, proxy, Rounding.RND_CONV)
+        rounding, overflow = _modes(path, proxy, proxy.tensor_quant, Rounding.RND_CONV)
         spec = Spec(int(tensor.bit_width), None, tensor.signed, rounding, overflow, per_channel)
-    quantizer = Quantizer(spec, frac.numel(), layer.output_channel_dim)
+    quantizer = Quantizer(spec, frac.numel())
     quantizer.start_at(frac.flatten() if per_channel else frac.reshape(()), spec.signed is True)
     value: Tensor = tensor.value.detach()
-    master: Tensor = layer.weight if torch.equal(quantizer(layer.weight), value) else value
-    if not torch.equal(quantizer(master), value):
+    wanted = filters_first(layer, value)
+    master: Tensor = layer.weight if torch.equal(quantizer(filters_first(layer, layer.weight)), wanted) else value
+    if not torch.equal(quantizer(filters_first(layer, master)), wanted):
         raise LowerError(f"layer '{path}' must have a weight of {spec.width}-bit integers; use {WEIGHT_CLASS}")
     return quantizer, master
+
+
+def filters_first(layer: Any, weight: Tensor) -> Tensor:
+    """Return a layer's weight with the channels of its result on the first axis, as our quantizers take it."""
+    return turned(weight, layer.groups) if layer.output_channel_dim else weight
+
+
+def _own_weight(path: str, layer: Any, quantizer: Quantizer) -> Quantizer:
+    """Return the quantizer of qfx that a Brevitas layer has, or one like it on the first axis."""
+    _require_scales(path, layer, quantizer.frac)
+    found = copy.deepcopy(quantizer) if quantizer.axis else quantizer
+    found.axis = 0
+    return found
+
+
+def _require_scales(path: str, layer: Any, frac: Tensor) -> None:
+    filters = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    if frac.numel() not in (1, filters):
+        raise LowerError(
+            f"layer '{path}' must have one scale, or one for each of its {filters} filters, not {frac.numel()}; use "
+            f"{WEIGHT_CLASS}"
+        )
 
 
 def bias(path: str, layer: Any, entry: Held, kernel: Quantizer) -> Tensor:
@@ -179,13 +220,15 @@ def bias(path: str, layer: Any, entry: Held, kernel: Quantizer) -> Tensor:
 def accumulated(layer: Any, entry: Held, kernel: Quantizer, values: Tensor, offset: Tensor | None) -> Held:
     """Return what is known of a convolution's or dense layer's result: bounds of its codes, and what Brevitas says."""
     frac = entry.frac + kernel.frac_now
-    codes = torch.ldexp(kernel(values).double().flatten(1), kernel.frac_now.reshape(-1, 1))
+    codes = torch.ldexp(kernel(filters_first(layer, values)).double().flatten(1), kernel.frac_now.reshape(-1, 1))
     above, below = codes.clamp(min=0).sum(1), (-codes).clamp(min=0).sum(1)
     shift = 0 if offset is None else torch.ldexp(offset.double(), frac)
     high = (above * entry.high - below * entry.low + shift).max()
     low = (above * entry.low - below * entry.high + shift).min()
     dilation = getattr(layer, "dilation", ())
     sizes = [apart * (taps - 1) + 1 for taps, apart in zip(layer.weight.shape[2:], dilation, strict=True)]
+    if layer.output_channel_dim:  # its padding takes pixels off
+        sizes = [size + 2 * off for size, off in zip(sizes, layer.padding, strict=True)]
     channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     x = entry.quant_tensor(1, channels, *sizes)
     quant_bias = None if offset is None else layer.bias_quant(layer.bias, x, layer.quant_weight())
@@ -202,7 +245,9 @@ def rounding_of(path: str, proxy: Any, otherwise: Rounding | None = None) -> Rou
     return rounding
 
 
-def _modes(path: str, proxy: Any, otherwise: Rounding | None = None) -> tuple[Rounding, Overflow]:
+def _modes(path: str, proxy: Any, tensor_quant: Any, otherwise: Rounding | None = None) -> tuple[Rounding, Overflow]:
+    if isinstance(tensor_quant, TernaryQuant):  # of the threshold 1/2
+        return Rounding.RND_CONV, Overflow.SAT_SYM
     rounding = rounding_of(path, proxy, otherwise)
     if proxy.is_narrow_range and proxy.is_signed is False:
         raise LowerError(f"layer '{path}' must use its whole unsigned range; leave narrow_range out")

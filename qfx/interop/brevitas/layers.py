@@ -19,6 +19,7 @@ from qfx.interop.brevitas.formats import (
     accumulated,
     activation,
     bias,
+    binary_point,
     power_of_two,
     rounding_of,
     started,
@@ -59,6 +60,10 @@ class Site:
             )
         return held
 
+    def reading(self, chain: Chain) -> "Site":
+        """Return the same place behind a chain of layers."""
+        return Site(self.path, [chain[-1].held], self.shape, self.of_proxy)
+
     def activation(self, proxy: Any, path: str) -> Quantizer:
         """Return the quantizer of an activation's proxy, one for each proxy."""
         if id(proxy) not in self.of_proxy:
@@ -85,10 +90,28 @@ def _quantized(held: Held) -> Quantizer:
     return held.quantizer
 
 
+def _activated(site: Site, proxy: Any, path: str) -> Chain:
+    """A quantizer, or the sign times a power of two: what the gradient passes is then as wide as that, as Brevitas'."""
+    frac = binary_point(path, proxy)
+    if frac is None:
+        quantizer = site.activation(proxy, path)
+        return [Link(quantizer, Held.after(quantizer))]
+    held = Held(torch.tensor(float(frac)), -1, 1, 1, True)
+    if frac == 0:
+        return [Link(qnn.BinaryActivation(), held)]
+    return [Link(qnn.Scale(frac), None), Link(qnn.BinaryActivation(), None), Link(qnn.Scale(-frac), held)]
+
+
+def _entered(site: Site, proxy: Any, path: str) -> Chain:
+    """The same on the operand, of which a sign needs the integers."""
+    if binary_point(path, proxy) is not None:
+        site.operand()
+    return _activated(site, proxy, path)
+
+
 def _identity(site: Site, layer: Any) -> Chain:
     if layer.act_quant.is_quant_enabled:
-        quantizer = site.activation(layer.act_quant, site.path)
-        return [Link(quantizer, Held.after(quantizer))]
+        return _entered(site, layer.act_quant, site.path)
     return [Link(nn.Identity(), site.operand())]
 
 
@@ -99,16 +122,14 @@ def forgets(layer: nn.Module) -> bool:
 
 def _relu(site: Site, layer: Any) -> Chain:
     if layer.input_quant.is_quant_enabled:
-        quantizer = site.activation(layer.input_quant, f"{site.path}.input_quant")
-        site = Site(site.path, [Held.after(quantizer)], site.shape, site.of_proxy)
-        return [Link(quantizer, site.operand()), *_rectified(site, layer)]
+        before = _entered(site, layer.input_quant, f"{site.path}.input_quant")
+        return [*before, *_rectified(site.reading(before), layer)]
     return _rectified(site, layer)
 
 
 def _rectified(site: Site, layer: Any) -> Chain:
     if layer.act_quant.is_quant_enabled:
-        quantizer = site.activation(layer.act_quant, site.path)
-        return [Link(qnn.ReLU(), None), Link(quantizer, Held.after(quantizer))]
+        return [Link(qnn.ReLU(), None), *_activated(site, layer.act_quant, site.path)]
     return _plain_relu(site, layer)
 
 
@@ -161,12 +182,19 @@ def _conv(site: Site, layer: Any) -> Chain:
     return _weighted(site, layer, qnn.Conv2d)
 
 
+def _conv_transpose(site: Site, layer: Any) -> Chain:
+    return _weighted(site, layer, qnn.ConvTranspose2d)
+
+
 def _linear(site: Site, layer: Any) -> Chain:
     return _weighted(site, layer, qnn.Linear)
 
 
-def _weighted(site: Site, layer: Any, kind: type[qnn.Conv2d] | type[qnn.Linear]) -> Chain:
-    entry = site.entry(layer)
+def _weighted(site: Site, layer: Any, kind: type[qnn.Conv2d | qnn.ConvTranspose2d | qnn.Linear]) -> Chain:
+    before: Chain = []
+    if binary_point(f"{site.path}.input_quant", layer.input_quant) is not None:
+        before = _entered(site, layer.input_quant, f"{site.path}.input_quant")
+    entry = site.reading(before).carried() if before else site.entry(layer)
     kernel, master = weight(site.path, layer)
     new = kind.from_float(layer, kernel.spec, _quantized(entry).spec)
     new.weight = nn.Parameter(master.detach().clone())
@@ -175,9 +203,9 @@ def _weighted(site: Site, layer: Any, kind: type[qnn.Conv2d] | type[qnn.Linear])
         new.bias = nn.Parameter(offset.clone())
     quantizers = {"input_quant": _quantized(entry), "weight_quant": kernel}
     if not layer.output_quant.is_quant_enabled:
-        return [Link(new, accumulated(layer, entry, kernel, master, offset), quantizers)]
-    result = site.activation(layer.output_quant, f"{site.path}.output_quant")
-    return [Link(new, None, quantizers), Link(result, Held.after(result))]
+        return [*before, Link(new, accumulated(layer, entry, kernel, master, offset), quantizers)]
+    after = _activated(site, layer.output_quant, f"{site.path}.output_quant")
+    return [*before, Link(new, None, quantizers), *after]
 
 
 def _max_pool(site: Site, layer: Any) -> Chain:
@@ -330,6 +358,8 @@ LAYERS: dict[type[nn.Module], Callable[[Site, Any], Chain]] = {
     bnn.QuantHardSwish: _table(nn.Hardswish),
     bnn.QuantConv1d: _conv,
     bnn.QuantConv2d: _conv,
+    bnn.QuantConvTranspose1d: _conv_transpose,
+    bnn.QuantConvTranspose2d: _conv_transpose,
     bnn.QuantLinear: _linear,
     bnn.QuantEltwiseAdd: _eltwise_add,
     bnn.TruncAvgPool2d: _avg_pool,
@@ -356,8 +386,8 @@ REMEDIES = {
     "Conv1d": f"brevitas.nn.QuantConv1d with weight_quant={WEIGHT_CLASS}",
     "Conv2d": f"brevitas.nn.QuantConv2d with weight_quant={WEIGHT_CLASS}",
     "Linear": f"brevitas.nn.QuantLinear with weight_quant={WEIGHT_CLASS}",
-    "QuantConvTranspose2d": "brevitas.nn.QuantUpsample and a QuantConv2d",
-    "ConvTranspose2d": "brevitas.nn.QuantUpsample and a brevitas.nn.QuantConv2d",
+    "ConvTranspose1d": f"brevitas.nn.QuantConvTranspose1d with weight_quant={WEIGHT_CLASS}",
+    "ConvTranspose2d": f"brevitas.nn.QuantConvTranspose2d with weight_quant={WEIGHT_CLASS}",
     "ClampQuantAccumulator": "brevitas.nn.TruncQuantAccumulator, or a QuantIdentity",
     "QuantScaleBias": "nn.BatchNorm2d, and from_brevitas(model, batch_norm='keep')",
     "BatchNorm2dToQuantScaleBias": "nn.BatchNorm2d, and from_brevitas(model, batch_norm='keep')",

@@ -3,6 +3,7 @@
 import copy
 from typing import Any, Literal
 
+import brevitas.nn as bnn
 import torch
 from brevitas.nn.mixin.base import QuantLayerMixin
 from brevitas.quant_tensor import QuantTensor
@@ -18,8 +19,9 @@ from qfx.nn.inputs import require_model
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.sharing import share
 from qfx.nn.spelling import as_modules, is_sum, joined, joins_channels
-from qfx.nn.trace import call_name, node_path, scope
+from qfx.nn.trace import call_name, node_path, refuse_taken_names, scope
 
+_OF_SIZE = (bnn.QuantConvTranspose1d, bnn.QuantConvTranspose2d)  # their call may name the size of the result
 _ASKED = ("size", "getattr", "getitem")  # calls whose result only a view needs
 
 
@@ -73,12 +75,14 @@ class _Tracer(fx.Tracer):
 
 def _trace(model: nn.Module) -> fx.GraphModule:
     try:
-        return fx.GraphModule(model, _Tracer().trace(model), type(model).__name__)
+        graph = _Tracer().trace(model)
     except Exception as error:  # whatever the user's forward raises on proxies
         raise LowerError(
             f"the forward of {type(model).__name__} must be traceable by torch.fx, without branches or loops that "
             f"depend on data (torch: {error})"
         ) from error
+    refuse_taken_names(graph)
+    return fx.GraphModule(model, graph, type(model).__name__)
 
 
 class _Sizes(fx.Interpreter):
@@ -129,6 +133,8 @@ class _Network:
         operands: list[fx.Node] = []
         fx.map_arg((node.args, node.kwargs), operands.append)
         given = [self.held.get(operand) for operand in operands]
+        if isinstance(layer, _OF_SIZE) and (len(node.args) > 1 or node.kwargs):
+            raise LowerError(f"layer '{path}' must have output_padding, and no output_size in its call")
         if path in self.done:
             before, chain = self.done[path]
             if not forgets(layer) and not all(

@@ -3,19 +3,21 @@
 from typing import Any
 
 import brevitas.nn as bnn
+import torch
 from torch import fx, nn
 
 import qfx.nn as qnn
 from qfx.errors import LowerError
-from qfx.fixed import Overflow
-from qfx.interop.brevitas.formats import Held
+from qfx.fixed import Overflow, Rounding
+from qfx.interop.brevitas.formats import Held, binary_point, started
 from qfx.interop.brevitas.layers import Chain, Link, Site
 from qfx.nn.observe import Observer
-from qfx.nn.quantizer import Spec
+from qfx.nn.quantizer import Quantizer, Spec
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 CONSTANT = Spec(16, signed=True, overflow=Overflow.SAT_SYM, per_channel=True)
-_WEIGHTED = (bnn.QuantConv1d, bnn.QuantConv2d, bnn.QuantLinear)
+_TRANSPOSED = (bnn.QuantConvTranspose1d, bnn.QuantConvTranspose2d)
+_WEIGHTED = (bnn.QuantConv1d, bnn.QuantConv2d, bnn.QuantLinear, *_TRANSPOSED)
 _READERS = (bnn.QuantIdentity, bnn.QuantReLU, bnn.QuantHardTanh)
 
 
@@ -33,6 +35,12 @@ def merge_norms(module: fx.GraphModule) -> None:
             problems.append(
                 f"- layer '{node.target}' ({type(norm).__name__}) must stand alone behind a QuantConv or QuantLinear "
                 "to be merged; use batch_norm='keep'"
+            )
+            continue
+        if isinstance(layer, _TRANSPOSED) and layer.groups > 1:
+            problems.append(
+                f"- layer '{node.target}' must not be merged into a transposed convolution of groups, which Brevitas "
+                "does not; use batch_norm='keep'"
             )
             continue
         if norm.weight is None or norm.running_mean is None:
@@ -59,7 +67,13 @@ def keep_norm(site: Site, layer: Any, readers: list[Any], keeps: bool) -> Chain:
             f"{name} must have running statistics, and only a QuantReLU or QuantIdentity behind it, to be kept"
         )
     site.operand()
-    behind = [site.activation(reader.act_quant, site.path) for reader in readers]
+    points = [binary_point(site.path, reader.act_quant) for reader in readers]
+    if any((point is None) != (points[0] is None) for point in points):
+        raise LowerError(f"{name} must not have both binary and other quantizers behind it; use a layer for each")
+    behind = [
+        site.activation(reader.act_quant, site.path) if point is None else _before_sign(point)
+        for reader, point in zip(readers, points, strict=True)
+    ]
     finest = max(behind, key=lambda quantizer: float(quantizer.frac_now))
     width = max(q.width + (not q.signed) + int((finest.frac_now - q.frac_now).item()) for q in behind)
     spec = Spec(width, None, True, finest.spec.rounding)
@@ -72,3 +86,8 @@ def keep_norm(site: Site, layer: Any, readers: list[Any], keeps: bool) -> Chain:
     observer.add(new.real_constants()[1])
     new.shift_quant.initialise()
     return [Link(new, Held.after(new.output_quant))]
+
+
+def _before_sign(frac: int) -> Quantizer:
+    """A format of which the sign is taken: rounded down, which keeps it, to twice the range that a gradient passes."""
+    return started(Spec(8, None, True, Rounding.TRN), torch.tensor(frac + 6.0))
