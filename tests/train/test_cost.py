@@ -20,7 +20,7 @@ from qfx.plan.limits import available
 from qfx.plan.search import choose
 from qfx.train import Data, Settings, fit
 from qfx.train import cost as costs
-from qfx.train.budget import Budget, narrow, require_possible, start
+from qfx.train.budget import Budget, narrow, reached, require_possible, start
 from qfx.train.cost import HardwareCost, learned_widths
 from tests.nn.nets import Net, digits_like
 
@@ -133,7 +133,8 @@ def test_training_ends_within_its_budget_as_the_plan_says() -> None:
     model, held, cost = learned(most)
     assert held is not None
     assert planned(cost)["lut"] <= most
-    assert held.reached()["fits"] and held.reached()["reached"]["lut"] == planned(cost)["lut"]
+    found = reached(cost)
+    assert found["fits"] and found["reached"]["lut"] == planned(cost)["lut"]
     assert values(free)["lut"] > most  # without it, training does not get there
     assert {q.width for q in quantizers(model).values()} != {8}
 
