@@ -1,7 +1,7 @@
 """Widths for each layer without training: the least noise at the outputs that a budget allows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, Protocol
 
@@ -24,6 +24,7 @@ from qfx.nn.transposed import ConvTranspose2d
 WIDTHS = (2, 3, 4, 5, 6, 8)
 COSTS = ("weight_bits", "bit_operations")
 _ROUNDS = 20  # plans that are tried for one budget
+_MORE = 0.1  # of a budget, by which the estimate of a plan that fits may exceed it
 
 Noise = Mapping[str, Mapping[int, float]]  # of each quantizer, by width
 
@@ -179,84 +180,61 @@ class _Task:
     def planned(self, noise: Noise) -> tuple[dict[str, int], dict[str, float]]:
         """The widths of least noise whose plan is within the budget, and what the plan takes.
 
-        What the program aims at becomes less by as much as the network, corrected as it will be, exceeds the budget.
+        Plan what the program finds, and let it look on from there, until it finds nothing better. What does not fit is
+        cut off: something must be narrower than it is there. In the end the program may spend a little more than there
+        is, since its costs are estimates; less and less each time.
         """
-        aim = dict(self.most)
-        while True:
-            chosen = self._searched(noise, aim)
-            network = correct(self._calibrated(self.recipe(chosen)), self.inputs)
-            costs = self._costs(network, self.most)
-            needs = {name: cost.of(chosen) for name, cost in costs.items()}
-            over = {name: needs[name] - most for name, most in self.most.items() if needs[name] > most}
-            if not over:
-                return chosen, needs
-            if chosen == self.smallest:
-                raise self._impossible(needs, self.most)
-            aim = {name: int(aim[name] - over.get(name, 0)) for name in aim}
-
-    def _searched(self, noise: Noise, aim: Mapping[str, int]) -> dict[str, int]:
-        """Plan what the program finds, and let it look on from there, until it finds nothing better.
-
-        What does not fit is cut off: something must be narrower than it is there.
-        """
-        best, chosen = self.smallest, self.smallest
+        best = chosen = self.smallest
+        needs: dict[str, float] = {}
         tried: list[Widths] = []
         wide: list[Widths] = []
-        for _ in range(_ROUNDS):
-            tried.append(chosen)
-            costs = self._costs(self._at(chosen), aim)
-            if any(cost.of(chosen) > aim[name] for name, cost in costs.items()):
+        more = _MORE
+        while len(tried) < _ROUNDS:
+            costs = self._costs(chosen)
+            reached = {name: cost.of(chosen) for name, cost in costs.items()}
+            if any(reached[name] > most for name, most in self.most.items()):
                 wide.append(chosen)
-            elif _total(noise, chosen) < _total(noise, best):
-                best = chosen
-            found = self.solved(noise, [(cost, aim[name]) for name, cost in costs.items()], wide)
-            if found in tried or _total(noise, found) >= _total(noise, best):
+            elif not needs or _total(noise, chosen) < _total(noise, best):
+                best, needs = chosen, reached
+            tried.append(chosen)
+            for share in (0.0, more):
+                limits = [(cost, self.most[name] * (1 + share)) for name, cost in costs.items()]
+                chosen = self.solved(noise, limits, wide)
+                if chosen not in tried and _total(noise, chosen) < _total(noise, best):
+                    more = more / 2 if share else more
+                    break
+            else:
                 break
-            chosen = found
-        return best
+        return best, needs
 
     def require_possible(self) -> None:
         """Refuse a budget that the smallest widths exceed."""
-        if self.hardware is not None:
-            smallest = self._costs(self._at(self.smallest), self.most)
-            needs = {name: cost.of(self.smallest) for name, cost in smallest.items()}
-            if any(needs[name] > most for name, most in self.most.items()):
-                raise self._impossible(needs, self.most)
-        needs = {name: self.bits[name].of(self.smallest) for name in self.budget}
-        if any(needs[name] > most for name, most in self.budget.items()):
-            raise self._impossible(needs, self.budget)
+        smallest = self.smallest
+        self._require_within({name: self.bits[name].of(smallest) for name in self.budget}, self.budget)
+        self._require_within({name: cost.of(smallest) for name, cost in self._costs(smallest).items()}, self.most)
 
-    def _impossible(self, needs: Mapping[str, float], most: Mapping[str, float]) -> TrainError:
+    def _require_within(self, needs: Mapping[str, float], most: Mapping[str, float]) -> None:
         over = {name: need for name, need in needs.items() if need > most[name]}
+        if not over:
+            return
         said = ", ".join(f"{need:,.0f} of {most[name]:,.0f} {name}" for name, need in over.items())
         where = f" on {self.hardware.place}" if self.hardware and most is self.most else ""
         least = min((self.choices[name][0] for name in self.free), default=0)
-        return TrainError(
+        raise TrainError(
             f"budget must allow the smallest widths, {least} bits wherever they are chosen, which need {said}{where}: "
             "allow more, or give smaller widths to choose from"
         )
 
-    def _costs(self, model: nn.Module, limits: Mapping[str, int]) -> dict[str, Cost]:
-        assert self.hardware is not None  # callers have it
-        return self.hardware.costs(model, self.inputs[0][:1], limits, self.choices)
+    def _costs(self, chosen: Widths) -> dict[str, Cost]:
+        """What the board says of the network with these widths, as it will be, and of others near it."""
+        if self.hardware is None:
+            return {}
+        network = correct(self._calibrated(self.recipe(chosen)), self.inputs)
+        return self.hardware.costs(network, self.inputs[0][:1], self.most, self.choices)
 
     def _calibrated(self, recipe: Mapping[str, Any] | None) -> nn.Module:
         example = self.inputs[0] if self.inputs else None
-        return self._calibrate(convert(self.model, recipe, example).eval())
-
-    def _calibrate(self, model: nn.Module) -> nn.Module:
-        return calibrate(model, self.inputs, self.method, self.percentile)
-
-    @torch.no_grad()
-    def _at(self, chosen: Widths) -> nn.Module:
-        """The network with these widths."""
-        known = quantizers(self.fixed)
-        for name in self.free:
-            quantizer = known[name]
-            quantizer.spec = replace(quantizer.spec, width=chosen[name])
-            if quantizer.bits is not None:
-                quantizer.bits.fill_(chosen[name])
-        return self._calibrate(self.fixed)
+        return calibrate(convert(self.model, recipe, example).eval(), self.inputs, self.method, self.percentile)
 
     def recipe(self, chosen: Widths) -> dict[str, Any]:
         """The recipe with the chosen widths, each layer by its own path, behind all patterns."""

@@ -97,6 +97,11 @@ class Budget:
     def _most(self, name: str) -> int:
         return max(int(getattr(self.cost.budget, name)), 1)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The board, the rate and the limits: what makes it another training."""
+        return {"board": self.cost.board.name, "cycles": self.cost.cycles, **asdict(self.cost.budget)}
+
     def facts(self) -> dict[str, Any]:
         """What a checkpoint must hold for training to go on in the same bits."""
         return {"prices": self.prices, "refreshed": self.refreshed, "local": asdict(self.cost.local)}

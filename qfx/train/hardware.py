@@ -37,7 +37,7 @@ class Hardware:
 
     def __init__(self, board: Board, cycles: int, estimate_rate: bool = False) -> None:
         require_kind(TrainError, "board", board, Board, 'a Board, such as Board.load("ultra96v2")')
-        require_kind(TrainError, "cycles", cycles, int, "the cycles of a frame, at most")
+        require_kind(TrainError, "cycles", cycles, int, "a whole number of cycles")
         require_cycles(TrainError, "cycles", cycles)
         self.board, self.cycles, self.estimate_rate = board, cycles, estimate_rate
         self._fifos: Fifos = {}
@@ -59,7 +59,7 @@ class Hardware:
 
         Unrolls are those of the plan. Each part takes what the plan's formulas say of its widths, with the multipliers
         that the plan would then choose. Of a part that depends on several widths, the sum of the changes by each alone
-        and of those that any two make together is taken: products are exact.
+        and of those that any two make together is taken: products are exact. Ranges count as unchanged.
         """
         budget = Resources(**limits)
         made = planned(model, example, self.cycles, budget, self.estimate_rate, self._fifos)
@@ -106,8 +106,12 @@ class _Table:
         """Add a part, given how its parameters follow the width of each quantizer: ``by[quantizer][parameter]``."""
 
         def at(**widths: int) -> Counts:
-            changes = {name: width - self.now[name] for name, width in widths.items()}
-            return _counts(_changed(part, by, changes), budget)
+            parameters = dict(part.parameters)
+            for parameter in {parameter for name in widths for parameter in by[name]}:
+                bits = sum(by[name].get(parameter, 0.0) * (w - self.now[name]) for name, w in widths.items())
+                new = int(parameters[parameter]) + round(bits)
+                parameters[parameter] = max(new, 1) if parameter.endswith("Width") else new
+            return _counts(replace(part, parameters=parameters), budget)
 
         base = at()
         self.fixed += base
@@ -141,13 +145,3 @@ def _counts(part: Part, budget: Resources) -> Counts:
     kinds = ("lut", "dsp") if part.parameters.get("Arithmetic") in ("lut", "dsp") else ("",)
     tried = [estimate(replace(part, parameters={**part.parameters, "Arithmetic": k}) if k else part) for k in kinds]
     return np.array(astuple(min(tried, key=lambda each: price(each, budget))), np.int64)
-
-
-def _changed(part: Part, by: Mapping[str, Mapping[str, float]], changes: Mapping[str, int]) -> Part:
-    """A part when widths have changed by so many bits."""
-    parameters = dict(part.parameters)
-    for name, bits in changes.items():
-        for key, slope in by[name].items():
-            new = int(parameters[key]) + round(slope * bits)
-            parameters[key] = max(new, 1) if key.endswith("Width") else new
-    return replace(part, parameters=parameters)
