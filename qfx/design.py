@@ -209,7 +209,7 @@ class CalibrationSection(_Section):
 class FreezeSection(_Section):
     """The last parts of the steps in which something stands still (see qfx.train.Freeze)."""
 
-    bn: Whole = 0.2
+    bn: Whole = 0.1
     formats: Whole = 0.2
 
 

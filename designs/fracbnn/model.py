@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qfx.nn import PrecisionGatedConv2d, Thermometer
 from qfx.train import Data, cifar
+from qfx.train import shift_and_mirror as shift_and_mirror
 
 # round(x / 8) > j, ties to even, for j = 0..31: what the published network takes for the digits of a byte
 THRESHOLDS = [8 * j + (4 if j % 2 else 5) for j in range(32)]
@@ -114,17 +115,11 @@ def data() -> Data:
     return cifar(10)
 
 
-def shift_and_mirror(images: Tensor) -> Tensor:
-    """Move each image by up to four pixels, zeros behind it, and mirror half of them (He et al., 2015, section 4.2)."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (4, 4, 4, 4))
-    top, left = torch.randint(9, (2, count, 1))
-    columns = torch.arange(width).expand(count, width)
-    columns = left + torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
-    rows = top + torch.arange(height)
-    return padded.permute(0, 2, 3, 1)[
-        torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
-    ].permute(0, 3, 1, 2)
+def held_out() -> Data:
+    """Return CIFAR-10's training images alone, the last 5,000 of them for testing: to choose settings by."""
+    found = data()
+    x, y = found.train_x, found.train_y
+    return Data(x[:-5000], y[:-5000], x[-5000:], y[-5000:])
 
 
 def _stage(channels: int, filters: int, stride: int) -> nn.Sequential:

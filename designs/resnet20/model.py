@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from qfx.nn import Normalize, PadShortcut
 from qfx.train import Data, cifar
+from qfx.train import shift_and_mirror as shift_and_mirror
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -66,19 +67,6 @@ def held_out() -> Data:
     found = data()
     x, y = found.train_x, found.train_y
     return Data(x[:-5000], y[:-5000], x[-5000:], y[-5000:])
-
-
-def shift_and_mirror(images: Tensor) -> Tensor:
-    """Move each image by up to four pixels, zeros behind it, and mirror half of them (He et al., 2015, section 4.2)."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (4, 4, 4, 4))
-    top, left = torch.randint(9, (2, count, 1))
-    columns = torch.arange(width).expand(count, width)
-    columns = left + torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
-    rows = top + torch.arange(height)
-    return padded.permute(0, 2, 3, 1)[
-        torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
-    ].permute(0, 3, 1, 2)
 
 
 def _stage(channels: int, filters: int, stride: int, blocks: int) -> nn.Sequential:

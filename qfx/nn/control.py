@@ -13,7 +13,7 @@ from qfx.nn.calibrate import quantizers
 from qfx.nn.inputs import require_model
 from qfx.nn.learned_width import round_width
 
-_WALK = 0.35  # bits; see `param_groups`
+_WALK, _WAY = 0.35, 8.0  # bits; see `param_groups`
 
 
 def param_groups(
@@ -23,26 +23,30 @@ def param_groups(
     frac_lr: float | None = None,
     steps: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return an optimizer's parameter groups: weights and other parameters, then binary points, widths and K.
+    """Return an optimizer's parameter groups: weights and other parameters; binary points; learned widths and K.
 
-    Binary points, widths and K have no weight decay and a learning rate of their own: ``frac_lr``, by default 10 times
-    ``lr`` and at most 0.02 (bits a step, under Adam). Where the number of ``steps`` is known it is at least
-    ``0.35 / sqrt(steps)``: with a cosine, gradients of random signs then leave a binary point within some 0.2 bits of
-    its start, and one that keeps its sign takes it ``0.17 * sqrt(steps)`` bits away, so that a wrong start mends.
+    Formats have no weight decay and rates of their own, in bits a step under Adam: ``frac_lr``, by default 10 times
+    ``lr`` and at most 0.02. Where the number of ``steps`` is known, that of binary points is by default the smaller of
+    ``0.35 / sqrt(steps)`` and ``8 / steps``. With a cosine, gradients of random signs then leave a binary point within
+    some 0.2 bits of its start, and one that keeps its sign takes it four bits away (in 500 steps or more, else
+    ``0.17 * sqrt(steps)``), so that a wrong start mends. A quicker binary point turns again and again, each time by a factor of
+    two, and the weights with it.
     """
     require_model(model)
     for name, value in (("lr", lr), ("weight_decay", weight_decay), ("frac_lr", 0.0 if frac_lr is None else frac_lr)):
         require_number(TrainError, name, value)
     if steps is not None:
         require_number(TrainError, "steps", steps, 1)
-    formats = [parameter for quantizer in quantizers(model).values() for parameter in quantizer.parameters()]
-    known = {id(parameter) for parameter in formats}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in known and parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": others, "lr": lr, "weight_decay": weight_decay}]
-    if learned := [parameter for parameter in formats if parameter.requires_grad]:
-        rate = max(min(10 * lr, 0.02), _WALK * steps**-0.5 if steps else 0.0) if frac_lr is None else frac_lr
-        groups.append({"params": learned, "lr": rate, "weight_decay": 0.0})
-    return groups
+    found = quantizers(model).values()
+    points = [quantizer.frac for quantizer in found]
+    sizes = [size for quantizer in found for size in (quantizer.bits, quantizer.k) if size is not None]
+    known = {id(parameter) for parameter in (*points, *sizes)}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    quick = min(10 * lr, 0.02) if frac_lr is None else frac_lr
+    slow = min(_WALK * steps**-0.5, _WAY / steps) if steps and frac_lr is None else quick
+    groups = ((others, lr, weight_decay), (points, slow, 0.0), (sizes, quick, 0.0))
+    kept = [([each for each in held if each.requires_grad], rate, decay) for held, rate, decay in groups]
+    return [{"params": held, "lr": rate, "weight_decay": decay} for held, rate, decay in kept if held]
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:

@@ -17,6 +17,7 @@ from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.converters import MODULES
 from qfx.nn.describe import WAS
+from qfx.nn.float_optimizer import remember
 from qfx.nn.gated import GatedConv2d
 from qfx.nn.in_place import refuse_in_place, require_same
 from qfx.nn.move_calls import convert_move
@@ -60,6 +61,7 @@ def convert(
     if example is not None:
         with floating(converted), torch.no_grad():
             converted.eval()(example)
+    remember(model)
     return converted.train(training)  # type: ignore[return-value]
 
 

@@ -4,7 +4,7 @@
 //
 // Backward, in range: dx = grad, slope = x - y; clipped: dx = grad * 0, slope = -y; dfrac = sum(grad * slope). A tensor is
 // `rows` of `count` values, each row with a binary point of its own. Values and dx are those of the formula in torch,
-// bit for bit, hence no contraction to fused multiply-adds; dfrac is summed in double precision, by blocks of fixed size
+// bit for bit, in double precision (forward only) too, hence no contraction to fused multiply-adds; dfrac is summed in double precision, by blocks of fixed size
 // in their order, so that it does not depend on the number of threads.
 #include <algorithm>
 #include <cmath>
@@ -19,6 +19,10 @@ constexpr std::int64_t kChunk = 1 << 15;  // values, of which three arrays fit t
 constexpr int kLanes = 16;                // partial sums of a chunk
 
 QFX_CLONES void forward(const float *__restrict x, float *__restrict y, std::int64_t count, Format f) {
+  for (std::int64_t i = 0; i < count; ++i) y[i] = f.cast(x[i]);
+}
+
+QFX_CLONES void forward(const double *__restrict x, double *__restrict y, std::int64_t count, FormatOf<double> f) {
   for (std::int64_t i = 0; i < count; ++i) y[i] = f.cast(x[i]);
 }
 
@@ -64,6 +68,13 @@ void qfx_cast(const float *x, const float *frac, float *y, std::int64_t rows, st
               int threads) {
   in_blocks(rows, count, threads, [&](std::int64_t row, std::int64_t at, std::int64_t n, std::int64_t) {
     forward(x + at, y + at, n, Format(frac[row], low, high));
+  });
+}
+
+void qfx_cast_double(const double *x, const float *frac, double *y, std::int64_t rows, std::int64_t count, double low,
+                     double high, int threads) {
+  in_blocks(rows, count, threads, [&](std::int64_t row, std::int64_t at, std::int64_t n, std::int64_t) {
+    forward(x + at, y + at, n, FormatOf<double>(frac[row], low, high));
   });
 }
 

@@ -18,29 +18,32 @@ struct Slope {
 };
 
 /// Codes low .. high of value code * 2^-frac; a real frac is rounded, half to even, and held within -21 .. 21.
-struct Format {
-  float scale, inverse, low, high;
+template <typename Real>
+struct FormatOf {
+  Real scale, inverse, low, high;
 
-  Format(float frac, float low, float high) : low(low), high(high) {
-    const float integer = std::nearbyint(frac);
-    scale = std::exp2(integer < -21.0f ? -21.0f : integer > 21.0f ? 21.0f : integer);  // NaN passes, here and below
-    inverse = 1.0f / scale;
+  FormatOf(float frac, Real low, Real high) : low(low), high(high) {
+    const Real integer = std::nearbyint(frac);
+    scale = std::exp2(integer < -21 ? -21 : integer > 21 ? 21 : integer);  // NaN passes, here and below
+    inverse = 1 / scale;
   }
 
-  float rounded(float x) const {
-    const float v = x * scale, below = std::floor(v);
-    return below + (v - below >= 0.5f ? 1.0f : 0.0f);
+  Real rounded(Real x) const {
+    const Real v = x * scale, below = std::floor(v);
+    return below + (v - below >= Real(0.5) ? Real(1) : Real(0));
   }
 
-  float clamped(float code) const { return code < low ? low : code > high ? high : code; }
+  Real clamped(Real code) const { return code < low ? low : code > high ? high : code; }
 
-  float cast(float x) const { return clamped(rounded(x)) * inverse; }
+  Real cast(Real x) const { return clamped(rounded(x)) * inverse; }
 
-  Slope slope(float x) const {
-    const float code = rounded(x), kept = clamped(code);
+  Slope slope(Real x) const {
+    const Real code = rounded(x), kept = clamped(code);
     const bool within = code == kept;
-    return {within ? 1.0f : 0.0f, (within ? x : 0.0f) - kept * inverse};
+    return {within ? 1.0f : 0.0f, (within ? x : Real(0)) - kept * inverse};
   }
 };
+
+using Format = FormatOf<float>;
 
 }  // namespace

@@ -15,14 +15,16 @@ _FLAGS = ("-O3", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapp
 
 
 def serves(x: Tensor) -> bool:
-    """Return whether the kernel of the cast can take ``x``, outside of a compiler."""
-    return not torch.compiler.is_compiling() and takes(x) and available(_SOURCE)
+    """Return whether the kernel of the cast can take ``x``, outside of a compiler: in float64 without gradients."""
+    wide = x.dtype == torch.float64 and not torch.is_grad_enabled()
+    known = takes(x, torch.float64 if wide else torch.float32)
+    return not torch.compiler.is_compiling() and known and available(_SOURCE)
 
 
-def takes(x: Tensor) -> bool:
-    """Return whether ``x`` is what kernels read: dense float32 on the CPU."""
+def takes(x: Tensor, dtype: torch.dtype = torch.float32) -> bool:
+    """Return whether ``x`` is what kernels read: dense, of that dtype, on the CPU."""
     plain = type(x) in (Tensor, torch.nn.Parameter)
-    return plain and x.dtype == torch.float32 and x.device.type == "cpu" and _dense(x)
+    return plain and x.dtype == dtype and x.device.type == "cpu" and _dense(x)
 
 
 @torch.compiler.assume_constant_result
@@ -37,7 +39,7 @@ def cast(x: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
     There is one ``frac``, or one for each entry of axis 0.
     """
     y = torch.empty_like(x)
-    _call("qfx_cast", (x, frac, y), frac.numel(), low, high)
+    _call("qfx_cast" if x.dtype == torch.float32 else "qfx_cast_double", (x, frac, y), frac.numel(), low, high)
     return y
 
 
@@ -58,7 +60,8 @@ def _call(name: str, tensors: tuple[Tensor, ...], rows: int, low: int, high: int
     assert kernels is not None  # serves() was asked
     places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
     shape = ctypes.c_int64(rows), ctypes.c_int64(tensors[0].numel() // rows)
-    getattr(kernels, name)(*places, *shape, ctypes.c_float(low), ctypes.c_float(high), torch.get_num_threads())
+    bound = ctypes.c_float if tensors[0].dtype == torch.float32 else ctypes.c_double
+    getattr(kernels, name)(*places, *shape, bound(low), bound(high), torch.get_num_threads())
 
 
 @cache

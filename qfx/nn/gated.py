@@ -3,6 +3,7 @@
 Sources: Zhang et al., Precision Gating, 2020, section 3; Zhang et al., FracBNN, 2021, section 3.2.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from qfx.errors import LowerError
 from qfx.fixed import Fixed, fixed_for_range
+from qfx.nn.arithmetic import convolution
 from qfx.nn.binary import check_levels, half_of_largest, levels, with_slope
 from qfx.nn.constants import Codes, quantized_codes
 from qfx.nn.geometry import Pair, padded, pair, quad
@@ -72,9 +74,11 @@ class GatedConv2d(nn.Module):
         self.weight, self.threshold = layer.weight, layer.threshold
         self.stride, self.padding, self.width, self.high = layer.stride, layer.padding, layer.width, layer.high
         self.weight_quant = Quantizer(replace(weight_spec, per_channel=False))
+        self.exact = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return _gated(self, x, self.weight_quant(self.weight).to(x.dtype))
+        conv2d = convolution(x.device.type) if self.exact else F.conv2d
+        return _gated(self, x, self.weight_quant(self.weight).to(x.dtype), conv2d)
 
     def constants(self) -> dict[str, Codes]:
         """Return ``weight`` (kh, kw, in, out), what makes the gate of ``h``, and the parts of each input code.
@@ -105,13 +109,15 @@ class GatedConv2d(nn.Module):
         return f"{_sizes(self.weight)}, {self.high} of {self.width} bits high"
 
 
-def _gated(layer: PrecisionGatedConv2d | GatedConv2d, x: Tensor, weight: Tensor) -> Tensor:
+def _gated(
+    layer: PrecisionGatedConv2d | GatedConv2d, x: Tensor, weight: Tensor, conv2d: Callable[..., Tensor] = F.conv2d
+) -> Tensor:
     step = 1 << (layer.width - layer.high)
     codes = levels(x, layer.width)
     upper = (2 * torch.floor(codes / step) + 1) * step
     parts = torch.cat((with_slope(upper, x, layer.width), 2 * codes + 1 - upper))
     parts, padding = padded(parts, layer.padding)
-    h, low = F.conv2d(parts, weight, None, layer.stride, padding).chunk(2)
+    h, low = conv2d(parts, weight, None, layer.stride, padding, (1, 1), 1).chunk(2)
     distance = h - layer.threshold.to(h.dtype).reshape(-1, 1, 1)
     gate = torch.sigmoid(distance)
     return h + ((distance > 0) + (gate - gate.detach())) * low

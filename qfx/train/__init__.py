@@ -1,5 +1,6 @@
 """Training of designs: data, the loop, and the runs from float to a few bits."""
 
+from qfx.train.augment import shift_and_mirror as shift_and_mirror
 from qfx.train.cifar_files import cifar as cifar
 from qfx.train.coco_folder import coco as coco
 from qfx.train.cost import HardwareCost as HardwareCost

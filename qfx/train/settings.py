@@ -56,7 +56,7 @@ class DigitLimit:
 class Freeze:
     """The last parts of the steps in which something stands still; 0: never, 1: from the first step on."""
 
-    bn: float = 0.2  # BatchNorm's statistics
+    bn: float = 0.1  # BatchNorm's statistics: later than formats, so that they are those of the last formats
     formats: float = 0.2  # binary points and widths
 
     def __post_init__(self) -> None:

@@ -1,5 +1,7 @@
 """Which arithmetic a sum of products is exact in: at the edges of float32 and float64, and away from the CPU."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,24 @@ def test_deformable_convolution_takes_them_too(monkeypatch) -> None:
     for module in (qnn.compute, qnn.deform):
         monkeypatch.setattr(module, "convolution", lambda device: conv2d_of_matrices)
     assert (exact(model)(x).numpy() == wanted).all()
+
+
+def test_a_gated_convolution_takes_them_too(monkeypatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8)
+    net = nn.Sequential(qnn.BinaryActivation(2), qnn.PrecisionGatedConv2d(3, 4, 3, 1, 1))
+    model = qfx.calibrate(qfx.convert(net, None, x).eval(), [x])
+    wanted, calls = lower(model, x).evaluate(x.numpy(), "NCHW"), []
+
+    def one_off(*given: Any) -> torch.Tensor:
+        calls.append(given)
+        return conv2d_of_matrices(*given) + planted
+
+    monkeypatch.setattr(qnn.gated, "convolution", lambda device: one_off)
+    planted = 0
+    assert (exact(model)(x).numpy() == wanted).all() and calls
+    planted = 2
+    assert (exact(model)(x).numpy() != wanted).any()
 
 
 def test_torch_s_short_cuts_are_off_inside_and_as_before_outside() -> None:

@@ -86,6 +86,27 @@ def test_a_gradient_in_another_memory_format_is_brought_in_order() -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
 
 
+@pytest.mark.parametrize("width", [1, 8, 24, 40, 53])
+def test_the_kernel_in_double_precision_gives_the_bits_of_the_formula(width, monkeypatch) -> None:
+    x = torch.cat([values((4, 3, 5, 7), 1).double(), torch.randn(4, 3, 5, 7).double() * 2.0**30])
+    kernel = fused.cast
+    x.view(-1)[-3:] = torch.tensor([0.49999999999999994, 4503599627370497.5, -4503599627370497.5])
+    for frac in (torch.tensor(-2.0), torch.tensor(3.5), torch.linspace(-23, 23, 8)):
+        ours = _in_double(x, frac, width)
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "serves", lambda x: False)
+            assert bits(_in_double(x, frac, width)) == bits(ours)
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "cast", lambda x, frac, low, high: kernel(x, frac, low, high - 1))
+            assert bits(_in_double(x, frac, width)) != bits(ours)
+
+
+@torch.no_grad()
+def _in_double(x: torch.Tensor, frac: torch.Tensor, width: int) -> torch.Tensor:
+    assert fused.serves(x) or fused.serves.__name__ == "<lambda>"
+    return cast(x, frac, width, True, Rounding.RND, Overflow.SAT)
+
+
 def test_a_planted_fault_in_the_kernel_is_seen(monkeypatch) -> None:
     kernel = fused.cast
     monkeypatch.setattr(fused, "cast", lambda x, frac, low, high: kernel(x, frac, low, high - 1))
@@ -95,7 +116,7 @@ def test_a_planted_fault_in_the_kernel_is_seen(monkeypatch) -> None:
 
 def test_what_the_kernel_cannot_take_goes_to_the_formula() -> None:
     assert fused.serves(torch.zeros(2, 3))
-    assert not fused.serves(torch.zeros(2, 3).double())
+    assert not fused.serves(torch.zeros(2, 3).double())  # gradients are computed in float32 alone
     assert not fused.serves(torch.zeros(4, 6)[:, ::2])
 
 

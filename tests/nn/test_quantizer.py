@@ -162,14 +162,22 @@ def test_param_groups_give_binary_points_no_decay_and_a_rate_of_their_own() -> N
     assert param_groups(model, 1e-3, frac_lr=0.5)[1]["lr"] == 0.5
 
 
-def test_the_rate_of_binary_points_grows_where_there_are_few_steps() -> None:
+def test_the_rate_of_binary_points_is_the_higher_the_fewer_steps_there_are() -> None:
     layer = nn.Sequential(nn.Conv2d(1, 1, 1))
     model = convert(layer)
-    rates = [param_groups(model, 1e-3, steps=steps)[1]["lr"] for steps in (None, 100, 1225, 10**6)]
-    assert rates == pytest.approx([0.01, 0.035, 0.01, 0.01])
+    rates = [param_groups(model, 1e-3, steps=steps)[1]["lr"] for steps in (None, 100, 1600, 10**6)]
+    assert rates == pytest.approx([0.01, 0.035, 0.005, 8e-6])
     assert param_groups(model, 1e-3, frac_lr=0.5, steps=4)[1]["lr"] == 0.5
     with pytest.raises(TrainError, match="steps must be a number of at least 1, not 0"):
         param_groups(model, 1e-3, steps=0)
+
+
+def test_learned_widths_and_k_have_a_group_of_their_own() -> None:
+    points = {"weight": {"width": 4, "learn_width": True}, "activation": 4}
+    model = convert(nn.Sequential(nn.Conv2d(1, 1, 1)), {"default": points})
+    _, fracs, sizes = param_groups(model, 1e-3, steps=1600)
+    assert (fracs["lr"], sizes["lr"]) == pytest.approx((0.005, 0.01))
+    assert [id(p) for p in sizes["params"]] == [id(quantizers(model)["0.weight_quant"].bits)]
 
 
 def test_frozen_formats_stay_and_moves_are_logged() -> None:

@@ -109,6 +109,23 @@ def test_an_optimizer_that_was_built_before_convert_is_refused() -> None:
         check_optimizer(torch.optim.SGD(both, lr=0.1), model)
 
 
+def test_an_optimizer_that_was_built_before_convert_is_refused_at_its_first_step() -> None:
+    net, x = Net(), digits_like(8, 0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    model = calibrate(convert(net), [x])
+    model(x).sum().backward()
+    count = len(list(net.parameters()))
+    with pytest.raises(TrainError) as caught:
+        optimizer.step()
+    assert str(caught.value) == (
+        f"the optimizer must hold parameters of the converted model, but all its {count} are of the model before "
+        "qfx.convert and have no gradient: build it after qfx.convert, from qfx.param_groups(model)"
+    )
+    torch.optim.AdamW(param_groups(model, 1e-3)).step()
+    net(x).sum().backward()
+    optimizer.step()  # the float model is trained too
+
+
 def test_an_operand_that_has_just_left_its_quantizer_is_not_quantized_again(monkeypatch) -> None:
     torch.manual_seed(0)
     x = digits_like(8, 6)

@@ -246,4 +246,4 @@ def test_the_rate_of_binary_points_is_that_asked_for_or_lets_a_wrong_start_mend(
         state = State.start(job.network(), settings, steps)
         return max(group["max_lr"] for group in state.optimizer.param_groups)
 
-    assert rate(2500) == pytest.approx(0.01) and rate(100) == pytest.approx(0.035) and rate(100, frac_lr=0.5) == 0.5
+    assert rate(2500) == pytest.approx(0.0032) and rate(100) == pytest.approx(0.035) and rate(100, frac_lr=0.5) == 0.5
