@@ -131,8 +131,9 @@ class _Widths:
 
     def parameters(self, part: Part) -> dict[str, Any]:
         """The parameters of a part, those that are widths as slopes."""
-        slopes = {name: Slope(part.parameters[name], by) for name, by in self.slopes(part).items()}
-        return {**part.parameters, **slopes}
+        own: Mapping[str, Any] = part.parameters
+        slopes = {name: Slope(own[name], by) for name, by in self.slopes(part).items()}
+        return {**own, **slopes}
 
     def slopes(self, part: Part) -> dict[str, Slopes]:
         """How the parameters that are widths change with those that are stated."""

@@ -184,7 +184,7 @@ def allocation_task(design: Design) -> dict[str, Any]:
     asked = training.allocate
     assert asked is not None  # callers have it
     bits = {"weight_bits": asked.weight_bits, "bit_operations": asked.bit_operations}
-    budget = {name: most for name, most in bits.items() if most is not None}
+    budget: dict[str, float] = {name: most for name, most in bits.items() if most is not None}
     hardware = None
     if training.budget is not None:
         assert design.cycles is not None  # the design says the rate where it has a budget
