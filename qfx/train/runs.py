@@ -73,8 +73,9 @@ def float_model(design: Design) -> nn.Module:
 
 def fixed_model(design: Design, model: nn.Module, width: int, recipe: Mapping[str, Any] | None = None) -> nn.Module:
     """Return the fixed-point copy of a float network by a recipe, or else by the design's at a ``width``."""
+    given = recipe or recipe_at(design, width)
     with placed(design.folder / FILE_NAME, "recipe"):
-        return convert(model, recipe or recipe_at(design, width), example(design))
+        return convert(model, given, example(design))
 
 
 def recipe_at(design: Design, width: int) -> dict[str, Any]:
