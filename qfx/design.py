@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from qfx import resources, yamlfile
 from qfx.arguments import CLOCKS_MHZ, MOST_CYCLES, as_path
 from qfx.boards import Board
-from qfx.errors import DesignError, QfxError, UsageError
+from qfx.errors import DesignError, QfxError, UsageError, line_in, said
 from qfx.files import atomic_folder
 from qfx.fixed import Fixed, require_input_format
 
@@ -23,6 +23,7 @@ FILE_NAME = "design.yaml"
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+Bits = Annotated[int, Field(ge=1, le=16, strict=True)]
 Part = Annotated[float, Field(ge=0, lt=1)]
 Whole = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -181,6 +182,15 @@ class BudgetSection(_Section):
         return {name: most for name, most in found.items() if most is not None}
 
 
+class AllocateSection(_Section):
+    """Widths of layers chosen without training, where training starts from (see qfx.allocate)."""
+
+    widths: Annotated[tuple[Bits, ...], Field(min_length=1)] = (2, 3, 4, 5, 6, 8)  # to choose from
+    images: Positive = 256  # training inputs on which the noise of each is measured, the first ones
+    weight_bits: Positive | None = None  # of all weights, at most
+    bit_operations: Positive | None = None  # MACs x weight bits x activation bits, at most
+
+
 class CalibrationSection(_Section):
     """How initial formats are taken from training inputs (see qfx.calibrate)."""
 
@@ -210,6 +220,7 @@ class TrainingSection(_Section):
     fixed: PhaseSection = PhaseSection(epochs=30, lr=1e-3)
     teacher: TeacherSection | None = None
     budget: BudgetSection | None = None  # of the hardware, which learned widths keep
+    allocate: AllocateSection | None = None  # widths within the budget, in place of the recipe's
     batch: Positive = 64  # inputs of one step of the optimizer
     accumulate: Positive = 1  # parts in which a batch is computed
     precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and products; quantizers keep float32
@@ -217,7 +228,7 @@ class TrainingSection(_Section):
     ema: Part = 0.0  # decay of the averaged weights; 0: the last weights count
     checkpoint: Positive = 1  # epochs between checkpoints
     label_smoothing: Part = 0.0
-    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=16, strict=True)], ...], Field(min_length=1)] = (4,)
+    widths: Annotated[tuple[Bits, ...], Field(min_length=1)] = (4,)
     """Bits of weights and activations, one run each; the first is the one that is lowered."""
     seed: Annotated[int, Field(ge=0, lt=1 << 32, strict=True)] = 0
     formats: Literal["learned", "frozen"] = "learned"  # binary points and widths; frozen: they stay as calibrated
@@ -244,6 +255,17 @@ class TrainingSection(_Section):
         if parts > info.data.get("batch", parts):
             raise ValueError(f"must be at most the batch, {info.data['batch']}")
         return parts
+
+    @model_validator(mode="after")
+    def _allocated(self) -> Self:
+        asked = self.allocate
+        if asked and not (self.budget or asked.weight_bits or asked.bit_operations):
+            raise ValueError(
+                "must have a budget where it has allocate: budget, or allocate.weight_bits or .bit_operations"
+            )
+        if asked and len(self.widths) > 1:
+            raise ValueError("must have one of widths where it has allocate, which chooses them for each layer")
+        return self
 
 
 class AccuracySection(_Section):
@@ -394,11 +416,11 @@ class Design:
         try:
             return made()
         except QfxError as error:
-            raise DesignError(f"{path}{_line_in(error, path)}: {key} {reference}: {error}") from error
+            raise DesignError(f"{path}{line_in(error, path)}: {key} {reference}: {error}") from error
         except (Exception, SystemExit) as error:
             raise DesignError(
-                f"{path}{_line_in(error, path)}: {key} {reference} must work when called without arguments, but "
-                f"{_said(error)}"
+                f"{path}{line_in(error, path)}: {key} {reference} must work when called without arguments, but "
+                f"{said(error)}"
             ) from error
 
     def _module(self, path: Path, key: str) -> ModuleType:
@@ -415,8 +437,8 @@ class Design:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
-            line = _line_in(error, path)
-            raise DesignError(f"{path}{line}: the design's Python must load, but {_said(error)}") from error
+            line = line_in(error, path)
+            raise DesignError(f"{path}{line}: the design's Python must load, but {said(error)}") from error
         self._modules[path] = module
         return module
 
@@ -441,22 +463,6 @@ def _made_here(module: ModuleType) -> list[str]:
     """The classes and functions that a module defines for others."""
     mine = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
     return [name for name in mine if not name.startswith("_")]
-
-
-def _said(error: BaseException) -> str:
-    """An exception in a line: its type, and its message where it has one."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
-def _line_in(error: BaseException, path: Path) -> str:
-    """``:<line>`` of the last place in ``path`` that an exception passed."""
-    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f":{line}" if line else ""
 
 
 def create(folder: Path) -> Path:

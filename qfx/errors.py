@@ -1,4 +1,6 @@
-"""The errors that a user of qfx can cause, one class for each part that finds them."""
+"""The errors that a user of qfx can cause, one class for each part that finds them; and those of others in words."""
+
+from pathlib import Path
 
 
 class QfxError(Exception):
@@ -51,3 +53,19 @@ class RecipeError(TrainError):
 
 class MismatchError(QfxError):
     """Two engines computed different integers."""
+
+
+def said(error: BaseException) -> str:
+    """Return an exception in a line: its type, and its message where it has one."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def line_in(error: BaseException, path: Path) -> str:
+    """Return ``:<line>`` of the last place in ``path`` that an exception passed."""
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(path) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f":{line}" if line else ""

@@ -61,6 +61,7 @@ MAY_ALSO_IMPORT = {
     "qfx/graph/lower_arithmetic.py": {"nn"},
     "qfx/train/cost.py": {"graph", "plan", "boards"},
     "qfx/train/budget.py": {"plan"},
+    "qfx/train/hardware.py": {"graph", "plan", "boards"},
     "qfx/train/runs.py": {"plan"},
 }
 HOMES = {  # package from elsewhere -> where it may be imported

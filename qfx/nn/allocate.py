@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,14 +12,37 @@ from qfx.errors import TrainError
 from qfx.nn.calibrate import calibrate, quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.convert import convert
+from qfx.nn.correct import correct
 from qfx.nn.deform import DeformConv2d
+from qfx.nn.program import Cost, Widths, least_noise
 from qfx.nn.quantizer import Quantizer, Spec
+from qfx.nn.ranks import gather
 from qfx.nn.recipe import POINTS
 from qfx.nn.sensitivity import Metric, relative_error, sensitivities
 from qfx.nn.transposed import ConvTranspose2d
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 COSTS = ("weight_bits", "bit_operations")
+_ROUNDS = 20  # plans that are tried for one budget
+_MORE = 0.1  # of a budget, by which the estimate of a plan that fits may exceed it
+
+Noise = Mapping[str, Mapping[int, float]]  # of each quantizer, by width
+
+
+class Hardware(Protocol):
+    """What a network takes of a board (`qfx.train.Hardware`)."""
+
+    @property
+    def place(self) -> str:
+        """The board and the rate, in words."""
+
+    def limits(self, budget: Mapping[str, float]) -> dict[str, int]:
+        """Return the budget of every resource as a count, or refuse it."""
+
+    def costs(
+        self, model: nn.Module, example: Tensor, limits: Mapping[str, int], choices: Mapping[str, Sequence[int]]
+    ) -> dict[str, Cost]:
+        """Return what widths cost of each resource: those of ``model`` exactly what the plan says, others about."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +52,9 @@ class Allocation:
     recipe: dict[str, Any]  # for convert
     widths: dict[str, tuple[int, int]]  # weight and activation by layer
     noise: float  # expected at the outputs: the sum of what each quantizer alone would do
-    cost: dict[str, float]  # weight_bits: of all weights; bit_operations: sum of MACs x weight bits x activation bits
+    cost: dict[str, float]
+    """weight_bits, of all weights; bit_operations, the sum of MACs x weight bits x activation bits; with ``hardware``
+    what the plan takes of lut, ff, bram18, dsp."""
 
 
 @dataclass(frozen=True)
@@ -51,44 +75,207 @@ def allocate(
     recipe: Mapping[str, Any] | None = None,
     widths: Sequence[int] = WIDTHS,
     metrics: Mapping[str, Metric] | Metric = relative_error,
+    hardware: Hardware | None = None,
+    looked_at: int | None = None,
+    method: Literal["error", "max", "percentile"] = "error",
+    percentile: float = 99.9,
 ) -> Allocation:
     """Choose the width of each layer's weights and input: the least noise at the outputs within ``budget``.
 
     Each quantizer's noise is measured alone, the sum of all is minimised by an integer program (HiGHS). What ``recipe``
-    fixes stays: K-hot constants, binary points, an input that the host sends. Its other widths are replaced.
+    fixes stays: K-hot constants, binary points, an input that the host sends. Its other widths are replaced; where it
+    lets training learn them, learning starts from those chosen. Where several ranks train together, each brings its own
+    batches, and all get the same widths.
+
+    With ``hardware``, the program's costs are the plan's own numbers around the widths of the last plan; the next
+    widths are planned in turn, until the program finds nothing better. The network of the result, calibrated and
+    corrected on ``batches``, was planned, and is within the budget.
 
     Args:
         model: a float network.
         batches: inputs for calibration, (N, ...) each; they are kept in memory.
         budget: the most ``weight_bits`` (of all weights together), ``bit_operations`` (MACs a frame x weight bits x
-            activation bits), or both.
+            activation bits), and with ``hardware`` ``lut``, ``ff``, ``bram18``, ``dsp`` (as `qfx.plan.limits` takes
+            them); any of them together.
         widths: to choose from.
         metrics: see `sensitivities`.
+        hardware: the board and the rate at which the network is planned: ``qfx.train.Hardware(board, cycles)``.
+        looked_at: inputs on which the noise is measured, the first of ``batches``; None: all.
+        method, percentile: of the calibration, as for `calibrate`.
 
     Raises:
         TrainError: the budget names something else, or the smallest widths exceed it.
 
     Source: MixDQ (Zhao et al., 2024), section 4.
     """
-    inputs = list(batches)
-    if not budget or not set(budget) <= set(COSTS) or min(budget.values()) <= 0:
-        raise TrainError(f"budget must give numbers above 0 for {' or '.join(COSTS)}, not {dict(budget)}")
-    if not widths or not all(1 <= width <= 16 for width in widths):
-        raise TrainError(f"widths must be integers in 1..16, not {tuple(widths)}")
-    fixed = convert(model, recipe, inputs[0] if inputs else None).eval()
-    calibrate(fixed, inputs)
-    layers = _layers(fixed, inputs[0][:1], tuple(sorted(widths)))
-    asked = dict.fromkeys(
-        name for layer in layers for name, given in (layer.weight, layer.activation) if len(given) > 1
-    )
-    noise = sensitivities(fixed, tuple(asked), widths, inputs, metrics)
-    chosen = _solve(layers, noise, budget)
+    task = _Task(model, list(batches), budget, recipe, tuple(widths), hardware, method, percentile)
+    task.require_possible()
+    noise = task.noise(metrics, looked_at)
+    chosen, cost = task.planned(noise) if hardware else (task.solved(noise), {})
     return Allocation(
-        _recipe(recipe, layers, chosen, quantizers(fixed)),
-        {layer.path: (chosen[layer.weight[0]], chosen[layer.activation[0]]) for layer in layers},
-        sum(noise[name][width] for name, width in chosen.items() if name in noise),
-        {name: sum(_cost(layer, chosen, name) for layer in layers) for name in COSTS},
+        task.recipe(chosen),
+        {layer.path: (chosen[layer.weight[0]], chosen[layer.activation[0]]) for layer in task.layers},
+        _total(noise, chosen),
+        {**{name: task.bits[name].of(chosen) for name in COSTS}, **cost},
     )
+
+
+def require_possible(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    budget: Mapping[str, float],
+    recipe: Mapping[str, Any] | None,
+    widths: Sequence[int],
+    hardware: Hardware | None,
+) -> None:
+    """Refuse what `allocate` would refuse, as far as can be known before noise is measured."""
+    _Task(model, list(batches), budget, recipe, tuple(widths), hardware).require_possible()
+
+
+class _Task:
+    """A network whose widths are to be chosen: its layers, their choices, and what they may cost."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: list[Tensor],
+        budget: Mapping[str, float],
+        recipe: Mapping[str, Any] | None,
+        widths: tuple[int, ...],
+        hardware: Hardware | None,
+        method: Literal["error", "max", "percentile"] = "error",
+        percentile: float = 99.9,
+    ) -> None:
+        if not widths or not all(1 <= width <= 16 for width in widths):
+            raise TrainError(f"widths must be integers in 1..16, not {widths}")
+        self.model, self.inputs, self.base, self.hardware = model, inputs, recipe, hardware
+        self.budget, self.most = _checked(budget, hardware)
+        self.method, self.percentile = method, percentile
+        self.fixed = self._calibrated(recipe)
+        self.layers = _layers(self.fixed, inputs[0][:1], tuple(sorted(set(widths))))
+        self.choices = dict(choice for layer in self.layers for choice in (layer.weight, layer.activation))
+        known = quantizers(self.fixed)
+        self.free = tuple(name for name in self.choices if _is_free(name, known[name]))
+        self.bits = {name: _cost(self.layers, name) for name in COSTS}
+
+    @property
+    def smallest(self) -> dict[str, int]:
+        """The smallest width of each quantizer."""
+        return {name: given[0] for name, given in self.choices.items()}
+
+    def noise(self, metrics: Mapping[str, Metric] | Metric, looked_at: int | None) -> Noise:
+        """The noise of each quantizer that has a choice, by width: the mean of all ranks."""
+        widths = sorted({width for name in self.free for width in self.choices[name]})
+        looked = _first(self.inputs, looked_at)
+        every = gather(sensitivities(self.fixed, self.free, widths, looked, metrics))
+        return {name: {w: sum(each[name][w] for each in every) / len(every) for w in widths} for name in self.free}
+
+    def solved(
+        self, noise: Noise, more: Sequence[tuple[Cost, float]] = (), wide: Sequence[Widths] = ()
+    ) -> dict[str, int]:
+        """The widths of least noise within the budget of bits, and within ``more``; the smallest if there are none."""
+        limits = [(self.bits[name], most) for name, most in self.budget.items()]
+        return least_noise(self.choices, noise, [*limits, *more], wide) or self.smallest
+
+    def planned(self, noise: Noise) -> tuple[dict[str, int], dict[str, float]]:
+        """The widths of least noise whose plan is within the budget, and what the plan takes.
+
+        Plan what the program finds, and let it look on from there, until it finds nothing better. What does not fit is
+        cut off: something must be narrower than it is there. In the end the program may spend a little more than there
+        is, since its costs are estimates; less and less each time.
+        """
+        best = chosen = self.smallest
+        needs: dict[str, float] = {}
+        tried: list[Widths] = []
+        wide: list[Widths] = []
+        more = _MORE
+        while len(tried) < _ROUNDS:
+            costs = self._costs(chosen)
+            reached = {name: cost.of(chosen) for name, cost in costs.items()}
+            if any(reached[name] > most for name, most in self.most.items()):
+                wide.append(chosen)
+            elif not needs or _total(noise, chosen) < _total(noise, best):
+                best, needs = chosen, reached
+            tried.append(chosen)
+            for share in (0.0, more):
+                limits = [(cost, self.most[name] * (1 + share)) for name, cost in costs.items()]
+                chosen = self.solved(noise, limits, wide)
+                if chosen not in tried and _total(noise, chosen) < _total(noise, best):
+                    more = more / 2 if share else more
+                    break
+            else:
+                break
+        return best, needs
+
+    def require_possible(self) -> None:
+        """Refuse a budget that the smallest widths exceed."""
+        smallest = self.smallest
+        self._require_within({name: self.bits[name].of(smallest) for name in self.budget}, self.budget)
+        self._require_within({name: cost.of(smallest) for name, cost in self._costs(smallest).items()}, self.most)
+
+    def _require_within(self, needs: Mapping[str, float], most: Mapping[str, float]) -> None:
+        over = {name: need for name, need in needs.items() if need > most[name]}
+        if not over:
+            return
+        said = ", ".join(f"{need:,.0f} of {most[name]:,.0f} {name}" for name, need in over.items())
+        where = f" on {self.hardware.place}" if self.hardware and most is self.most else ""
+        least = min((self.choices[name][0] for name in self.free), default=0)
+        raise TrainError(
+            f"budget must allow the smallest widths, {least} bits wherever they are chosen, which need {said}{where}: "
+            "allow more, or give smaller widths to choose from"
+        )
+
+    def _costs(self, chosen: Widths) -> dict[str, Cost]:
+        """What the board says of the network with these widths, as it will be, and of others near it."""
+        if self.hardware is None:
+            return {}
+        network = correct(self._calibrated(self.recipe(chosen)), self.inputs)
+        return self.hardware.costs(network, self.inputs[0][:1], self.most, self.choices)
+
+    def _calibrated(self, recipe: Mapping[str, Any] | None) -> nn.Module:
+        example = self.inputs[0] if self.inputs else None
+        return calibrate(convert(self.model, recipe, example).eval(), self.inputs, self.method, self.percentile)
+
+    def recipe(self, chosen: Widths) -> dict[str, Any]:
+        """The recipe with the chosen widths, each layer by its own path, behind all patterns."""
+        known = quantizers(self.fixed)
+        content = {key: dict(value) for key, value in (self.base or {}).items()}
+        patterns = content.setdefault("layers", {})
+        for layer in self.layers:
+            own = patterns.pop(layer.path, {})
+            for point, (name, _) in (("weight", layer.weight), ("activation", layer.activation)):
+                inner = layer.path.startswith(f"{name.rpartition('.')[0]}.")  # it takes its parent's quantizer
+                if name in self.free and not inner:
+                    own = {**own, point: _spec(known[name].spec, POINTS[point], chosen[name])}
+            if own:
+                patterns[layer.path] = own
+        return content
+
+
+def _checked(budget: Mapping[str, float], hardware: Hardware | None) -> tuple[dict[str, float], dict[str, int]]:
+    """A budget as what it says of bits, and what it says of a board."""
+    bits = {name: most for name, most in budget.items() if name in COSTS}
+    others = {name: most for name, most in budget.items() if name not in COSTS}
+    if not budget or (others and hardware is None) or (bits and min(bits.values()) <= 0):
+        of_board = ": what a board has comes with hardware=qfx.train.Hardware(board, cycles)" if others else ""
+        raise TrainError(f"budget must give numbers above 0 for {' or '.join(COSTS)}, not {dict(budget)}{of_board}")
+    return bits, hardware.limits(others) if hardware else {}
+
+
+def _first(inputs: Sequence[Tensor], count: int | None) -> list[Tensor]:
+    """The first ``count`` inputs, in batches."""
+    if count is None:
+        return list(inputs)
+    found, left = [], count
+    for batch in inputs:
+        if left > 0:
+            found.append(batch[:left])
+        left -= len(batch)
+    return found
+
+
+def _total(noise: Noise, chosen: Widths) -> float:
+    return sum(by[chosen[name]] for name, by in noise.items())
 
 
 @torch.no_grad()
@@ -100,9 +287,8 @@ def _layers(model: nn.Module, example: Tensor, widths: tuple[int, ...]) -> list[
     def note(path: str, layer: nn.Module, given: Tensor, result: Tensor) -> None:
         choices = []
         for quantizer in (layer.weight_quant, layer.input_quant):
-            spec, name = quantizer.spec, known[id(quantizer)]
-            free = quantizer.learned and not spec.digits and not spec.learn_width and name != "input"
-            choices.append((name, widths if free else (quantizer.width,)))
+            name = known[id(quantizer)]
+            choices.append((name, widths if _is_free(name, quantizer) else (quantizer.width,)))
         # Each result of a convolution, and each input of a transposed one, meets the kernel once.
         places = given if isinstance(layer, ConvTranspose2d) else result
         macs = places[0].numel() * layer.weight[0].numel()
@@ -121,86 +307,26 @@ def _layers(model: nn.Module, example: Tensor, widths: tuple[int, ...]) -> list[
     return found
 
 
-def _cost(layer: _Layer, chosen: Mapping[str, int], name: str) -> float:
-    weight, activation = chosen[layer.weight[0]], chosen[layer.activation[0]]
-    return layer.weights * weight if name == "weight_bits" else layer.macs * weight * activation
+def _is_free(name: str, quantizer: Quantizer) -> bool:
+    """Whether the width of a quantizer is to be chosen."""
+    return quantizer.learned and not quantizer.spec.digits and name != "input"
 
 
-def _solve(
-    layers: Sequence[_Layer], noise: Mapping[str, Mapping[int, float]], budget: Mapping[str, float]
-) -> dict[str, int]:
-    """Choose a width for every quantizer: least noise, costs within the budget.
-
-    Binary variables: one for each width of each quantizer, and one for each pair of widths of each layer, which holds
-    the layer to the widths of its two quantizers and carries its cost.
-    """
-    from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, and used here alone
-
-    points = dict(choice for layer in layers for choice in (layer.weight, layer.activation))
-    single = [(name, width) for name, given in points.items() for width in given]
-    pairs = [(n, pair) for n, layer in enumerate(layers) for pair in product(layer.weight[1], layer.activation[1])]
-    column = {key: number for number, key in enumerate([*single, *pairs])}
-    rows, low, high = [], [], []
-
-    def constrain(terms: Mapping[Any, float], least: float, most: float) -> None:
-        row = np.zeros(len(column))
-        for key, factor in terms.items():
-            row[column[key]] = factor
-        rows.append(row)
-        low.append(least)
-        high.append(most)
-
-    for name, given in points.items():
-        constrain({(name, width): 1.0 for width in given}, 1, 1)
-    for number, layer in enumerate(layers):
-        for side, (name, given) in enumerate((layer.weight, layer.activation)):
-            for width in given:
-                same = {key: 1.0 for key in pairs if key[0] == number and key[1][side] == width}
-                constrain({**same, (name, width): -1.0}, 0, 0)
-    for name, most in budget.items():
-        costs = {}
-        for key in pairs:
-            layer = layers[key[0]]
-            widths = {layer.weight[0]: key[1][0], layer.activation[0]: key[1][1]}
-            costs[key] = _cost(layer, widths, name) / most
-        constrain(costs, 0, 1)
-    scale = max((value for each in noise.values() for value in each.values()), default=1.0) or 1.0
-    objective = np.zeros(len(column))
-    for name, width in single:
-        objective[column[name, width]] = noise[name][width] / scale if name in noise else 0.0
-    solved = milp(
-        objective, integrality=np.ones(len(column)), bounds=Bounds(0, 1), constraints=LinearConstraint(rows, low, high)
-    )
-    if solved.x is None:
-        least = {
-            layer_choice[0]: min(layer_choice[1])
-            for layer in layers
-            for layer_choice in (layer.weight, layer.activation)
-        }
-        needed = {name: sum(_cost(layer, least, name) for layer in layers) for name in budget}
-        raise TrainError(
-            "budget must allow the smallest widths, which need "
-            f"{', '.join(f'{value:,.0f} {name}' for name, value in needed.items())}, not "
-            f"{', '.join(f'{value:,.0f} {name}' for name, value in budget.items())}"
-        )
-    return {name: width for name, width in single if solved.x[column[name, width]] > 0.5}
-
-
-def _recipe(
-    base: Mapping[str, Any] | None, layers: Sequence[_Layer], chosen: Mapping[str, int], known: Mapping[str, Quantizer]
-) -> dict[str, Any]:
-    """The recipe with the chosen widths, each layer by its own path, behind all patterns."""
-    content = {key: dict(value) for key, value in (base or {}).items()}
-    patterns = content.setdefault("layers", {})
+def _cost(layers: Sequence[_Layer], name: str) -> Cost:
+    """The weight bits or the bit operations of all layers."""
+    single: dict[str, dict[int, float]] = {}
+    pairs: dict[tuple[str, str], dict[tuple[int, int], float]] = {}
     for layer in layers:
-        own = patterns.pop(layer.path, {})
-        for point, (name, given) in (("weight", layer.weight), ("activation", layer.activation)):
-            inner = layer.path.startswith(f"{name.rpartition('.')[0]}.")  # it takes its parent's quantizer
-            if len(given) > 1 and not inner:
-                own = {**own, point: _spec(known[name].spec, POINTS[point], chosen[name])}
-        if own:
-            patterns[layer.path] = own
-    return content
+        (weight, widths), (activation, others) = layer.weight, layer.activation
+        if name == "weight_bits":
+            costs = single.setdefault(weight, dict.fromkeys(widths, 0.0))
+            for w in widths:
+                costs[w] += layer.weights * w
+        else:
+            both = pairs.setdefault((weight, activation), dict.fromkeys(product(widths, others), 0.0))
+            for w, a in both:
+                both[w, a] += layer.macs * w * a
+    return Cost(single=single, pairs=pairs)
 
 
 def _spec(spec: Spec, usual: Spec, width: int) -> dict[str, Any]:
@@ -214,4 +340,6 @@ def _spec(spec: Spec, usual: Spec, width: int) -> dict[str, Any]:
         found["overflow"] = str(spec.overflow)
     if spec.per_channel != usual.per_channel:
         found["granularity"] = "channel" if spec.per_channel else "tensor"
+    if spec.learn_width:
+        found["learn_width"] = True
     return found

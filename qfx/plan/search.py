@@ -235,7 +235,7 @@ class _Search:
             nodes = {segment[0].name: self._node(segment[0], axes), **pipes[lanes]}
             cost = _sum(node.resources for node in nodes.values())
             cycles = max(node.cycles for node in nodes.values())
-            found.append(_Choice(nodes, cycles, cost, self._price(cost)))
+            found.append(_Choice(nodes, cycles, cost, price(cost, self.budget)))
         return found
 
     def _read_whole(self, node: Node) -> bool:
@@ -251,7 +251,7 @@ class _Search:
             return NodePlan(axes, cycles=stream_words(node.type, axes["co"]))
         kinds = _arithmetics(self.graph, node)
         tried = [self._priced(node, NodePlan(axes, kind, "auto" if kind != "none" else "none")) for kind in kinds]
-        return min(tried, key=lambda each: self._price(each.resources))
+        return min(tried, key=lambda each: price(each.resources, self.budget))
 
     def _priced(self, node: Node, made: NodePlan) -> NodePlan:
         """Fill in cycles and resources of one node."""
@@ -263,10 +263,10 @@ class _Search:
         ]
         return replace(made, cycles=cycles, resources=_sum(estimate(piece) for piece in pieces))
 
-    def _price(self, cost: Resources) -> float:
-        return sum(
-            weight * getattr(cost, name) / max(1, getattr(self.budget, name)) for name, weight in _WEIGHT.items()
-        )
+
+def price(cost: Resources, budget: Resources) -> float:
+    """Return what resources are worth where so much may be taken: the search takes the cheapest."""
+    return sum(weight * getattr(cost, name) / max(1, getattr(budget, name)) for name, weight in _WEIGHT.items())
 
 
 def _cycles(timing: Timing, words: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, log
 from typing import Any
@@ -86,11 +86,21 @@ def sloped(graph: Graph, net: Network) -> Resources:
     return sum((estimate(replace(part, parameters=widths.parameters(part))) for part in net.parts), Resources())
 
 
+def followed(graph: Graph, parts: Sequence[Part], reads: Mapping[str, str]) -> list[dict[str, Slopes]]:
+    """Return, for each part, how its parameters follow the widths that are stated, at unchanged ranges.
+
+    Args:
+        reads: by convolution or dense node, what states the width that it reads, where no node of the graph does.
+    """
+    widths = _Widths(graph, reads)
+    return [widths.slopes(part) for part in parts]
+
+
 class _Widths:
     """The widths of a graph as slopes with respect to those that are stated: of Requantize, Input, and constants."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, reads: Mapping[str, str] | None = None) -> None:
+        self.graph, self.reads = graph, reads or {}
         self.by: dict[str, Slopes] = {name: {name: 1.0} for name in graph.constants}
         for node in graph.nodes:
             self.by[node.name] = self._node(node)
@@ -100,15 +110,19 @@ class _Widths:
             case Requantize() | Input():
                 return {node.name: 1.0}
             case Conv2d() | Dense() | Affine():
-                return _sum(self.by[node.inputs[0]], 1.0, self.by[node.inputs[1]], 1.0)
+                return _sum(self._first(node), 1.0, self.by[node.inputs[1]], 1.0)
             case DeformConv2d():
-                return _sum(self.by[node.inputs[0]], 1.0, self.by[node.inputs[2]], 1.0)
+                return _sum(self._first(node), 1.0, self.by[node.inputs[2]], 1.0)
             case Add() | Concat():
                 return self.by[max(node.inputs, key=self._reach)]
             case Lookup():
                 return self.by[node.inputs[1]]
             case _:
                 return self.by[node.inputs[0]]
+
+    def _first(self, node: Node) -> Slopes:
+        """The width of a node's first operand."""
+        return {self.reads[node.name]: 1.0} if node.name in self.reads else self.by[node.inputs[0]]
 
     def _reach(self, name: str) -> int:
         """The width of an operand on the common grid, but for what both have in common."""
@@ -117,11 +131,13 @@ class _Widths:
 
     def parameters(self, part: Part) -> dict[str, Any]:
         """The parameters of a part, those that are widths as slopes."""
-        found: dict[str, Any] = dict(part.parameters)
-        for name, rule in _RULES.items():
-            if name in found:
-                found[name] = Slope(found[name], rule(self, part))
-        return found
+        own: Mapping[str, Any] = part.parameters
+        slopes = {name: Slope(own[name], by) for name, by in self.slopes(part).items()}
+        return {**own, **slopes}
+
+    def slopes(self, part: Part) -> dict[str, Slopes]:
+        """How the parameters that are widths change with those that are stated."""
+        return {name: rule(self, part) for name, rule in _RULES.items() if name in part.parameters}
 
     def stream(self, part: Part) -> Slopes:
         """The width of a code in the stream that a part moves."""
@@ -134,8 +150,9 @@ class _Widths:
 
     def operand(self, part: Part, position: int, lanes: int = 1) -> Slopes:
         """The width of an operand of a part's node."""
-        name = owner(self.graph, self.graph.by_name[part.node].inputs[position])
-        return {source: lanes * slope for source, slope in self.by[name].items()}
+        node = self.graph.by_name[part.node]
+        by = self._first(node) if position == 0 else self.by[owner(self.graph, node.inputs[position])]
+        return {source: lanes * slope for source, slope in by.items()}
 
     def side(self, part: Part, port: str, position: int) -> Slopes:
         """The width of a word of one of two joined streams."""

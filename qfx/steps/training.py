@@ -45,6 +45,8 @@ def _train(work: Work) -> dict[str, Any]:
     start = work.keep("float", common, lambda to, halfway: runs.train_float(design, data, to, halfway, progress))
     places = _train_widths(work, data, start, common, told)
     (work.folder / runs.WEIGHTS).write_bytes((places[0] / runs.WEIGHTS).read_bytes())
+    if (places[0] / runs.RECIPE).is_file():
+        (work.folder / runs.RECIPE).write_bytes((places[0] / runs.RECIPE).read_bytes())
     (work.folder / f"float.{runs.WEIGHTS}").write_bytes((start / runs.WEIGHTS).read_bytes())
     for name, place in zip(("float", *(f"{width}bits" for width in widths)), (start, *places), strict=True):
         for log in (place / log for log in LOGS):

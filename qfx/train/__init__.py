@@ -6,6 +6,7 @@ from qfx.train.coco_folder import coco as coco
 from qfx.train.cost import HardwareCost as HardwareCost
 from qfx.train.data import Data as Data
 from qfx.train.detection import Detection as Detection
+from qfx.train.hardware import Hardware as Hardware
 from qfx.train.image_folder import image_folder as image_folder
 from qfx.train.loop import accuracy as accuracy
 from qfx.train.loop import fit as fit

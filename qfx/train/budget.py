@@ -97,15 +97,10 @@ class Budget:
     def _most(self, name: str) -> int:
         return max(int(getattr(self.cost.budget, name)), 1)
 
-    def reached(self) -> dict[str, Any]:
-        """Return what the plan of the model as it is takes, beside the budget."""
-        self.cost.refresh()
-        needed, budget = _resources(self.cost), self.cost.budget
-        return {
-            "asked": {**asdict(budget), "cycles": self.cost.cycles},
-            "reached": {**asdict(needed), "cycles": int(self.cost.local.values["cycles"])},
-            "fits": not excess(needed, budget),
-        }
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The board, the rate and the limits: what makes it another training."""
+        return {"board": self.cost.board.name, "cycles": self.cost.cycles, **asdict(self.cost.budget)}
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint must hold for training to go on in the same bits."""
@@ -115,6 +110,17 @@ class Budget:
         """Take up what `facts` returned."""
         self.prices, self.refreshed = dict(facts["prices"]), int(facts["refreshed"])
         self.cost.local = type(self.cost.local)(**facts["local"])
+
+
+def reached(cost: HardwareCost) -> dict[str, Any]:
+    """Return what the plan of the model as it is takes, beside the budget."""
+    cost.refresh()
+    needed = _resources(cost)
+    return {
+        "asked": {**asdict(cost.budget), "cycles": cost.cycles},
+        "reached": {**asdict(needed), "cycles": int(cost.local.values["cycles"])},
+        "fits": not excess(needed, cost.budget),
+    }
 
 
 def start(cost: HardwareCost, batches: Iterable[Tensor], steps: int) -> Budget:
@@ -144,7 +150,8 @@ def require_possible(cost: HardwareCost) -> None:
     known = learned_widths(cost.model)
     if not known:
         raise TrainError(
-            "a budget must have widths to choose, but the recipe states all of them: give its points learn_width: true"
+            "a budget must have widths to choose, but the recipe states all of them: give its points learn_width: "
+            "true, or let training.allocate choose them"
         )
     before = {name: _state(quantizer) for name, quantizer in known.items()}
     for quantizer in known.values():

@@ -17,6 +17,7 @@ from torch import nn
 
 from qfx.errors import TrainError
 from qfx.files import atomic_folder
+from qfx.train.budget import Budget
 from qfx.train.data import Data
 from qfx.train.detection import Detection
 from qfx.train.distill import fingerprint
@@ -33,17 +34,23 @@ class Checkpoints:
     """The checkpoints of one training in a folder.
 
     Args:
-        settings, data, teacher: a checkpoint of another training is refused, by these.
+        settings, data, teacher, budget: a checkpoint of another training is refused, by these.
     """
 
     def __init__(
-        self, folder: Path, settings: Settings, data: Data | Detection, teacher: nn.Module | None = None
+        self,
+        folder: Path,
+        settings: Settings,
+        data: Data | Detection,
+        teacher: nn.Module | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.folder = folder
         self.identity = {
             "version": _VERSION,
             "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
             "teacher": fingerprint(teacher),
+            "budget": budget.asked if budget else None,
             "data": [list(data.train_x.shape), zlib.crc32(data.train_y.cpu().numpy().tobytes())],
         }
 

@@ -14,13 +14,16 @@ from qfx.graph import Graph
 from qfx.graph.lower import lowered
 from qfx.nn.calibrate import quantizers
 from qfx.nn.quantizer import Quantizer
-from qfx.plan import NodePlan, Plan, Resources, network, plan
+from qfx.plan import Plan, Resources, network, plan
+from qfx.plan.dataflow import Network
 from qfx.plan.depths import size_fifos
 from qfx.plan.limits import RESOURCES, available
 from qfx.plan.model import Rate
 from qfx.plan.pacing import paced_fifos
 from qfx.plan.search import choose
 from qfx.plan.slopes import Slope, sloped
+
+Fifos = dict[Any, tuple[dict[str, int], Rate]]  # depths of each way to unroll: widths do not matter to them
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class HardwareCost:
         require_kind(TrainError, "board", board, Board, 'a Board, such as Board.load("ultra96v2")')
         self.model, self.example, self.board, self.cycles = model, example[:1], board, cycles
         self.budget, self.estimate_rate = budget or available(board), estimate_rate
-        self._fifos: dict[Any, tuple[dict[str, int], Rate]] = {}  # of each way to unroll: widths do not matter to them
+        self._fifos: Fifos = {}
         self.local = self._local()
 
     def plan(self) -> Plan:
@@ -91,26 +94,37 @@ class HardwareCost:
 
     @torch.no_grad()
     def _local(self) -> Local:
-        graph, stated = lowered(self.model, self.example)
-        nodes = choose(graph, self.budget, self.cycles)
-        depths, rate = self._sized(graph, nodes)
-        total = sloped(graph, network(graph, nodes, depths))
+        made = planned(self.model, self.example, self.cycles, self.budget, self.estimate_rate, self._fifos)
+        total = sloped(made.graph, made.network)
         paths = {id(quantizer): name for name, quantizer in learned_widths(self.model).items()}
-        numbers = {**{name: getattr(total, name) for name in RESOURCES}, "cycles": rate.interval}
+        numbers = {**{name: getattr(total, name) for name in RESOURCES}, "cycles": made.interval}
         numbers = {count: number if isinstance(number, Slope) else Slope(number) for count, number in numbers.items()}
         values = {count: float(number.value) for count, number in numbers.items()}
-        slopes = {count: _by_quantizer(number.by, stated, paths) for count, number in numbers.items()}
+        slopes = {count: _by_quantizer(number.by, made.stated, paths) for count, number in numbers.items()}
         return Local(widths_in_use(self.model), values, slopes)
 
-    def _sized(self, graph: Graph, nodes: Mapping[str, NodePlan]) -> tuple[dict[str, int], Rate]:
-        key = tuple(
-            (node.name, node.type.shape, *nodes[node.name].unroll.values())
-            for node in graph.nodes
-            if node.name in nodes
-        )
-        if key not in self._fifos:
-            self._fifos[key] = (paced_fifos if self.estimate_rate else size_fifos)(graph, nodes)
-        return self._fifos[key]
+
+@dataclass(frozen=True)
+class Planned:
+    """A model as a graph, and the parts that the plan makes of it."""
+
+    graph: Graph
+    stated: Mapping[str, Quantizer]  # by node or constant, what states its format
+    network: Network
+    interval: int  # cycles of a frame
+
+
+def planned(
+    model: nn.Module, example: Tensor, cycles: int | None, budget: Resources, estimate_rate: bool, fifos: Fifos
+) -> Planned:
+    """Lower a model and plan it, FIFOs that are known as they are."""
+    graph, stated = lowered(model, example)
+    nodes = choose(graph, budget, cycles)
+    key = tuple((n.name, n.type.shape, *nodes[n.name].unroll.values()) for n in graph.nodes if n.name in nodes)
+    if key not in fifos:
+        fifos[key] = (paced_fifos if estimate_rate else size_fifos)(graph, nodes)
+    depths, rate = fifos[key]
+    return Planned(graph, stated, network(graph, nodes, depths), rate.interval)
 
 
 def learned_widths(model: nn.Module) -> dict[str, Quantizer]:

@@ -71,7 +71,7 @@ def fit(
     batch = _batch(settings, data)
     per_epoch = len(data.train_x) // batch
     steps = per_epoch * settings.epochs
-    state, record = State.start(model, settings, per_epoch), Record(folder, settings, data, teacher)
+    state, record = State.start(model, settings, per_epoch), Record(folder, settings, data, teacher, budget)
     state.budget = budget
     record.resume(state, per_epoch)
     network, pace = synchronous(runnable(model.train(), settings)), Pace(state.step, steps)

@@ -12,8 +12,10 @@ from qfx.errors import TrainError
 from qfx.fixed import Fixed, count_digits
 from qfx.fixed.khot import magnitudes
 from qfx.nn import calibrate, quantizers
+from qfx.nn.allocate import require_possible as require_allocatable
 from qfx.train import runs
 from qfx.train.budget import require_possible
+from qfx.train.cost import learned_widths
 from qfx.train.data import Data
 
 _LOOKED_AT = 256  # of images on disk
@@ -66,7 +68,12 @@ def _require_teacher(design: Design, data: Data, scores: torch.Tensor) -> None:
 
 def _require_budget(design: Design, data: Data, model: nn.Module) -> None:
     """Refuse a hardware budget that cannot be kept; an untrained network needs about what a trained one does."""
-    if design.content.training.budget is None:
+    training = design.content.training
+    if training.allocate is not None:
+        task = runs.allocation_task(design)
+        with runs.at(design, "training.allocate"):
+            require_allocatable(runs.float_model(design), [data.train_x[:256]], **task)
+    if training.budget is None or (training.allocate is not None and not learned_widths(model)):
         return
     calibrate(model.eval(), [data.train_x[:256]])
     with runs.at(design, "training.budget"):

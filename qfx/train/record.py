@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from qfx.nn.ranks import gather, rank, ranks
+from qfx.train.budget import Budget
 from qfx.train.checkpoint import Checkpoints
 from qfx.train.data import Data
 from qfx.train.detection import Detection
@@ -19,10 +20,15 @@ class Record:
     """The folder of one run; the first rank writes, all read."""
 
     def __init__(
-        self, folder: Path | None, settings: Settings, data: Data | Detection, teacher: nn.Module | None
+        self,
+        folder: Path | None,
+        settings: Settings,
+        data: Data | Detection,
+        teacher: nn.Module | None,
+        budget: Budget | None,
     ) -> None:
         self._folder = folder
-        self._checkpoints = Checkpoints(folder / "checkpoints", settings, data, teacher) if folder else None
+        self._checkpoints = Checkpoints(folder / "checkpoints", settings, data, teacher, budget) if folder else None
         self._log: Log | None = None
 
     def resume(self, state: State, per_epoch: int) -> None:

@@ -14,15 +14,17 @@ from torch import nn
 
 from qfx.design import FILE_NAME, Design, PhaseSection
 from qfx.errors import PlanError, RecipeError, TrainError
-from qfx.nn import calibrate, convert, correct, digits_by_constant, exact, moves, quantizers
+from qfx.nn import allocate, calibrate, convert, correct, digits_by_constant, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
 from qfx.nn.recipe import Recipe, placed
 from qfx.plan import limits
 from qfx.train.budget import Budget
+from qfx.train.budget import reached as reached_within
 from qfx.train.budget import start as start_within
-from qfx.train.cost import HardwareCost
+from qfx.train.cost import HardwareCost, learned_widths
 from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
+from qfx.train.hardware import Hardware
 from qfx.train.log import LOGS, TENSORBOARD
 from qfx.train.loop import accuracy, fit
 from qfx.train.settings import DigitLimit, Distill, Freeze, Schedule, Settings
@@ -30,6 +32,7 @@ from qfx.train.together import Run, call
 
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
+RECIPE = "recipe.json"  # of a network whose widths were allocated
 
 Progress = Callable[[float, str], None]
 
@@ -39,7 +42,7 @@ def at(design: Design, key: str) -> Iterator[None]:
     """Name the place of a key of design.yaml where what it stands for is refused in the block."""
     try:
         yield
-    except TrainError as error:
+    except (TrainError, PlanError) as error:
         raise TrainError(f"{design.place(key)}: {error}") from error
 
 
@@ -68,10 +71,17 @@ def float_model(design: Design) -> nn.Module:
     return model
 
 
-def fixed_model(design: Design, model: nn.Module, width: int) -> nn.Module:
-    """Return the fixed-point copy of a float network by the design's recipe, with ``width`` as its default.
+def fixed_model(design: Design, model: nn.Module, width: int, recipe: Mapping[str, Any] | None = None) -> nn.Module:
+    """Return the fixed-point copy of a float network by a recipe, or else by the design's at a ``width``."""
+    given = recipe or recipe_at(design, width)
+    with placed(design.folder / FILE_NAME, "recipe"):
+        return convert(model, given, example(design))
 
-    The recipe's patterns hold at every width: they name what is to stay as it is.
+
+def recipe_at(design: Design, width: int) -> dict[str, Any]:
+    """Return the design's recipe with ``width`` as its default.
+
+    Its patterns hold at every width: they name what is to stay as it is.
     """
     recipe, first = design.content.recipe, design.content.training.widths[0]
     with placed(design.folder / FILE_NAME, "recipe"):
@@ -79,7 +89,7 @@ def fixed_model(design: Design, model: nn.Module, width: int) -> nn.Module:
         default = {"input": design.content.input.format, **(recipe.get("default") or {})}
         for point in ("weight", "activation"):
             default[point] = _at_width(default.get(point), point, width, first)
-        return convert(model, {**recipe, "default": default}, example(design))
+        return {**recipe, "default": default}
 
 
 def example(design: Design, batch: int = 2) -> torch.Tensor:
@@ -115,7 +125,7 @@ def train_fixed(
 ) -> None:
     """Convert the float network saved in ``start``, calibrate it, train it on in fixed point and save it."""
     call((width, start, halfway))
-    model, budget = _calibrated(design, data, start, width)
+    model, budget, recipe = _calibrated(design, data, start, width)
     quantized = accuracy(exact(model), data.test_x, data.test_y)
     _fit(design, model, data, design.content.training.fixed, halfway, progress, teacher_of(design, start), budget)
     _keep_logs(halfway, folder)
@@ -125,14 +135,18 @@ def train_fixed(
     found: dict[str, Any] = {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats}
     if digits := digits_by_constant(model):
         found["digits"] = digits
-    _save(folder, model, {**found, "budget": budget.reached()} if budget else found)
+    if design.content.training.budget:
+        found["budget"] = reached_within(budget.cost if budget else hardware_cost(design, model))
+    if recipe is not None:
+        (folder / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+    _save(folder, model, found)
 
 
 def join(design: Design, data: Data, run: Run) -> None:
     """Do this rank's share of a run that the first rank leads."""
     width, start, halfway = run
     if width:
-        model, budget = _calibrated(design, data, start, width)
+        model, budget, _ = _calibrated(design, data, start, width)
         _fit(design, model, data, design.content.training.fixed, halfway, _silent, teacher_of(design, start), budget)
     elif not design.float_checkpoint:
         _fit(design, float_model(design), data, design.content.training.float_, halfway, _silent)
@@ -162,30 +176,64 @@ def hardware_cost(design: Design, model: nn.Module) -> HardwareCost:
     assert asked is not None  # callers have a budget
     board = design.board
     with at(design, "training.budget"):
-        try:
-            return HardwareCost(model, example(design, 1), board, design.cycles, limits(board, asked.counts))
-        except PlanError as error:
-            raise TrainError(str(error)) from error
+        return HardwareCost(model, example(design, 1), board, design.cycles, limits(board, asked.counts))
 
 
-def _calibrated(design: Design, data: Data, start: Path, width: int) -> tuple[nn.Module, Budget | None]:
-    """The float network quantized after training, within its budget if there is one: where fixed point starts."""
-    model = fixed_model(design, load_weights(float_model(design), start), width)
-    asked = design.content.training.calibration
+def allocation_task(design: Design) -> dict[str, Any]:
+    """Return what ``training.allocate`` asks of `qfx.allocate`: recipe, budget, widths and hardware."""
+    training = design.content.training
+    asked = training.allocate
+    assert asked is not None  # callers have it
+    bits = {"weight_bits": asked.weight_bits, "bit_operations": asked.bit_operations}
+    budget: dict[str, float] = {name: most for name, most in bits.items() if most is not None}
+    hardware = None
+    if training.budget is not None:
+        assert design.cycles is not None  # the design says the rate where it has a budget
+        budget, hardware = {**budget, **training.budget.counts}, Hardware(design.board, design.cycles)
+    recipe = recipe_at(design, training.widths[0])
+    return {"recipe": recipe, "budget": budget, "widths": asked.widths, "hardware": hardware}
+
+
+def _allocated(design: Design, model: nn.Module, batches: list[torch.Tensor]) -> dict[str, Any] | None:
+    """The recipe with the widths that ``training.allocate`` asks for, if it does."""
+    training = design.content.training
+    if training.allocate is None:
+        return None
+    looked_at = -(-training.allocate.images // ranks())
+    method, percentile = training.calibration.method, training.calibration.percentile
+    task = allocation_task(design)
+    with at(design, "training.allocate"):
+        return allocate(model, batches, **task, looked_at=looked_at, method=method, percentile=percentile).recipe
+
+
+def _calibrated(
+    design: Design, data: Data, start: Path, width: int
+) -> tuple[nn.Module, Budget | None, dict[str, Any] | None]:
+    """The float network quantized after training, within its budget if there is one: where fixed point starts.
+
+    With it the prices of the budget, where widths are learned, and the recipe, where its widths were allocated.
+    """
+    training = design.content.training
+    asked = training.calibration
     batches = data.train_x[: asked.images].split(256)
-    mine = batches[rank() :: ranks()]
+    mine = list(batches[rank() :: ranks()])
+    net = load_weights(float_model(design), start)
     with _threads(design):
+        recipe = _allocated(design, net, mine)
+        model = fixed_model(design, net, width, recipe)
         correct(calibrate(model.eval(), mine, asked.method, asked.percentile), mine)
-        if design.content.training.budget is None:
-            return model, None
-        steps = design.content.training.fixed.epochs * (len(data.train_x) // design.content.training.batch)
+        if training.budget is None or (recipe is not None and not learned_widths(model)):
+            return model, None, recipe
+        steps = training.fixed.epochs * (len(data.train_x) // training.batch)
         with at(design, "training.budget"):
-            return model, start_within(hardware_cost(design, model), mine, max(steps, 1))
+            return model, start_within(hardware_cost(design, model), mine, max(steps, 1)), recipe
 
 
 def trained_model(design: Design, folder: Path) -> nn.Module:
     """Return the trained fixed-point network of the design's first width from its checkpoint."""
-    model = fixed_model(design, float_model(design), design.content.training.widths[0])
+    path = folder / RECIPE
+    recipe = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    model = fixed_model(design, float_model(design), design.content.training.widths[0], recipe)
     return load_weights(model, folder).eval()
 
 

@@ -95,7 +95,7 @@ class State:
         digits = self.digits.facts() if self.digits else None
         budget = self.budget.facts() if self.budget else None
         schedule = self.schedule.state_dict()
-        return {"step": self.step, "groups": groups, "schedule": schedule, "digits": digits, "budget": budget}
+        return {"step": self.step, "groups": groups, "schedule": schedule, "digits": digits, "hardware": budget}
 
     def restore(self, tensors: Tensors, facts: dict[str, Any]) -> None:
         """Take up a saved state, in the same process of training."""
@@ -115,7 +115,7 @@ class State:
         if self.average:
             self.average.tensors = {name: parts["average"][name].to(t) for name, t in self.average.tensors.items()}
         if self.budget:
-            self.budget.restore(facts["budget"])
+            self.budget.restore(facts["hardware"])
         self.order, self.step = tensors["order"], facts["step"]
         if self.digits:
             self.digits.restore(facts["digits"])

@@ -82,6 +82,23 @@ def test_a_recipe_keeps_what_it_fixes_and_its_modes() -> None:
     assert recipe["layers"]["*"] == {"weight": 6}  # as it was given
 
 
+def test_learned_widths_start_from_those_chosen_and_one_width_is_a_choice_too() -> None:
+    net, x = small(), digits_like(16, 1)
+    learned = {"width": 8, "learn_width": True}
+    recipe = {"default": {"input": "u5.0", "weight": learned, "activation": 6}}
+    found = qfx.allocate(net, [x], {"weight_bits": 700}, recipe, (2, 4))
+    fixed = qfx.calibrate(qfx.convert(net, found.recipe, x).eval(), [x])
+    for path, (weight, activation) in found.widths.items():
+        layer = fixed.get_submodule(path)
+        assert layer.weight_quant.bits is not None and (layer.weight_quant.width, layer.input_quant.width) == (
+            weight,
+            activation,
+        )
+    assert sum(found.widths[path][0] * n for path, n in (("0", 36), ("2", 72), ("5", 96))) <= 700
+    only = qfx.allocate(net, [x], {"weight_bits": 700}, recipe, (2,)).recipe
+    assert {points["weight"]["width"] for points in only["layers"].values()} == {2}
+
+
 def test_outputs_have_metrics_of_their_own_and_the_model_stays() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
@@ -111,7 +128,7 @@ def test_outputs_have_metrics_of_their_own_and_the_model_stays() -> None:
         ({"luts": 5}, WIDTHS, "budget must give numbers above 0 for weight_bits or bit_operations, not {'luts': 5}"),
         ({"weight_bits": 0}, WIDTHS, "budget must give numbers above 0"),
         ({"weight_bits": 100}, (0, 4), "widths must be integers in 1..16, not (0, 4)"),
-        ({"weight_bits": 100}, WIDTHS, "the smallest widths, which need 408 weight_bits, not 100 weight_bits"),
+        ({"weight_bits": 100}, WIDTHS, "2 bits wherever they are chosen, which need 408 of 100 weight_bits: allow"),
     ],
 )
 def test_an_impossible_budget_is_refused(budget: dict[str, float], widths: tuple[int, ...], said: str) -> None:

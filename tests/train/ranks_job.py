@@ -6,6 +6,7 @@ Usage: ranks_job.py FOLDER RANK RANKS KIND
 import copy
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,9 +14,12 @@ import torch.distributed as dist
 from torch import nn
 
 import qfx.nn as qnn
+from qfx.boards import Board
 from qfx.errors import TrainError
 from qfx.nn import ranks
-from qfx.train import Data, DigitLimit, Schedule, Settings, fit
+from qfx.plan import limits
+from qfx.train import Data, DigitLimit, Hardware, HardwareCost, Schedule, Settings, budget, fit
+from qfx.train.cost import learned_widths
 from qfx.train.together import synchronous
 
 
@@ -87,6 +91,50 @@ def by_digits(folder: Path) -> dict[str, object]:
     return {"trained": formats(model), "k": k, "digits": int(qnn.nonzero_digits(model))}
 
 
+def by_budget(folder: Path, fault: bool = False) -> dict[str, object]:
+    """Train with `fit` within a budget of LUTs, widths learned; at fault, the second rank pays twice."""
+    x, y = (torch.cat(parts) for parts in zip(images(0), images(1), strict=True))
+    learned = {"width": 6, "learn_width": True}
+    model = network({"input": "u4.0", "weight": learned, "activation": learned})
+    mine = x[ranks.rank() :: ranks.ranks()].split(64)
+    qnn.calibrate(model.eval(), mine)
+    board = Board.load("ultra96v2")
+    free = HardwareCost(model, x, board, 100, limits(board, {"dsp": 0}))
+    most = int(0.9 * free.local.values["lut"])
+    held = budget.start(HardwareCost(model, x, board, 100, limits(board, {"lut": most, "dsp": 0})), mine, 16)
+    held.prices["lut"] = 0.1  # as if widths had grown
+    charged: list[float] = []
+
+    def charge(self: budget.Budget) -> None:
+        known = learned_widths(model).values()
+        before = sum(q.bits.grad.double().sum().item() for q in known if q.bits.grad is not None)
+        for _ in range(2 if fault and ranks.rank() else 1):
+            own(self)
+        charged.append(sum(q.bits.grad.double().sum().item() for q in known if q.bits.grad is not None) - before)
+
+    own, budget.Budget.charge = budget.Budget.charge, charge  # type: ignore[method-assign]
+    refused = ""
+    try:
+        fit(model, Data(x, y, x, y), Settings(epochs=4, lr=0.01, batch=32, ema=0.9), folder=folder, budget=held)
+    except TrainError as error:
+        refused = str(error)
+    bits = {name: q.bits.tolist() for name, q in learned_widths(model).items()}
+    found = {"bits": bits, "charged": charged, "prices": held.prices, "refused": refused, "most": most}
+    return {"trained": formats(model), **found, **budget.reached(held.cost)}
+
+
+def by_allocation(folder: Path) -> dict[str, object]:
+    """Allocate widths, each rank by its own images."""
+    x = images(0)[0], images(1)[0]
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)).eval()
+    mine = x[ranks.rank()].split(64) if ranks.ranks() > 1 else [*x]
+    hardware = Hardware(Board.load("ultra96v2"), 100)
+    recipe = {"default": {"input": "u4.0"}}
+    found = qnn.allocate(net, mine, {"lut": 1000, "dsp": 0}, recipe, (2, 4, 8), hardware=hardware)
+    return {"widths": found.widths, "cost": found.cost}
+
+
 def formats(model: nn.Module) -> dict[str, str]:
     """The format of every quantizer."""
     return {path: str(quantizer.format()) for path, quantizer in qnn.quantizers(model).items()}
@@ -105,7 +153,8 @@ def main(folder: Path, rank: int, count: int, kind: str) -> None:
     if kind == "fault":  # each rank goes its own way, without a word
         ranks._alone = True
     shares = [rank] if count > 1 else [0, 1]
-    fits = {"fit": by_fit, "digits": by_digits}
+    fits = {"fit": by_fit, "digits": by_digits, "budget": by_budget, "allocate": by_allocation}
+    fits["twice"] = partial(by_budget, fault=True)
     found = fits[kind](folder / "run") if kind in fits else by_hand(shares)
     (folder / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
     if count > 1:

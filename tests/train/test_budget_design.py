@@ -1,5 +1,6 @@
 """training.budget in design.yaml: what is refused, with its place, and a small design that keeps it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,71 @@ def test_a_design_keeps_its_budget_and_says_so(tmp_path: Path) -> None:
     build.run("lower")
     planned = Plan.load(build.run("plan").folder / "plan.json")
     assert planned.resources.lut == budget["reached"]["lut"] and planned.budget.lut == 600
+
+
+ALLOCATED = "{lut: 600, dsp: 0}\n  allocate: {widths: [2, 3, 5, 8], images: 32}"
+STATED = "default: {weight: 3, activation: 3}"
+
+
+@pytest.mark.parametrize("recipe", [STATED, RECIPE])
+def test_training_starts_from_widths_that_are_allocated_within_the_budget(tmp_path: Path, recipe: str) -> None:
+    made = Design.load(design(tmp_path, ALLOCATED, recipe))
+    build = Build(made, steps.STEPS)
+    result = build.run("train")
+    budget, formats = (result.figures["widths"]["3"][name] for name in ("budget", "formats"))
+    assert budget["fits"] and budget["reached"]["lut"] <= 600
+    widths = {name: int(formats[name].partition(".")[0][1:]) for name in ("conv.weight_quant", "classify.weight_quant")}
+    chosen = json.loads((result.folder / "recipe.json").read_text())["layers"]
+    assert set(widths.values()) != {3}
+    stated = {name: chosen[name.removesuffix(".weight_quant")]["weight"]["width"] for name in widths}
+    assert recipe == RECIPE or widths == stated
+    assert all(points["weight"].get("learn_width", False) == (recipe == RECIPE) for points in chosen.values())
+    lowered = build.run("lower")
+    assert lowered.figures["exact"]["codes"] > 0
+    planned = Plan.load(build.run("plan").folder / "plan.json")
+    assert planned.resources.lut == budget["reached"]["lut"] and planned.budget.lut == 600
+
+
+def test_another_allocation_trains_anew(tmp_path: Path) -> None:
+    folder = design(tmp_path, ALLOCATED, STATED)
+    wide = Build(Design.load(folder), steps.STEPS).run("train").figures["widths"]["3"]["formats"]
+    text = (folder / "design.yaml").read_text()
+    (folder / "design.yaml").write_text(text.replace("[2, 3, 5, 8]", "[2]"))
+    narrow = Build(Design.load(folder), steps.STEPS).run("train").figures["widths"]["3"]["formats"]
+    assert narrow["classify.weight_quant"].startswith("s2.") and not wide["classify.weight_quant"].startswith("s2.")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            "allocate: {}",
+            r"design.yaml:\d+: training must have a budget where it has allocate: budget, or allocate.weig",
+        ),
+        ("allocate: {widths: [0], weight_bits: 50}", r"training.allocate.widths.0 must be greater than or equal to 1"),
+        ("allocate: {weight_bits: 50}\n  widths: [3, 2]", r"training must have one of widths where it has allocate"),
+        ("allocate: {luts: 5}", r"training.allocate.luts must be one of the known keys .*weight_bits"),
+        (
+            "allocate: {weight_bits: 20}",
+            r"design.yaml:\d+: budget must allow the smallest widths, 2 bits wherever they are chosen, which need "
+            "44 of 20 weight_bits: allow more, or give smaller widths to choose from",
+        ),
+        (
+            "allocate: {}\n  budget: {lut: 60}",
+            r"design.yaml:\d+: budget must allow the smallest widths, 2 bits wherever they are chosen, which need "
+            r"\d+ of 60 lut on ultra96v2 at 200 cycles a frame: allow more, or give smaller widths to choose from",
+        ),
+        ("allocate: {}\n  budget: {dsp: 1000}", r"design.yaml:\d+: budget dsp must be .* a count in 0..360, not 1000"),
+    ],
+)
+def test_an_allocation_that_cannot_be_is_refused_before_training(tmp_path: Path, asked: str, said: str) -> None:
+    (tmp_path / "model.py").write_text((MICRO / "model.py").read_text())
+    text = (
+        (MICRO / "design.yaml")
+        .read_text()
+        .replace("  widths: [3]\n", "" if "\n  widths" in asked else "  widths: [3]\n")
+    )
+    (tmp_path / "design.yaml").write_text(text.replace("  batch:", f"  {asked}\n  batch:"))
+    with pytest.raises(QfxError, match=said):
+        made = Design.load(tmp_path)
+        preflight(made, runs.load_data(made))

@@ -20,7 +20,7 @@ from qfx.plan.limits import available
 from qfx.plan.search import choose
 from qfx.train import Data, Settings, fit
 from qfx.train import cost as costs
-from qfx.train.budget import Budget, narrow, require_possible, start
+from qfx.train.budget import Budget, narrow, reached, require_possible, start
 from qfx.train.cost import HardwareCost, learned_widths
 from tests.nn.nets import Net, digits_like
 
@@ -133,7 +133,8 @@ def test_training_ends_within_its_budget_as_the_plan_says() -> None:
     model, held, cost = learned(most)
     assert held is not None
     assert planned(cost)["lut"] <= most
-    assert held.reached()["fits"] and held.reached()["reached"]["lut"] == planned(cost)["lut"]
+    found = reached(cost)
+    assert found["fits"] and found["reached"]["lut"] == planned(cost)["lut"]
     assert values(free)["lut"] > most  # without it, training does not get there
     assert {q.width for q in quantizers(model).values()} != {8}
 
@@ -243,3 +244,23 @@ def test_stopped_training_within_a_budget_ends_in_the_same_bits(
     monkeypatch.undo()
     resumed = run(tmp_path / "parts")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole if torch.is_tensor(whole[name]))
+
+
+def test_a_checkpoint_of_training_within_another_budget_is_refused(tmp_path: Path) -> None:
+    data = Data(digits_like(32, 2), torch.arange(32) % 10, digits_like(32, 3), torch.arange(32) % 10)
+
+    def run(cycles: int, most: dict[str, float] | None) -> None:
+        model, x = calibrated()
+        cost = HardwareCost(model, x, BOARD, cycles, limits(BOARD, most or {}))
+        held = Budget(cost, 1, {}) if most else None
+        fit(model, data, Settings(epochs=1, lr=2e-3, batch=32), folder=tmp_path, budget=held)
+
+    run(CYCLES, {"lut": 60_000})
+    run(CYCLES, {"lut": 60_000})  # the same one goes on from there
+    limited = r"\{'board': 'ultra96v2', 'cycles': 600, 'lut': 60000, .*\}"
+    for cycles, most, now in ((CYCLES, {"lut": 60_001}, r"\{.*'lut': 60001, .*\}"), (CYCLES, None, "None")):
+        said = f"must be a checkpoint of this training, but its budget is {limited}, not {now}: train in another folder"
+        with pytest.raises(TrainError, match=said):
+            run(cycles, most)
+    with pytest.raises(TrainError, match=f"its budget is {limited}, not .*'cycles': 700"):
+        run(700, {"lut": 60_000})

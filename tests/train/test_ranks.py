@@ -85,6 +85,25 @@ def test_two_ranks_learn_one_k_for_each_channel_within_the_budget(tmp_path: Path
     assert len({k for channels in first["k"].values() for k in channels}) > 1
 
 
+def test_two_ranks_learn_equal_widths_within_a_budget_and_pay_the_same(tmp_path: Path) -> None:
+    first, second = run(tmp_path / "two", 2, "budget")
+    assert first == second and first["refused"] == "" and first["fits"]
+    assert first["reached"]["lut"] <= first["most"]
+    assert any(first["charged"])
+
+
+def test_ranks_that_pay_differently_are_found(tmp_path: Path) -> None:
+    first, second = run(tmp_path / "two", 2, "twice")
+    assert first["charged"] != second["charged"] and first != second
+
+
+def test_two_ranks_allocate_the_widths_of_one_that_sees_all(tmp_path: Path) -> None:
+    (alone,) = run(tmp_path / "one", 1, "allocate")
+    first, second = run(tmp_path / "two", 2, "allocate")
+    assert first == second == alone and first["cost"]["lut"] <= 1000
+    assert len({width for widths in first["widths"].values() for width in widths}) > 1
+
+
 def torchrun(design: Path) -> subprocess.CompletedProcess[str]:
     """Run `qfx train` on two ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
