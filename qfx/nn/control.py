@@ -29,8 +29,8 @@ def param_groups(
     ``lr`` and at most 0.02. Where the number of ``steps`` is known, that of binary points is by default the smaller of
     ``0.35 / sqrt(steps)`` and ``8 / steps``. With a cosine, gradients of random signs then leave a binary point within
     some 0.2 bits of its start, and one that keeps its sign takes it four bits away (in 500 steps or more, else
-    ``0.17 * sqrt(steps)``), so that a wrong start mends for the most part. A quicker one turns again and again, by a factor of two each
-    time, and the weights with it.
+    ``0.17 * sqrt(steps)``), so that a wrong start mends for the most part. A quicker one turns again and again, by a
+    factor of two each time, and the weights with it.
     """
     require_model(model)
     for name, value in (("lr", lr), ("weight_decay", weight_decay), ("frac_lr", 0.0 if frac_lr is None else frac_lr)):
