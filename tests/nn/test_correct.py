@@ -11,7 +11,15 @@ from qfx.errors import TrainError
 from qfx.nn.calibrate import floating
 from tests.nn.nets import RECIPE, Net, digits_like
 
-COARSE = {"default": {"input": "u5.0", "weight": 3, "activation": 3, "elementwise": 16, "constant": 16}}
+COARSE = {
+    "default": {
+        "input": "u5.0",
+        "weight": 3,
+        "activation": 3,
+        "elementwise": {"width": 16, "signed": True},
+        "constant": 16,
+    }
+}
 CHANGED = (".running_", ".scale_quant.", ".shift_quant.", "bias")
 LAYERS = ("stem", "block.bn1", "block.conv2", "block.bn2", "deform.offset_conv", "deform", "bn", "fc")
 

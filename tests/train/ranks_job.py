@@ -27,7 +27,12 @@ def network(points: dict[str, object] | None = None) -> nn.Module:
     """The same float network on each rank, converted."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))
-    return qnn.convert(net, {"default": {"weight": 3, "activation": 3, **(points or {})}}, torch.zeros(2, 1, 6, 6))
+    signed = {
+        "width": 8,
+        "signed": True,
+    }  # unsigned, a channel that starts clipped steps by what Adam makes of rounding
+    default = {"weight": 3, "activation": 3, "elementwise": signed, **(points or {})}
+    return qnn.convert(net, {"default": default}, torch.zeros(2, 1, 6, 6))
 
 
 def images(rank: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -26,7 +26,9 @@ from tests.nn.nets import Net, digits_like
 
 BOARD = Board.load("ultra96v2")
 LEARNED = {"width": 8, "learn_width": True}
-EVERYWHERE = {"default": {"input": "u5.0", "weight": LEARNED, "activation": LEARNED, "elementwise": LEARNED}}
+EVERYWHERE = {
+    "default": {"input": "u5.0", "weight": LEARNED, "activation": LEARNED, "elementwise": {**LEARNED, "signed": True}}
+}
 CYCLES = 600
 
 

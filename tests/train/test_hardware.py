@@ -24,7 +24,8 @@ from tests.nn.nets import digits_like
 BOARD = Board.load("ultra96v2")
 CYCLES = 400
 WIDTHS = (2, 4, 8)
-RECIPE = {"default": {"input": "u5.0", "elementwise": 8, "constant": 8, "output": 16}}
+SIGNED = {"width": 8, "signed": True}  # unsigned, in the format of the layer behind, there would be one node for both
+RECIPE = {"default": {"input": "u5.0", "elementwise": SIGNED, "constant": 8, "output": 16}}
 FREE = ("0.weight_quant", "3.weight_quant", "3.input_quant")
 
 

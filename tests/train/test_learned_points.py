@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import qfx.nn as qnn
 from qfx.train import Data, Settings, accuracy, fit
 
-SETTINGS = Settings(epochs=32, lr=4e-3, batch=64, frac_lr=0.02)
+SETTINGS = Settings(epochs=32, lr=4e-3, batch=64, frac_lr=0.03)
 SEEDS = (0, 1)
 
 
