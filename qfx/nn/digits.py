@@ -86,6 +86,16 @@ def _lower(model: nn.Module, total: int, budget: int) -> None:
         total -= saved
 
 
+@torch.no_grad()
+def hold_digits(quantizer: Quantizer, values: Tensor, most: int) -> None:
+    """Hold learned K of all channels at ``most`` or less, with the binary points of `limit_digits`."""
+    assert quantizer.k is not None  # of one that learns it
+    above = quantizer.k_now > most
+    if quantizer.spec.per_channel:
+        quantizer.frac.sub_(torch.from_numpy(_by_k(quantizer, values)[2][most]).to(quantizer.frac) * above)
+    quantizer.k.copy_(torch.where(above, float(most), quantizer.k))
+
+
 def khot_constants(model: nn.Module) -> dict[str, tuple[Quantizer, Tensor]]:
     """Return the quantizer and the real values of each K-hot constant, each once, by the quantizer's path."""
     paths = {quantizer: path for path, quantizer in quantizers(model).items()}

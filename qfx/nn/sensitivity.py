@@ -1,4 +1,4 @@
-"""How much each quantizer alone disturbs the outputs of a network, at each width it could have."""
+"""How much each quantizer alone disturbs the outputs of a network, at each width or K it could have."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,16 +24,18 @@ def relative_error(real: Tensor, found: Tensor) -> float:
 def sensitivities(
     model: nn.Module,
     names: Sequence[str],
-    widths: Sequence[int],
+    sizes: Sequence[int] | Mapping[str, Sequence[int]],
     batches: Iterable[Tensor],
     metrics: Mapping[str, Metric] | Metric = relative_error,
 ) -> dict[str, dict[int, float]]:
-    """Return, for each quantizer and width, how far the outputs are from float when only this quantizer quantizes.
+    """Return, for each quantizer and size, how far the outputs are from float when only this quantizer quantizes.
 
     Args:
         model: a converted network in evaluation mode; it is left as it was.
         names: paths of quantizers whose binary point is learned.
-        batches: inputs; they are kept in memory and run once for each quantizer and width.
+        sizes: widths in bits, or of a K-hot constant whose K is learned the digits of all its channels; for all
+            quantizers, or by name.
+        batches: inputs; they are kept in memory and run once for each quantizer and size.
         metrics: the distance of an output; a mapping gives each output its own ("0", "1", ... of a tuple, the keys of
             a dict, "" of a single tensor), and their mean counts.
 
@@ -49,7 +51,8 @@ def sensitivities(
             window.looking = False
         return {
             name: {
-                width: _distance(model, known[name], width, windows[name], inputs, real, metrics) for width in widths
+                size: _distance(model, known[name], size, windows[name], inputs, real, metrics)
+                for size in (sizes[name] if isinstance(sizes, Mapping) else sizes)
             }
             for name in names
         }
@@ -82,7 +85,7 @@ def _transparent(known: Mapping[str, Quantizer]) -> Iterator[dict[str, _Window]]
 def _distance(
     model: nn.Module,
     quantizer: Quantizer,
-    width: int,
+    size: int,
     window: _Window,
     inputs: Sequence[Tensor],
     real: Sequence[Mapping[str, Tensor]],
@@ -91,7 +94,12 @@ def _distance(
     """The mean distance of the outputs with one quantizer at work."""
     kept = quantizer.spec, quantizer.frac.clone(), quantizer.signed, quantizer.calibrated, quantizer.initial.clone()
     bits, quantizer.bits = quantizer.bits, None  # a learned width is tried as a stated one
-    quantizer.spec, quantizer.observer = replace(quantizer.spec, width=width, learn_width=False), window
+    k = None if quantizer.k is None else quantizer.k.clone()
+    if k is not None and quantizer.k is not None and quantizer.learns_digits:
+        quantizer.k.fill_(size)
+    else:
+        quantizer.spec = replace(quantizer.spec, width=size, learn_width=False)
+    quantizer.observer = window
     try:
         quantizer.initialise()
         found = []
@@ -103,6 +111,8 @@ def _distance(
         quantizer.spec, frac, quantizer.signed, quantizer.calibrated, initial = kept
         quantizer.frac.copy_(frac)
         quantizer.initial.copy_(initial)
+        if k is not None and quantizer.k is not None:
+            quantizer.k.copy_(k)
         quantizer.bits, quantizer.observer = bits, window
     return sum(found) / len(found)
 

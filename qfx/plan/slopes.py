@@ -13,7 +13,12 @@ from qfx.plan.cost import estimate
 from qfx.plan.data import Resources
 from qfx.plan.dataflow import Network, Part, owner
 
-Slopes = Mapping[str, float]  # by the name of a node or a constant: change of a number with its width, a bit
+Slopes = Mapping[str, float]  # by the name of a node or a constant: change of a number with its width, a bit; or its K
+
+
+def digits_of(constant: str) -> str:
+    """Return the name under which slopes say what a non-zero digit more of a K-hot constant changes."""
+    return f"digits of {constant}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,11 @@ class _Widths:
         names = [name for name in node.inputs if name in self.graph.constants]
         return self.by[names[0]] if number == 0 else self.by[part.node]
 
+    def digits(self, part: Part) -> Slopes:
+        """The K of the constant that a part multiplies by."""
+        node = self.graph.by_name[part.node]
+        return {digits_of(next(name for name in node.inputs if name in self.graph.constants)): 1.0}
+
     def shift(self, part: Part) -> Slopes:
         """The bits that a Requantize drops."""
         return _sum(self.operand(part, 0), 1.0, self.by[part.node], -1.0)
@@ -177,6 +187,7 @@ _RULES: dict[str, Callable[[_Widths, Part], Slopes]] = {
     "ScaleWidth": lambda widths, part: widths.constant(part, 0),
     "BiasWidth": lambda widths, part: widths.constant(part, 1),
     "OffsetWidth": lambda widths, part: widths.constant(part, 1),
+    "Digits": lambda widths, part: widths.digits(part),
     "MinShift": lambda widths, part: widths.shift(part),
     "MaxShift": lambda widths, part: widths.shift(part),
     "AWidth": lambda widths, part: widths.operand(part, 0),

@@ -1,4 +1,4 @@
-"""Training within a hardware budget: where learned widths start, what they pay, and that they end within it."""
+"""Training within a hardware budget: where learned widths and K start, what they pay, that they end within it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,24 +10,23 @@ from torch import Tensor
 from qfx.arguments import counted
 from qfx.errors import TrainError
 from qfx.nn import calibrate, correct
-from qfx.nn.learned_width import round_width
-from qfx.nn.quantizer import Quantizer
 from qfx.nn.ranks import gather
 from qfx.nn.sensitivity import sensitivities
 from qfx.plan.limits import RESOURCES, excess
-from qfx.train.cost import HardwareCost, learned_widths
+from qfx.train.cost import HardwareCost
+from qfx.train.sizes import hold, learned_sizes, least, restore, size_now, state
+from qfx.train.together import same_digits
 
-LEAST = 2  # bits that a budget leaves a learned width
 _REFRESHES = 50  # of the estimate in a training, at most
 _PACE = 8.0  # what a price gains in a whole training in which its resource is exceeded by as much as the budget
-_TOGETHER = 8  # one in so many widths is narrowed between two plans
+_TOGETHER = 8  # one in so many quantizers is narrowed between two plans
 
-Noise = Mapping[str, Mapping[int, float]]  # what a quantizer alone does to the outputs, by its path and width
+Noise = Mapping[str, Mapping[int, float]]  # what a quantizer alone does to the outputs, by its path and its width or K
 
 
 @dataclass
 class Budget:
-    """The price of hardware in a loss: an augmented Lagrangian of what learned widths exceed a budget by.
+    """The price of hardware in a loss: an augmented Lagrangian of what learned sizes exceed a budget by.
 
     ``sum over r of prices[r] * g[r] + max(0, g[r])**2 / 2``, ``g[r] = cost[r] / budget[r] - 1``, for each resource. A
     price grows in each step by what its resource exceeds the budget, and falls, not below 0, by what is free.
@@ -42,13 +41,13 @@ class Budget:
     refreshed: int = 0  # the step before which the cost was last refreshed
 
     def charge(self) -> None:
-        """Add the price's gradient to those of learned widths."""
+        """Add the price's gradient to those of learned widths and K."""
         price = self.price()
         if price.requires_grad:
             price.backward()
 
     def price(self) -> Tensor:
-        """Return what the widths cost now, in units of the loss."""
+        """Return what widths and K cost now, in units of the loss."""
         found = self.cost()
         total = torch.zeros((), dtype=torch.float64)
         for name, price in self.prices.items():
@@ -59,9 +58,9 @@ class Budget:
     @torch.no_grad()
     def step(self, number: int) -> None:
         """Hold widths within their range, and let prices follow, after step ``number`` of the optimizer."""
-        for quantizer in learned_widths(self.cost.model).values():
-            assert quantizer.bits is not None
-            quantizer.bits.clamp_(min=LEAST)
+        for quantizer in learned_sizes(self.cost.model).values():
+            if quantizer.bits is not None:
+                quantizer.bits.clamp_(min=least(quantizer))
         if self.cost.stale and number - self.refreshed >= self.steps / _REFRESHES:
             self.cost.refresh()
             self.refreshed = number
@@ -72,27 +71,29 @@ class Budget:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Narrow widths, ranges unchanged, until the plan fits: those first that disturb least for what they save."""
+        """Lower widths and K, ranges unchanged, until the plan fits: first what disturbs least for what it saves."""
         while over := self._over():
-            known = learned_widths(self.cost.model)
-            ranked = sorted((name for name in known if known[name].width > LEAST), key=lambda n: self._worth(n, over))
+            known = learned_sizes(self.cost.model)
+            free = (name for name, quantizer in known.items() if size_now(quantizer) > least(quantizer))
+            ranked = sorted(free, key=lambda name: self._worth(name, over))
             if not ranked:
                 raise impossible(self.cost)
             for name in ranked[-max(1, len(known) // _TOGETHER) :]:
-                narrow(known[name], known[name].width - 1)
+                hold(self.cost.model, name, size_now(known[name]) - 1)
                 if not any(self.cost()[resource] > self._most(resource) for resource in over):
                     break
+            same_digits(self.cost.model)
 
     def _over(self) -> dict[str, str]:
         self.cost.refresh()
         return excess(_resources(self.cost), self.cost.budget)
 
     def _worth(self, name: str, over: Mapping[str, str]) -> float:
-        """What a bit less of a width saves of what is exceeded, for the noise that it adds."""
-        width, noise = learned_widths(self.cost.model)[name].width, self.noise[name]
+        """What a bit or a digit less saves of what is exceeded, for the noise that it adds."""
+        size, noise = size_now(learned_sizes(self.cost.model)[name]), self.noise[name]
         slopes = self.cost.local.slopes
         saved = sum(slopes[resource].get(name, 0.0) / self._most(resource) for resource in over)
-        return saved / max(noise[width - 1] - noise.get(width, 0.0), 1e-12)
+        return saved / max(noise.get(size - 1, 0.0) - noise.get(size, 0.0), 1e-12)
 
     def _most(self, name: str) -> int:
         return max(int(getattr(self.cost.budget, name)), 1)
@@ -124,19 +125,18 @@ def reached(cost: HardwareCost) -> dict[str, Any]:
 
 
 def start(cost: HardwareCost, batches: Iterable[Tensor], steps: int) -> Budget:
-    """Narrow a calibrated model's learned widths until it fits the budget, calibrate it again, and return the prices.
+    """Lower a calibrated model's learned widths and K until it fits, calibrate it again, and return the prices.
 
-    The noise of each quantizer at each width is measured as `qfx.allocate` does it.
+    The noise of each quantizer at each width, or K, is measured as `qfx.allocate` does it.
 
     Raises:
-        TrainError: no width is learned, or the smallest do not fit.
+        TrainError: no width and no K is learned, or the smallest do not fit.
     """
     require_possible(cost)
     model, inputs = cost.model, list(batches)
-    known = learned_widths(model)
-    widths = range(LEAST, max(quantizer.width for quantizer in known.values()) + 1)
-    every = gather(sensitivities(model, tuple(known), tuple(widths), inputs))
-    noise = {name: {w: sum(each[name][w] for each in every) / len(every) for w in widths} for name in known}
+    sizes = {name: tuple(range(least(q), size_now(q) + 1)) for name, q in learned_sizes(model).items()}
+    every = gather(sensitivities(model, tuple(sizes), sizes, inputs))
+    noise = {name: {s: sum(each[name][s] for each in every) / len(every) for s in sizes[name]} for name in sizes}
     budget = Budget(cost, steps, noise)
     budget.settle()
     correct(calibrate(model, inputs), inputs)
@@ -146,23 +146,23 @@ def start(cost: HardwareCost, batches: Iterable[Tensor], steps: int) -> Budget:
 
 @torch.no_grad()
 def require_possible(cost: HardwareCost) -> None:
-    """Refuse a budget that the model exceeds at the smallest widths, and a model that learns no width."""
-    known = learned_widths(cost.model)
+    """Refuse a budget that the model exceeds at the smallest widths and K, and a model that learns none."""
+    known = learned_sizes(cost.model)
     if not known:
         raise TrainError(
             "a budget must have widths to choose, but the recipe states all of them: give its points learn_width: "
-            "true, or let training.allocate choose them"
+            "true, or K-hot weights digits with learn: true, or let training.allocate choose widths"
         )
-    before = {name: _state(quantizer) for name, quantizer in known.items()}
-    for quantizer in known.values():
-        narrow(quantizer, LEAST)
+    before = {name: state(quantizer) for name, quantizer in known.items()}
+    for name, quantizer in known.items():
+        hold(cost.model, name, least(quantizer))
     try:
         cost.refresh()
         if excess(_resources(cost), cost.budget):
             raise impossible(cost)
     finally:
         for name, quantizer in known.items():
-            _restore(quantizer, before[name])
+            restore(quantizer, before[name])
     cost.refresh()
 
 
@@ -171,31 +171,9 @@ def impossible(cost: HardwareCost) -> TrainError:
     over = ", ".join(excess(_resources(cost), cost.budget).values())
     at = f" at {counted(cost.cycles, 'cycle')} a frame" if cost.cycles is not None else ""
     return TrainError(
-        f"a budget must allow the smallest widths, {LEAST} bits wherever they are learned, which need {over} on "
-        f"{cost.board.name}{at}: allow more, or more cycles a frame, or let more widths be learned"
+        f"a budget must allow the smallest widths, 2 bits (of K-hot constants one digit) wherever they are learned, "
+        f"which need {over} on {cost.board.name}{at}: allow more, or more cycles a frame, or let more widths be learned"
     )
-
-
-@torch.no_grad()
-def narrow(quantizer: Quantizer, width: int) -> None:
-    """Hold all learned widths of a quantizer at ``width`` or less; the range that its codes span stays."""
-    assert quantizer.bits is not None
-    now = round_width(quantizer.bits)
-    new = now.clamp(max=width)
-    if quantizer.learned:
-        quantizer.frac.add_(new - now)
-    quantizer.bits.copy_(torch.where(new < now, new, quantizer.bits))
-
-
-def _state(quantizer: Quantizer) -> tuple[Tensor, Tensor]:
-    assert quantizer.bits is not None
-    return quantizer.bits.clone(), quantizer.frac.clone()
-
-
-def _restore(quantizer: Quantizer, state: tuple[Tensor, Tensor]) -> None:
-    assert quantizer.bits is not None
-    quantizer.bits.copy_(state[0])
-    quantizer.frac.copy_(state[1])
 
 
 def _resources(cost: HardwareCost) -> Any:

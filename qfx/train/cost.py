@@ -1,4 +1,4 @@
-"""What a model in training would take as hardware: the plan's own estimate, differentiable in the learned widths."""
+"""What a model in training would take as hardware: the plan's own estimate, differentiable in learned widths and K."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from qfx.boards import Board
 from qfx.errors import TrainError
 from qfx.graph import Graph
 from qfx.graph.lower import lowered
-from qfx.nn.calibrate import quantizers
 from qfx.nn.quantizer import Quantizer
 from qfx.plan import Plan, Resources, network, plan
 from qfx.plan.dataflow import Network
@@ -21,29 +20,32 @@ from qfx.plan.limits import RESOURCES, available
 from qfx.plan.model import Rate
 from qfx.plan.pacing import paced_fifos
 from qfx.plan.search import choose
-from qfx.plan.slopes import Slope, sloped
+from qfx.plan.slopes import Slope, digits_of, sloped
+from qfx.train.sizes import learned_sizes, size_of, sizes_in_use
 
 Fifos = dict[Any, tuple[dict[str, int], Rate]]  # depths of each way to unroll: widths do not matter to them
 
 
 @dataclass(frozen=True)
 class Local:
-    """The estimate at the widths that quantizers have, and how it changes with them."""
+    """The estimate at the widths and K that quantizers have, and how it changes with them."""
 
-    widths: dict[str, float]  # of each quantizer whose width is learned, by its path
+    sizes: dict[str, float]  # of each quantizer whose width or K is learned, by its path
     values: dict[str, float]  # of lut, ff, bram18, dsp, cycles
-    slopes: dict[str, dict[str, float]]  # of each of them, by quantizer: a bit more costs so much more
+    slopes: dict[str, dict[str, float]]  # of each of them, by quantizer: a bit, or a digit, more costs so much more
 
 
 class HardwareCost:
-    """LUT, FF, BRAM18, DSP and cycles a frame of a model on a board, as scalars with gradients to learned widths.
+    """LUT, FF, BRAM18, DSP and cycles a frame of a model on a board, as scalars with gradients to learned sizes.
 
-    The model is lowered and planned as `qfx.lower` and `qfx.plan.plan` do it, so that at the widths in use the numbers
-    are the plan's, in every unit. Their gradients are those of the plan's own formulas without their rounding up, in
+    Sizes are widths in bits, and the K of K-hot constants, of which the largest of a layer's channels counts. The model
+    is lowered and planned as `qfx.lower` and `qfx.plan.plan` do it, so that at the sizes in use the numbers are the
+    plan's, in every unit. Their gradients are those of the plan's own formulas without their rounding up, in
     the unrolls and arithmetic that the plan has chosen. Cycles depend on these alone, and have no gradient.
 
-    Calling it returns ``value + slope * (width - width then)`` from the last `refresh`, which costs a fraction of a
-    second; where widths have changed by whole bits since, that is an estimate of the estimate, until the next refresh.
+    Calling it returns ``value + slope * (size - size then)`` from the last `refresh`, which costs a fraction of a
+    second; where sizes have changed by whole bits or digits since, that is an estimate of the estimate, until the next
+    refresh.
 
     Args:
         model: calibrated layers of qfx.nn; it is looked at, not copied.
@@ -74,34 +76,34 @@ class HardwareCost:
         return plan(graph, self.board, self.cycles, estimate_rate=self.estimate_rate, budget=self.budget)
 
     def refresh(self) -> None:
-        """Lower and plan again: the widths, and so the slopes, are those of now."""
+        """Lower and plan again: the sizes, and so the slopes, are those of now."""
         self.local = self._local()
 
     def __call__(self) -> dict[str, Tensor]:
         """Return each of lut, ff, bram18, dsp and cycles as a float64 scalar."""
-        known = learned_widths(self.model)
+        known = learned_sizes(self.model)
         found = {}
         for count, value in self.local.values.items():
             found[count] = torch.tensor(value, dtype=torch.float64)
             for name, slope in self.local.slopes[count].items():
-                found[count] = found[count] + slope * (width_of(known[name]) - self.local.widths[name])
+                found[count] = found[count] + slope * (size_of(known[name]) - self.local.sizes[name])
         return found
 
     @property
     def stale(self) -> bool:
-        """Whether a width has changed by a bit or more since the last refresh."""
-        return widths_in_use(self.model) != self.local.widths
+        """Whether a width has changed by a bit or more, or a K by a digit, since the last refresh."""
+        return sizes_in_use(self.model) != self.local.sizes
 
     @torch.no_grad()
     def _local(self) -> Local:
         made = planned(self.model, self.example, self.cycles, self.budget, self.estimate_rate, self._fifos)
         total = sloped(made.graph, made.network)
-        paths = {id(quantizer): name for name, quantizer in learned_widths(self.model).items()}
+        paths = {id(quantizer): name for name, quantizer in learned_sizes(self.model).items()}
         numbers = {**{name: getattr(total, name) for name in RESOURCES}, "cycles": made.interval}
         numbers = {count: number if isinstance(number, Slope) else Slope(number) for count, number in numbers.items()}
         values = {count: float(number.value) for count, number in numbers.items()}
         slopes = {count: _by_quantizer(number.by, made.stated, paths) for count, number in numbers.items()}
-        return Local(widths_in_use(self.model), values, slopes)
+        return Local(sizes_in_use(self.model), values, slopes)
 
 
 @dataclass(frozen=True)
@@ -127,28 +129,13 @@ def planned(
     return Planned(graph, stated, network(graph, nodes, depths), rate.interval)
 
 
-def learned_widths(model: nn.Module) -> dict[str, Quantizer]:
-    """Return the quantizers whose width is learned, by their paths."""
-    return {name: quantizer for name, quantizer in quantizers(model).items() if quantizer.bits is not None}
-
-
-def width_of(quantizer: Quantizer) -> Tensor:
-    """Return the width that hardware gives a quantizer, that of its widest channel, as a differentiable scalar."""
-    return quantizer.bits_in_use.amax().double()
-
-
-def widths_in_use(model: nn.Module) -> dict[str, float]:
-    """Return the width of each quantizer that learns it, by its path."""
-    return {name: float(quantizer.width) for name, quantizer in learned_widths(model).items()}
-
-
 def _by_quantizer(
     by: Mapping[str, float], stated: Mapping[str, Quantizer], paths: Mapping[int, str]
 ) -> dict[str, float]:
-    """Slopes by graph node or constant as those by the quantizer that states its width, where that is learned."""
+    """Slopes by what states a width or K in the graph as those by the quantizer that learns it."""
     found: dict[str, float] = {}
-    for source, slope in by.items():
-        path = paths.get(id(stated.get(source)))
-        if path is not None:
-            found[path] = found.get(path, 0.0) + slope
+    for name, quantizer in stated.items():
+        path, source = paths.get(id(quantizer)), digits_of(name) if quantizer.learns_digits else name
+        if path is not None and source in by:
+            found[path] = found.get(path, 0.0) + by[source]
     return dict(sorted(found.items()))

@@ -4,14 +4,13 @@ import math
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
 from qfx.nn import limit_digits, nonzero_digits, quantizers
 from qfx.nn.digits import khot_constants
-from qfx.nn.ranks import ranks
 from qfx.train.settings import DigitLimit
+from qfx.train.together import same_digits
 
 _FIRM = 4.0  # how strongly the price answers at once to a count off the budget
 _PATIENCE = 80.0  # how far its logarithm moves in a training whose count stays off by the factor e
@@ -65,10 +64,7 @@ class DigitBudget:
         above = int(nonzero_digits(model)) > self.budget
         if above:
             limit_digits(model, self.budget)
-            for quantizer in quantizers(model).values() if ranks() > 1 else ():
-                if quantizer.k is not None:
-                    dist.broadcast(quantizer.k.detach(), 0)
-                    dist.broadcast(quantizer.frac.detach(), 0)
+            same_digits(model)
         return above
 
     def facts(self) -> dict[str, Any]:

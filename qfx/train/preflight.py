@@ -15,8 +15,8 @@ from qfx.nn import calibrate, quantizers
 from qfx.nn.allocate import require_possible as require_allocatable
 from qfx.train import runs
 from qfx.train.budget import require_possible
-from qfx.train.cost import learned_widths
 from qfx.train.data import Data
+from qfx.train.sizes import learned_sizes
 
 _LOOKED_AT = 256  # of images on disk
 
@@ -73,7 +73,7 @@ def _require_budget(design: Design, data: Data, model: nn.Module) -> None:
         task = runs.allocation_task(design)
         with runs.at(design, "training.allocate"):
             require_allocatable(runs.float_model(design), [data.train_x[:256]], **task)
-    if training.budget is None or (training.allocate is not None and not learned_widths(model)):
+    if training.budget is None or (training.allocate is not None and not learned_sizes(model)):
         return
     calibrate(model.eval(), [data.train_x[:256]])
     with runs.at(design, "training.budget"):

@@ -21,13 +21,14 @@ from qfx.plan import limits
 from qfx.train.budget import Budget
 from qfx.train.budget import reached as reached_within
 from qfx.train.budget import start as start_within
-from qfx.train.cost import HardwareCost, learned_widths
+from qfx.train.cost import HardwareCost
 from qfx.train.data import Data
 from qfx.train.float_checkpoint import load_float
 from qfx.train.hardware import Hardware
 from qfx.train.log import LOGS, TENSORBOARD
 from qfx.train.loop import accuracy, fit
 from qfx.train.settings import DigitLimit, Distill, Freeze, Schedule, Settings
+from qfx.train.sizes import learned_sizes
 from qfx.train.together import Run, call
 
 WEIGHTS = "weights.safetensors"
@@ -222,7 +223,7 @@ def _calibrated(
         recipe = _allocated(design, net, mine)
         model = fixed_model(design, net, width, recipe)
         correct(calibrate(model.eval(), mine, asked.method, asked.percentile), mine)
-        if training.budget is None or (recipe is not None and not learned_widths(model)):
+        if training.budget is None or (recipe is not None and not learned_sizes(model)):
             return model, None, recipe
         steps = training.fixed.epochs * (len(data.train_x) // training.batch)
         with at(design, "training.budget"):

@@ -47,6 +47,14 @@ def without_averaging(network: nn.Module) -> AbstractContextManager[None]:
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
 
 
+def same_digits(model: nn.Module) -> None:
+    """Give all ranks the K, and their binary points, of the first one."""
+    for quantizer in quantizers(model).values() if ranks() > 1 else ():
+        if quantizer.k is not None:
+            dist.broadcast(quantizer.k.detach(), 0)
+            dist.broadcast(quantizer.frac.detach(), 0)
+
+
 def same_buffers(model: nn.Module) -> nn.Module:
     """Give all ranks the buffers of the first one: layers that are not ours keep their rank's own statistics."""
     if ranks() > 1:

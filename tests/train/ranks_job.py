@@ -19,7 +19,7 @@ from qfx.errors import TrainError
 from qfx.nn import ranks
 from qfx.plan import limits
 from qfx.train import Data, DigitLimit, Hardware, HardwareCost, Schedule, Settings, budget, fit
-from qfx.train.cost import learned_widths
+from qfx.train.sizes import learned_sizes
 from qfx.train.together import synchronous
 
 
@@ -111,7 +111,7 @@ def by_budget(folder: Path, fault: bool = False) -> dict[str, object]:
     charged: list[float] = []
 
     def charge(self: budget.Budget) -> None:
-        known = learned_widths(model).values()
+        known = learned_sizes(model).values()
         before = sum(q.bits.grad.double().sum().item() for q in known if q.bits.grad is not None)
         for _ in range(2 if fault and ranks.rank() else 1):
             own(self)
@@ -123,7 +123,7 @@ def by_budget(folder: Path, fault: bool = False) -> dict[str, object]:
         fit(model, Data(x, y, x, y), Settings(epochs=4, lr=0.01, batch=32, ema=0.9), folder=folder, budget=held)
     except TrainError as error:
         refused = str(error)
-    bits = {name: q.bits.tolist() for name, q in learned_widths(model).items()}
+    bits = {name: q.bits.tolist() for name, q in learned_sizes(model).items()}
     found = {"bits": bits, "charged": charged, "prices": held.prices, "refused": refused, "most": most}
     return {"trained": formats(model), **found, **budget.reached(held.cost)}
 

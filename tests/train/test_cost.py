@@ -20,8 +20,9 @@ from qfx.plan.limits import available
 from qfx.plan.search import choose
 from qfx.train import Data, Settings, fit
 from qfx.train import cost as costs
-from qfx.train.budget import Budget, narrow, reached, require_possible, start
-from qfx.train.cost import HardwareCost, learned_widths
+from qfx.train.budget import Budget, reached, require_possible, start
+from qfx.train.cost import HardwareCost
+from qfx.train.sizes import hold, learned_sizes, narrow
 from tests.nn.nets import Net, digits_like
 
 BOARD = Board.load("ultra96v2")
@@ -29,6 +30,8 @@ LEARNED = {"width": 8, "learn_width": True}
 EVERYWHERE = {
     "default": {"input": "u5.0", "weight": LEARNED, "activation": LEARNED, "elementwise": {**LEARNED, "signed": True}}
 }
+WORDS = {"width": 8, "digits": {"k": 3, "signed": True, "learn": True}}
+HOT = {"default": {"input": "u5.0", "weight": WORDS, "activation": 6}}
 CYCLES = 600
 
 
@@ -51,7 +54,7 @@ def test_the_estimate_is_the_plans_at_any_widths() -> None:
     model, x = calibrated()
     cost = HardwareCost(model, x, BOARD, CYCLES)
     assert values(cost) == planned(cost)
-    for number, quantizer in enumerate(learned_widths(model).values()):
+    for number, quantizer in enumerate(learned_sizes(model).values()):
         narrow(quantizer, 3 + number % 5)
     assert values(cost) != planned(cost)  # slopes from 8 bits, far away
     cost.refresh()
@@ -85,7 +88,7 @@ def test_gradients_say_what_the_plan_saves() -> None:
 
     before, errors = lut(), []
     assert before == values(cost)["lut"]
-    for quantizer in learned_widths(model).values():
+    for quantizer in learned_sizes(model).values():
         assert quantizer.bits is not None
         grad = 0.0 if quantizer.bits.grad is None else quantizer.bits.grad.sum().item()
         kept = quantizer.bits.detach().clone(), quantizer.frac.detach().clone()
@@ -104,10 +107,47 @@ def test_every_learned_width_of_weights_and_activations_has_a_price() -> None:
     model, x = calibrated()
     cost = HardwareCost(model, x, BOARD, CYCLES)
     sum(cost().values()).backward()
-    free = [n for n, q in learned_widths(model).items() if q.bits.grad is None or not q.bits.grad.any()]  # type: ignore[union-attr]
+    free = [n for n, q in learned_sizes(model).items() if q.bits.grad is None or not q.bits.grad.any()]  # type: ignore[union-attr]
     # What is next to a Requantize of the same format is one with it, and the output's width costs its own FIFO.
     assert [name for name in free if "weight" in name] == []
-    assert len(free) < len(learned_widths(model)) / 3
+    assert len(free) < len(learned_sizes(model)) / 3
+
+
+def test_the_estimate_follows_learned_k_as_the_plan_does() -> None:
+    model, x = calibrated(HOT)
+    cost = HardwareCost(model, x, BOARD, CYCLES)
+    assert values(cost) == planned(cost)
+    before, slopes = values(cost), cost.local.slopes["lut"]
+    assert {name for name, slope in slopes.items() if slope > 0} == {n for n in learned_sizes(model) if "weight" in n}
+    for name in slopes:
+        hold(model, name, 2)
+    told = values(cost)["lut"]
+    cost.refresh()
+    assert values(cost) == planned(cost)
+    assert told < before["lut"] and abs(told - values(cost)["lut"]) < 0.15 * (before["lut"] - told)
+
+
+def test_what_a_digit_costs_is_learned_by_the_channels_that_have_most() -> None:
+    model, x = calibrated(HOT)
+    name, quantizer = next((n, q) for n, q in learned_sizes(model).items() if "weight" in n and len(q.k) > 2)  # type: ignore[arg-type]
+    with torch.no_grad():
+        quantizer.k[1:] = 2  # type: ignore[index]
+    cost = HardwareCost(model, x, BOARD, CYCLES)
+    cost()["lut"].backward()
+    grads = quantizer.k.grad.tolist()  # type: ignore[union-attr]
+    assert grads[0] == pytest.approx(cost.local.slopes["lut"][name]) and not any(grads[1:])
+
+
+def test_training_within_a_budget_lowers_k() -> None:
+    model, x = calibrated(HOT)
+    most = int(0.8 * values(HardwareCost(model, x, BOARD, CYCLES))["lut"])
+    cost = HardwareCost(model, x, BOARD, CYCLES, limits(BOARD, {"lut": most}))
+    data = Data(digits_like(96, 2), torch.arange(96) % 10, digits_like(32, 3), torch.arange(32) % 10)
+    held = start(cost, [x], 12)
+    fit(model, data, Settings(epochs=4, lr=2e-3, batch=32), budget=held)
+    assert reached(cost)["fits"] and planned(cost)["lut"] <= most
+    assert any(max(move.now) < 3 for move in qfx.nn.digit_moves(model).values())
+    assert qfx.lower(model, x)  # its constants keep what they promise
 
 
 def test_stated_widths_have_no_gradient() -> None:
@@ -149,8 +189,8 @@ def test_an_exceeded_budget_raises_the_price_and_a_kept_one_lets_it_fall() -> No
     first = held.prices["lut"]
     assert first > 0 and held.prices["bram18"] == 0
     held.charge()
-    assert any(q.bits.grad is not None and q.bits.grad.abs().sum() > 0 for q in learned_widths(model).values())  # type: ignore[union-attr]
-    for quantizer in learned_widths(model).values():
+    assert any(q.bits.grad is not None and q.bits.grad.abs().sum() > 0 for q in learned_sizes(model).values())  # type: ignore[union-attr]
+    for quantizer in learned_sizes(model).values():
         narrow(quantizer, 2)
     tight.refresh()
     held.step(2)
@@ -159,7 +199,7 @@ def test_an_exceeded_budget_raises_the_price_and_a_kept_one_lets_it_fall() -> No
 
 def test_narrowing_keeps_the_range() -> None:
     model, _ = calibrated()
-    quantizer = next(q for name, q in learned_widths(model).items() if "weight" in name)
+    quantizer = next(q for name, q in learned_sizes(model).items() if "weight" in name)
     before = quantizer.format()
     narrow(quantizer, 5)
     after = quantizer.format()
@@ -169,21 +209,22 @@ def test_narrowing_keeps_the_range() -> None:
 
 def test_an_impossible_budget_is_refused_with_what_the_smallest_widths_need() -> None:
     model, x = calibrated()
-    widths = {name: q.width for name, q in learned_widths(model).items()}
+    widths = {name: q.width for name, q in learned_sizes(model).items()}
     cost = HardwareCost(model, x, BOARD, CYCLES, limits(BOARD, {"lut": 900}))
     said = (
-        r"a budget must allow the smallest widths, 2 bits wherever they are learned, which need [\d,]+ of 900 LUT on "
-        r"ultra96v2 at 600 cycles a frame: allow more, or more cycles a frame, or let more widths be learned"
+        r"a budget must allow the smallest widths, 2 bits \(of K-hot constants one digit\) wherever they are learned, "
+        r"which need [\d,]+ of 900 LUT on ultra96v2 at 600 cycles a frame: allow more, or more cycles a frame, or let "
+        "more widths be learned"
     )
     with pytest.raises(TrainError, match=said):
         require_possible(cost)
-    assert {name: q.width for name, q in learned_widths(model).items()} == widths
+    assert {name: q.width for name, q in learned_sizes(model).items()} == widths
 
 
 def test_a_budget_without_learned_widths_is_refused() -> None:
     model, x = calibrated({"default": {"input": "u5.0"}})
     cost = HardwareCost(model, x, BOARD, CYCLES, limits(BOARD, {"lut": 0.5}))
-    with pytest.raises(TrainError, match="must have widths to choose, .*: give its points learn_width: true"):
+    with pytest.raises(TrainError, match="must have widths to choose, .*: give its points learn_width: true, or K-hot"):
         require_possible(cost)
 
 
