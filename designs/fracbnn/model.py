@@ -117,9 +117,7 @@ def data() -> Data:
 
 def held_out() -> Data:
     """Return CIFAR-10's training images alone, the last 5,000 of them for testing: to choose settings by."""
-    found = data()
-    x, y = found.train_x, found.train_y
-    return Data(x[:-5000], y[:-5000], x[-5000:], y[-5000:])
+    return data().held_out(5000)
 
 
 def _stage(channels: int, filters: int, stride: int) -> nn.Sequential:

@@ -35,6 +35,15 @@ class Data:
             if isinstance(x, Tensor) and not torch.isfinite(x).all():
                 raise TrainError(f"{part} data must be finite, but holds NaN or infinity")
 
+    def held_out(self, count: int) -> "Data":
+        """Return the training inputs alone, the last ``count`` of them for testing: to choose settings by."""
+        x, y = self.train_x, self.train_y
+        if not 0 < count < len(x):
+            raise TrainError(f"count of inputs to hold out must lie in 1..{len(x) - 1:,}, not {count:,}")
+        if not isinstance(x, Tensor):
+            return Data(x.part(slice(0, -count)), y[:-count], x.part(slice(-count, None)), y[-count:])
+        return Data(x[:-count], y[:-count], x[-count:], y[-count:])
+
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise TrainError if an input does not have the channels-last ``shape`` of the design."""
         asked = (shape[-1], *shape[:-1])

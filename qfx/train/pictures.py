@@ -38,6 +38,10 @@ class Pictures:
             images = list(pool.map(self._image, places))
         return torch.from_numpy(np.stack(images)).float()
 
+    def part(self, which: slice) -> "Pictures":
+        """Return some of the images, unread."""
+        return Pictures(self._paths[which], self._read)
+
     def split(self, count: int) -> Iterator[Tensor]:
         """Yield the images, ``count`` at a time."""
         return (self[start : start + count] for start in range(0, len(self), count))

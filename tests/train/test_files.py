@@ -112,6 +112,19 @@ def test_images_without_room_are_read_when_they_are_needed_and_train_to_the_same
     assert found[0].keys() == found[1].keys() and all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
+def test_the_last_training_images_are_held_out(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = image_folder(tree)
+    parts = whole.held_out(2)
+    monkeypatch.setattr("qfx.train.pictures.HELD", 0)
+    unread = image_folder(tree).held_out(2)
+    assert isinstance(unread.train_x, Pictures) and isinstance(unread.test_x, Pictures)
+    for found in (parts, unread):
+        assert torch.equal(found.train_x[:], whole.train_x[:-2]) and torch.equal(found.test_x[:], whole.train_x[-2:])
+        assert torch.equal(torch.cat((found.train_y, found.test_y)), whole.train_y) and len(found.test_y) == 2
+    with pytest.raises(TrainError, match=r"count of inputs to hold out must lie in 1..\d+, not 0"):
+        whole.held_out(0)
+
+
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(60, 2))
