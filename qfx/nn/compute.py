@@ -15,7 +15,54 @@ from qfx.nn.integer import exact_product
 from qfx.nn.quantizer import ACTIVATION, WEIGHT, Quantizer, Spec
 
 
-class Conv2d(nn.Module):
+class Convolving(nn.Module):
+    """What convolutions share: quantized input and weights, an exact product, a folded BatchNorm.
+
+    Args:
+        like: the layer in float whose parameters it has.
+    """
+
+    axes = (2, 3, 1, 0)  # the weight (out, in/groups, y, x) in the graph's order
+
+    def __init__(self, like: nn.Conv2d | nn.ConvTranspose2d, weight_spec: Spec, input_spec: Spec) -> None:
+        super().__init__()
+        self.weight, self.bias = like.weight, like.bias
+        self.stride, self.dilation, self.groups = pair(like.stride), pair(like.dilation), like.groups
+        self.input_quant = Quantizer(input_spec, axis=1)
+        self.weight_quant = Quantizer(weight_spec, like.out_channels)
+        self.norm: list[BatchNorm2d] = []  # at most one; a list, so that its parameters keep their own place
+        self.exact = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = as_image(self.input_quant(x))
+        observed = None
+        if self.norm and self.norm[0].observes_batches:
+            observed = self._convolve(image, self._weight(), self.bias)
+        return shaped_like(self.convolve(image, *quantized(self, *self.effective(observed), image.dtype)), x)
+
+    def effective(self, observed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the real weight as (out, in/groups, y, x), and the bias.
+
+        A folded BatchNorm is included, by the statistics of the batch ``observed`` if that is given.
+        """
+        weight = self._weight()
+        return self.norm[0].fold(weight, self.bias, observed) if self.norm else (weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the convolution of values that are given as they are, the weight as by ``effective``."""
+        if self.exact:
+            return exact_product(self._convolve, x, weight, bias, self.input_quant, self.weight_quant)
+        return self._convolve(x, weight, bias)
+
+    def _weight(self) -> Tensor:
+        """The real weight as (out, in/groups, y, x)."""
+        return as_image(self.weight)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+class Conv2d(Convolving):
     """``y = conv(input_quant(x), weight_quant(weight)) + bias``, exact; bias is on the grid f_x + f_w[c] (RND).
 
     With ``norm`` set, a BatchNorm is folded in: weight and bias are those of ``norm(conv(x))``, by batch statistics in
@@ -25,8 +72,6 @@ class Conv2d(nn.Module):
     Args:
         padding: of both axes, of each, or top, bottom, left, right; zeros.
     """
-
-    axes = (2, 3, 1, 0)  # torch's weight (out, in, y, x) in the graph's order
 
     def __init__(
         self,
@@ -42,15 +87,9 @@ class Conv2d(nn.Module):
         weight_spec: Spec = WEIGHT,
         input_spec: Spec = ACTIVATION,
     ) -> None:
-        super().__init__()
-        like = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
-        self.weight, self.bias = like.weight, like.bias
-        self.stride, self.dilation, self.groups = pair(stride), pair(dilation), groups
+        like = nn.Conv2d(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)
+        super().__init__(like, weight_spec, input_spec)
         self.padding = quad(padding)
-        self.input_quant = Quantizer(input_spec, axis=1)
-        self.weight_quant = Quantizer(weight_spec, out_channels)
-        self.norm: list[BatchNorm2d] = []  # at most one; a list, so that its parameters keep their own place
-        self.exact = False
 
     @classmethod
     def from_float(cls, layer: nn.Conv2d | nn.Conv1d, weight: Spec, activation: Spec) -> Self:
@@ -69,24 +108,6 @@ class Conv2d(nn.Module):
         )
         new.weight, new.bias = layer.weight, layer.bias
         return new
-
-    def forward(self, x: Tensor) -> Tensor:
-        image = as_image(self.input_quant(x))
-        observed = None
-        if self.norm and self.norm[0].observes_batches:
-            observed = self._convolve(image, as_image(self.weight), self.bias)
-        return shaped_like(self.convolve(image, *quantized(self, *self.effective(observed), image.dtype)), x)
-
-    def effective(self, observed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return the real weight and bias, a folded BatchNorm included (by the batch ``observed``, if given)."""
-        weight = as_image(self.weight)
-        return self.norm[0].fold(weight, self.bias, observed) if self.norm else (weight, self.bias)
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the convolution of values that are given as they are."""
-        if self.exact:
-            return exact_product(self._convolve, x, weight, bias, self.input_quant, self.weight_quant)
-        return self._convolve(x, weight, bias)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x, padding = padded(x, self.padding)

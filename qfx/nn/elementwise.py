@@ -61,8 +61,8 @@ class Flatten(nn.Module):
         return x.flatten(1)
 
 
-class Add(nn.Module):
-    """``y = output_quant(a_quant(a) + b_quant(b))``: the operands keep binary points of their own.
+class Joint(nn.Module):
+    """What joins two tensors: the operands keep binary points of their own.
 
     An axis of length 1 stands for as many equal values as the other operand has there.
     An operand that has just left its own quantizer, as ``settled`` says, is not quantized again in training: that would
@@ -79,7 +79,17 @@ class Add(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         require_alike(a, b, self.output_quant.owner)
-        a, b = operand(self, "a_quant", a), operand(self, "b_quant", b)
+        return self.join(operand(self, "a_quant", a), operand(self, "b_quant", b))
+
+    def join(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the result for operands in their formats."""
+        raise NotImplementedError
+
+
+class Add(Joint):
+    """``y = output_quant(a_quant(a) + b_quant(b))``."""
+
+    def join(self, a: Tensor, b: Tensor) -> Tensor:
         return self.output_quant(exact_sum(a, b, self.output_quant.owner) if self.exact else a + b)
 
 

@@ -8,13 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.fixed import simplest_frac
-from qfx.nn.affine import BatchNorm2d
 from qfx.nn.arithmetic import conv2d_of_matrices
-from qfx.nn.compute import layer_constants, quantized
+from qfx.nn.compute import Convolving, layer_constants
 from qfx.nn.constants import Codes
-from qfx.nn.geometry import Pair, as_image, pair, shaped_like
-from qfx.nn.integer import exact_product
-from qfx.nn.quantizer import ACTIVATION, WEIGHT, Quantizer, Spec
+from qfx.nn.geometry import Pair, as_image, pair
+from qfx.nn.quantizer import ACTIVATION, WEIGHT, Spec
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,12 @@ def phases(size: int, kernel: int, stride: int, padding: int, dilation: int, out
     return min(tried, key=lambda each: (len(each.window) * each.places, each.cut))
 
 
-class ConvTranspose2d(nn.Module):
+class ConvTranspose2d(Convolving):
     """``y = conv_transpose(input_quant(x), weight_quant(weight)) + bias``, exact; bias is on the grid f_x + f_w[c].
 
     The weight has torch's axes (in, out/groups, y, x), or of signals (in, out/groups, x), and a binary point for each
     output channel. With ``norm`` set, a BatchNorm is folded in as into a Conv2d.
     """
-
-    axes = (2, 3, 1, 0)  # the weight (out, in/groups, y, x) in the graph's order
 
     def __init__(
         self,
@@ -97,15 +93,9 @@ class ConvTranspose2d(nn.Module):
         weight_spec: Spec = WEIGHT,
         input_spec: Spec = ACTIVATION,
     ) -> None:
-        super().__init__()
-        like = nn.ConvTranspose2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
-        self.weight, self.bias = like.weight, like.bias
-        self.stride, self.dilation, self.groups = pair(stride), pair(dilation), groups
+        like = nn.ConvTranspose2d(in_channels, out_channels, kernel_size, stride, 0, 0, groups, bias, dilation)
+        super().__init__(like, weight_spec, input_spec)
         self.padding, self.output_padding = pair(padding, 0), pair(output_padding, 0)
-        self.input_quant = Quantizer(input_spec, axis=1)
-        self.weight_quant = Quantizer(weight_spec, out_channels)
-        self.norm: list[BatchNorm2d] = []  # at most one; a list, so that its parameters keep their own place
-        self.exact = False
 
     @classmethod
     def from_float(cls, layer: nn.ConvTranspose2d | nn.ConvTranspose1d, weight: Spec, activation: Spec) -> Self:
@@ -127,23 +117,8 @@ class ConvTranspose2d(nn.Module):
         new.weight, new.bias = layer.weight, layer.bias
         return new
 
-    def forward(self, x: Tensor) -> Tensor:
-        image = as_image(self.input_quant(x))
-        observed = None
-        if self.norm and self.norm[0].observes_batches:
-            observed = self._convolve(image, turned(as_image(self.weight), self.groups), self.bias)
-        return shaped_like(self.convolve(image, *quantized(self, *self.effective(observed), image.dtype)), x)
-
-    def effective(self, observed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return the real weight as (out, in/groups, y, x), and the bias, a folded BatchNorm included as in Conv2d."""
-        weight = turned(as_image(self.weight), self.groups)
-        return self.norm[0].fold(weight, self.bias, observed) if self.norm else (weight, self.bias)
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the transposed convolution of values that are given as they are, the weight as by ``effective``."""
-        if self.exact:
-            return exact_product(self._convolve, x, weight, bias, self.input_quant, self.weight_quant)
-        return self._convolve(x, weight, bias)
+    def _weight(self) -> Tensor:
+        return turned(as_image(self.weight), self.groups)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.exact and x.device.type != "cpu":

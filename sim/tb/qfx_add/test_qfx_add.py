@@ -11,6 +11,7 @@ from qfx.plan import parts
 from qfx_sim import cases
 from qfx_sim.faults import plant
 from qfx_sim.lanes import Lanes
+from qfx_sim.pairs import random_pairs
 from qfx_sim.runner import BenchFailure, run
 
 # name: a and b (width, signed), left shifts of a and b, lanes
@@ -42,27 +43,14 @@ def add_case(name: str) -> cases.Case:
 CASES = [add_case(name) for name in SHAPES]
 
 
-def codes_of(rng: np.random.Generator, width: int, signed: bool, lanes: int) -> np.ndarray:
-    """Random codes, the ends of the range among them."""
-    low = -(1 << width - 1) if signed else 0
-    high = low + (1 << width) - 1
-    codes = rng.integers(low, high + 1, (300, lanes))
-    return np.where(rng.random(codes.shape) < 0.3, rng.choice([low, high], codes.shape), codes)
-
-
 async def add(dut: Any, stall: float) -> dict[str, list[int]]:
     """Send pairs as qfx_join does, {b, a}, and compare the sums."""
     rng = np.random.default_rng(random.randrange(1 << 30))
     inputs, expected = {}, {}
     for case in CASES:
         p = cases.parameters(dut, case)
-        a = codes_of(rng, p["AWidth"], bool(p["ASigned"]), p["Lanes"])
-        b = codes_of(rng, p["BWidth"], bool(p["BSigned"]), p["Lanes"])
-        words = zip(
-            *(Lanes(p[f"{x}Width"], p["Lanes"], p["Lanes"]).words(codes) for x, codes in (("A", a), ("B", b))),
-            strict=True,
-        )
-        inputs[case.name] = {"in": [high << (p["Lanes"] * p["AWidth"]) | low for low, high in words]}
+        a, b, words = random_pairs(p, rng)
+        inputs[case.name] = {"in": words}
         shift_a, shift_b = SHAPES[case.name][2]
         sums = (a << shift_a) + (b << shift_b)
         expected[case.name] = Lanes(p["OutWidth"], p["Lanes"], p["Lanes"]).words(sums)
