@@ -55,7 +55,7 @@ def convert(
     """
     require_ready(model, example)
     training = model.training
-    traced = trace(copy.deepcopy(model))
+    traced = trace(copy.deepcopy(model), example)
     if example is not None:
         require_batch(traced, example)
         require_same(model, traced, example)

@@ -7,7 +7,7 @@ from torch import fx
 
 from qfx.nn.conversion import Conversion
 from qfx.nn.moves import ALL, ChannelChunk, ChannelShuffle, PadChannels, Select, Slice, Steps
-from qfx.nn.shapes import flattened_from, number_of, shape_of, sizes
+from qfx.nn.shapes import flattened_from, shape_of, sizes
 from qfx.nn.spelling import listed
 from qfx.nn.trace import call_name
 
@@ -65,7 +65,7 @@ def _moved(conversion: Conversion, node: fx.Node) -> tuple[Any, Layer | str | No
     if (order := _order(node, source)) is not None:
         return source, order
     if name == "getitem" and node.target is operator.getitem and _is_tensor(source):
-        return source, _sliced(number_of(node.args[1]), conversion.rank(source))
+        return source, _sliced(node.args[1], conversion.rank(source))
     if name == "pad":
         return source, _padded(node, conversion.rank(source))
     if name in ("view", "reshape"):
@@ -75,7 +75,7 @@ def _moved(conversion: Conversion, node: fx.Node) -> tuple[Any, Layer | str | No
 
 def _order(node: fx.Node, source: fx.Node) -> Layer | str | None:
     """The layer that puts channels in another order, or repeats them: by their numbers, or as a call asks for it."""
-    name, given, shape = call_name(node), number_of(listed(node)), shape_of(source)
+    name, given, shape = call_name(node), listed(node), shape_of(source)
     if name == "getitem" and isinstance(node.args[1], tuple) and len(node.args[1]) > 1:
         whole, chosen, *rest = node.args[1]
         numbers = isinstance(chosen, list) and all(type(channel) is int and channel >= 0 for channel in chosen)
@@ -135,7 +135,7 @@ def _slice(steps: dict[int, Steps], rank: int | None) -> Layer | str:
 def _part(call: fx.Node, number: int, rank: int | None) -> Layer | str | None:
     """The layer that gives part ``number`` of a chunk or split."""
     split = call_name(call) == "split"
-    given = number_of(dict(zip(("sizes", "dim"), call.args[1:], strict=False)) | call.kwargs)
+    given = dict(zip(("sizes", "dim"), call.args[1:], strict=False)) | call.kwargs
     sizes_ = next((value for key, value in given.items() if key != "dim"), None)  # their name differs from call to call
     axis = given.get("dim", 0)
     if type(axis) is not int:

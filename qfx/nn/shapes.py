@@ -1,11 +1,9 @@
 """The shapes that an example gives the tensors of a traced network, and what they tell before anything is trained."""
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
@@ -39,43 +37,13 @@ _READS: dict[type[nn.Module], str] = {
 
 
 class Recorder(fx.Interpreter):
-    """Runs a traced network and leaves in its nodes' ``meta`` what an example tells.
-
-    Of a tensor the ``shape`` without the batch axis; of what is computed of sizes other than the batch's, ``number``.
-    """
+    """Runs a traced network and leaves in its nodes' ``meta`` the ``shape`` of each tensor, without the batch axis."""
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor) and result.dim():
             n.meta["shape"] = tuple(result.shape[1:])
-        elif n.op in ("call_function", "call_method") and _is_number(result) and self._of_sizes(n):
-            n.meta["number"] = result
         return result
-
-    def _of_sizes(self, n: fx.Node) -> bool:
-        """Whether a node is, or is computed of, sizes along axes other than the first."""
-        source = n.args[0] if n.args else None
-        shape = self.env.get(source) if isinstance(source, fx.Node) else None
-        if n.target == "size" and isinstance(shape, Tensor):
-            return len(n.args) > 1 and n.args[1] % shape.dim() > 0  # type: ignore[operator]
-        if n.target is operator.getitem and isinstance(shape, torch.Size) and len(n.all_input_nodes) == 1:
-            return 0 not in _chosen(n.args[1], len(shape)) or "number" in source.meta  # type: ignore[union-attr]
-        return bool(n.all_input_nodes) and all("number" in node.meta for node in n.all_input_nodes)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int or (isinstance(value, tuple) and all(type(each) is int for each in value))
-
-
-def _chosen(index: Any, count: int) -> list[int]:
-    """The places of a tuple of ``count`` that an index or a slice takes."""
-    places = list(range(count))[index]
-    return places if isinstance(places, list) else [places]
-
-
-def number_of(value: Any) -> Any:
-    """Return what an example tells of sizes in the arguments of a call; what it does not tell stays a node."""
-    return fx.map_arg(value, lambda node: node.meta.get("number", node))
 
 
 def shape_of(node: Any) -> Shape | None:

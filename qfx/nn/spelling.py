@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from qfx.nn.shapes import number_of
 from qfx.nn.sharing import borrow
 from qfx.nn.trace import call_name
 
@@ -116,7 +115,7 @@ def as_modules(node: fx.Node, rank: int | None) -> list[nn.Module] | None:
     """
     if not node.args or not isinstance(node.args[0], fx.Node):
         return None
-    args, kwargs = number_of((node.args[1:], {key: value for key, value in node.kwargs.items() if key != "inplace"}))
+    args, kwargs = node.args[1:], {key: value for key, value in node.kwargs.items() if key != "inplace"}
     builder = _CALLS.get(call_name(node), _POOLS.get(node.target))
     try:
         if builder is not None and builder is not _prelu and _has_nodes((args, kwargs)):

@@ -1,9 +1,7 @@
 """Tracing a model into calls of whole layers, for convert and for lowering."""
 
-from collections.abc import Callable
-from typing import Any
-
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
 
 from qfx.arguments import LEGAL_NAME, NAME
 from qfx.errors import LowerError
@@ -32,6 +30,7 @@ from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.softmax import Softmax
 from qfx.nn.table import Table
+from qfx.nn.tracer import DROPOUTS, Tracer, UntraceableError
 from qfx.nn.transposed import ConvTranspose2d
 from qfx.nn.upsample import Upsample
 
@@ -76,47 +75,45 @@ FIXED_LAYERS = (
 _LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize, PrecisionGatedConv2d)
 
 
-class _Tracer(fx.Tracer):
-    """Torch's tracer, to which the layers of qfx.nn are leaves as well."""
-
-    proxy_buffer_attributes = True  # a buffer that arithmetic reads is seen, however it is reshaped
-    failed = ""  # the path of the innermost module in whose forward tracing ended
-
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            self.failed = self.failed or self.path_of_module(m)
-            raise
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
+def trace(model: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
     """Return ``model`` as a GraphModule whose ``call_module`` nodes are torch's and qfx.nn's layers.
 
     The layers are the model's own, not copies; a node's ``meta['nn_module_stack']`` names where it was called.
 
+    Args:
+        example: an input that tells sizes; that of its batch stays open.
+
     Raises:
         LowerError: the forward depends on data, or cannot be traced for another reason.
     """
-    graph = traced_graph(model)
+    graph = traced_graph(model, example)
     refuse_taken_names(graph)
     return fx.GraphModule(model, graph, type(model).__name__)
 
 
-def traced_graph(model: nn.Module) -> fx.Graph:
+def traced_graph(model: nn.Module, example: Tensor | None = None) -> fx.Graph:
     """Return the graph of ``trace`` alone."""
-    tracer = _Tracer()
+    tracer = Tracer(_LEAVES, example)
     try:
         return tracer.trace(model)
-    except Exception as error:  # whatever the user's forward raises on proxies
+    except Exception as error:  # whatever the user's forward raises on symbols
         part = f"'{tracer.failed}'" if tracer.failed else type(model).__name__
-        raise LowerError(
-            f"the forward of {part} must be traceable by torch.fx, without branches or loops that depend on data: take "
-            f"the decision out of the network, or compute both sides (torch: {error})"
-        ) from error
+        raise LowerError(f"the forward of {part} {_untraceable(error)}") from error
+
+
+def _untraceable(error: Exception) -> str:
+    match error:
+        case UntraceableError():
+            return str(error)
+        case TraceError():
+            return (
+                "must be traceable by torch.fx, without branches or loops that depend on data: take the decision out "
+                f"of the network, or compute both sides (torch: {error})"
+            )
+    return (
+        "must be traceable by torch.fx, which calls it with symbols instead of tensors, but ends in "
+        f"{type(error).__name__}: {error}"
+    )
 
 
 def refuse_taken_names(graph: fx.Graph) -> None:
@@ -133,7 +130,7 @@ def refuse_taken_names(graph: fx.Graph) -> None:
 
 def is_layer(module: nn.Module) -> bool:
     """Return whether lowering knows this module: a fixed-point layer, or one that does nothing in evaluation."""
-    return isinstance(module, (*FIXED_LAYERS, nn.Identity, nn.Dropout))
+    return isinstance(module, (*FIXED_LAYERS, nn.Identity, *DROPOUTS.values()))
 
 
 def scope(node: fx.Node) -> str:

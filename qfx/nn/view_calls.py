@@ -9,7 +9,7 @@ from qfx.nn.conversion import Conversion
 from qfx.nn.elementwise import Flatten
 from qfx.nn.moves import ALL, PixelShuffle, Slice, Unflatten
 from qfx.nn.reduce_calls import place_reduction
-from qfx.nn.shapes import flattened_from, number_of, shape_of
+from qfx.nn.shapes import flattened_from, shape_of
 from qfx.nn.spelling import is_size, listed
 from qfx.nn.trace import call_name
 
@@ -162,7 +162,7 @@ def _added(conversion: Conversion, node: fx.Node, source: fx.Node) -> tuple[int,
         sizes = sizes if sizes and (is_size(sizes[0], 0) or sizes[0] == -1) else ()
     else:
         return None
-    behind = number_of(sizes[2:])
+    behind = sizes[2:]
     return tuple(behind) if behind and all(_is_int(size) and size > 0 for size in behind) else None
 
 
