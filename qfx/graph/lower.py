@@ -48,6 +48,7 @@ from qfx.nn.inputs import require_finite, require_input, require_model
 from qfx.nn.pixels import kept_images, reaches_linears
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.trace import call_name, misreturned, node_path, traced_graph
+from qfx.nn.tracer import NEUTRAL
 
 Shape = tuple[int, ...]
 
@@ -367,6 +368,15 @@ def _pixel_shuffle(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> 
     return low.add(name, DepthToSpace(layer.factor), ordered)
 
 
+def _zero_pad(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    """A convolution of one pixel and weight 1 for each channel, whose padding it is."""
+    x = low.quantize(f"{name}.in", layer.input_quant, _unflattened(low, name, inputs[0]))
+    channels = low.builder.type(x).channels
+    ones = Codes(np.ones((1, 1, 1, channels), dtype=np.int64), Fixed(2, 0), 1)
+    op = Conv2d((1, 1), layer.padding, (1, 1), channels)
+    return low.add(name, op, x, low.constant(f"{name}.weight", ones))
+
+
 def _unflattened(low: _Lowering, name: str, x: str) -> str:
     if x in low.unflattened or low.is_permuted(x):
         raise LowerError(f"'{name}' must not read a flattened image: choose channels before the Flatten")
@@ -438,6 +448,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.PadChannels: _chosen,
     qnn.Slice: _slice,
     qnn.PixelShuffle: _pixel_shuffle,
+    qnn.ZeroPad: _zero_pad,
     qnn.MaxPool2d: max_pool,
     qnn.AvgPool2d: avg_pool,
     qnn.AdaptiveMaxPool2d: adaptive_max_pool,
@@ -452,8 +463,7 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.Thermometer: thermometer,
     qnn.GatedConv2d: gated,
     nn.Flatten: _flatten,
-    nn.Identity: lambda low, name, layer, inputs: inputs[0],
-    nn.Dropout: lambda low, name, layer, inputs: inputs[0],
+    **dict.fromkeys((*NEUTRAL, qnn.Detach), lambda low, name, layer, inputs: inputs[0]),
     Quantizer: _quantizer,
 }
 _FUNCTIONS: dict[str, Handler] = {"relu": _relu, "flatten": _flatten}

@@ -46,11 +46,13 @@ from qfx.nn.load import LoadReport as LoadReport
 from qfx.nn.load import load as load
 from qfx.nn.moves import ChannelChunk as ChannelChunk
 from qfx.nn.moves import ChannelShuffle as ChannelShuffle
+from qfx.nn.moves import Detach as Detach
 from qfx.nn.moves import PadChannels as PadChannels
 from qfx.nn.moves import PixelShuffle as PixelShuffle
 from qfx.nn.moves import Select as Select
 from qfx.nn.moves import Slice as Slice
 from qfx.nn.moves import Unflatten as Unflatten
+from qfx.nn.moves import ZeroPad as ZeroPad
 from qfx.nn.moves import pixel_shuffle as pixel_shuffle
 from qfx.nn.multiply import Multiply as Multiply
 from qfx.nn.prelu import PReLU as PReLU

@@ -42,6 +42,7 @@ class Conversion:
         ] = {}  # axes that a reduction takes away, until a call behind it tells more
         self.called: set[str] = set()
         self.floats = dict(module.named_modules())
+        self.paths: dict[fx.Node, str] = {}  # the paths at which calls would stand that are refused
         self.was: dict[str, str] = {}  # by path: the torch layer or call that stood there
 
     # Places -------------------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ class Conversion:
         """A module path that is not taken yet: ``path``, or it with _1, _2, ... behind."""
         module = self.module
         named = (module.named_modules(), module.named_parameters(), module.named_buffers())
-        taken = {name for names in named for name, _ in names}
+        taken = {name for names in named for name, _ in names} | {*self.paths.values()}
         number, free = 0, path
         while free in taken:
             number += 1
@@ -114,6 +115,14 @@ class Conversion:
         quantizer = getattr(layer, "output_quant", None)
         if quantizer is not None:
             self.quantizers[node, "elementwise"] = self.left[node] = quantizer
+
+    def before_padding(self, node: fx.Node) -> fx.Node:
+        """What a node reads but for zeros that stand before it."""
+        source = node.args[0]
+        while source in self.padding:
+            source = source.args[0]
+        assert isinstance(source, fx.Node)
+        return source
 
     def take_padding(self, node: fx.Node) -> Quad:
         """The zeros that stand before a node; it reads what is before them from now on."""

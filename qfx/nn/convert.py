@@ -15,7 +15,7 @@ from qfx.nn.calibrate import floating, name_quantizers
 from qfx.nn.calls import convert_call
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
-from qfx.nn.converters import MODULES
+from qfx.nn.converters import MODULES, pad_alone
 from qfx.nn.describe import WAS
 from qfx.nn.elementwise import ReLU
 from qfx.nn.float_optimizer import remember
@@ -30,7 +30,7 @@ from qfx.nn.recipe import Recipe, placed
 from qfx.nn.reduce_calls import convert_reduction
 from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of
 from qfx.nn.sharing import tie
-from qfx.nn.spelling import as_modules, remedy
+from qfx.nn.spelling import as_modules, is_helper, remedy
 from qfx.nn.table import Table
 from qfx.nn.trace import call_name, is_layer, misnamed, misreturned, node_path, scope, trace
 from qfx.nn.transposed import ConvTranspose2d
@@ -70,6 +70,7 @@ def convert(
 
 def _run(conversion: Conversion) -> fx.GraphModule:
     refuse_in_place(conversion.graph, conversion.floats)
+    conversion.graph.eliminate_dead_code()  # layers whose results nothing reads have no formats
     for node in list(conversion.graph.nodes):
         match node.op:
             case "placeholder":
@@ -81,6 +82,8 @@ def _run(conversion: Conversion) -> fx.GraphModule:
             case "output":
                 _output(conversion, node)
     conversion.graph.eliminate_dead_code()
+    for node in [node for node in conversion.graph.nodes if node in conversion.padding]:
+        pad_alone(conversion, node)
     kept = {str(node.target) for node in conversion.graph.nodes}
     for place in {str(node.target) for node in conversion.padding} - kept:
         conversion.module.delete_submodule(place)
@@ -88,7 +91,7 @@ def _run(conversion: Conversion) -> fx.GraphModule:
         if place not in kept:
             delattr(conversion.module, place)  # what a forward made itself is a constant of its layer
     _refuse(conversion)
-    conversion.recipe.check_used()
+    conversion.recipe.check_used(conversion.was)
     conversion.graph.lint()
     conversion.module.recompile()
     conversion.module.meta[WAS] = conversion.was
@@ -152,12 +155,11 @@ def _layer(conversion: Conversion, node: fx.Node, layer: nn.Module) -> None:
     again = path in conversion.called
     tied = again and next(layer.parameters(), None) is not None
     conversion.called.add(path)
-    if is_layer(layer):
+    converter = MODULES.get(type(layer))
+    if converter is None and is_layer(layer):
         conversion.was.setdefault(path, type(layer).__name__)
         if reason := _misplaced(conversion, node, layer):
             conversion.problems[node] = reason
-        return
-    converter = MODULES.get(type(layer))
     if converter is None:
         return
     place = conversion.free(path) if again else path
@@ -209,10 +211,13 @@ _CALLS = (convert_call, convert_view, convert_move, convert_reduction)
 def _call(conversion: Conversion, node: fx.Node) -> None:
     path = conversion.free(scope(node) + call_name(node))
     if any(placed_by(conversion, node, path) for placed_by in _CALLS):
+        if node in conversion.problems and node not in conversion.reduced:
+            conversion.paths[node] = path
         return
     source = node.args[0] if node.args else None
     layers = as_modules(node, conversion.rank(source) if isinstance(source, fx.Node) else None)
     if layers is None:
+        conversion.paths[node] = path
         return
     last = source
     for place, layer in enumerate(layers):
@@ -230,22 +235,36 @@ def _call(conversion: Conversion, node: fx.Node) -> None:
 
 
 def _refuse(conversion: Conversion) -> None:
-    found: dict[fx.Node, str] = {}
-    for node in conversion.graph.nodes:
-        reason = conversion.problems.get(node) or misnamed(node)
-        if reason is None and node.op in ("placeholder", "output"):
-            continue
-        known = node.op == "call_module" and is_layer(conversion.module.get_submodule(str(node.target)))
-        part_of_refused = call_name(node) == "getitem" and not found.keys().isdisjoint(node.all_input_nodes)
-        if reason is None and (known or part_of_refused):
-            continue
+    lines = []
+    for node, reason in _refused(conversion).items():
         name = call_name(node)
         if node.op == "call_module":
             name = type(conversion.module.get_submodule(str(node.target))).__name__
-        found[node] = f"  {node_path(node)} ({name}): {reason or remedy(name, node)}"
-    lines = list(found.values())
+        path = conversion.paths.get(node) or node_path(node)
+        lines.append(f"  {path} ({name}): {reason or remedy(name, node)}")
     if lines:
         number = "1 layer or call" if len(lines) == 1 else f"{len(lines)} layers or calls"
         raise LowerError(
             f"the model must consist of layers that qfx knows, but {number} cannot be converted:\n" + "\n".join(lines)
         )
+
+
+def _refused(conversion: Conversion) -> dict[fx.Node, str | None]:
+    """Return the nodes that cannot be converted, with the reason where one is known, but none that only follows.
+
+    Parts and sizes of what is refused follow from it, and so do parameters, sizes and parts that refused calls read.
+    """
+    found: dict[fx.Node, str | None] = {}
+    for node in conversion.graph.nodes:
+        reason = conversion.problems.get(node) or misnamed(node)
+        known = node.op == "call_module" and is_layer(conversion.module.get_submodule(str(node.target)))
+        if reason is not None or not (known or node.op in ("placeholder", "output")):
+            found[node] = reason
+
+    def follows(node: fx.Node) -> bool:
+        readers = node.users.keys() & found.keys()
+        return is_helper(node) and (
+            any(read in found for read in node.all_input_nodes) or 0 < len(readers) == len(node.users)
+        )
+
+    return {node: reason for node, reason in found.items() if reason is not None or not follows(node)}

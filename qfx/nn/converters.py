@@ -25,9 +25,9 @@ from qfx.nn.elementwise import (
     ReLU,
 )
 from qfx.nn.gated import WIDEST_WEIGHT, GatedConv2d, PrecisionGatedConv2d
-from qfx.nn.geometry import NO_PADDING, added, inside, pool_window
+from qfx.nn.geometry import NO_PADDING, added, beyond, inside, pool_window
 from qfx.nn.move_calls import flawed
-from qfx.nn.moves import ChannelShuffle, PixelShuffle
+from qfx.nn.moves import ChannelShuffle, PixelShuffle, ZeroPad
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Spec
 from qfx.nn.results import never_negative, odd_levels_of
@@ -40,12 +40,27 @@ from qfx.nn.upsample import Upsample
 from qfx.nn.view_calls import image_of_features
 
 
-def _pad(conversion: Conversion, node: fx.Node, layer: nn.ConstantPad1d | nn.ConstantPad2d, path: str) -> str:
+def _pad(conversion: Conversion, node: fx.Node, layer: nn.ConstantPad1d | nn.ConstantPad2d, path: str) -> str | None:
+    """Zeros wait for what reads them: convolutions and pools take them as padding, for all else `pad_alone` is."""
     left, right, top, bottom = (*layer.padding, 0, 0)[:4]
     if layer.value != 0 or min(layer.padding) < 0:
         return f"it must add zeros, not {layer.value} at {layer.padding}"
+    if conversion.rank(node.args[0]) == 2:
+        return "it must pad an image or a signal, not features: pad them before the Flatten"
     conversion.padding[node] = (top, bottom, left, right)
-    return "it must stand right before convolutions and pools, which take its zeros as padding of their own"
+    return None
+
+
+def pad_alone(conversion: Conversion, node: fx.Node) -> None:
+    """Put the layer of zeros that are not taken as padding in their place; none where there are no zeros."""
+    path, padding = str(node.target), conversion.padding[node]
+    if padding == NO_PADDING:
+        node.replace_all_uses_with(node.args[0])
+        conversion.graph.erase_node(node)
+        return
+    new = ZeroPad(padding, input_spec=conversion.recipe.spec(path, "elementwise"))
+    conversion.enter(node, new, path, "elementwise", "input_quant")
+    conversion.module.add_submodule(path, new)
 
 
 def _activation(conversion: Conversion, node: fx.Node, path: str) -> Spec:
@@ -149,7 +164,11 @@ def _hardtanh(conversion: Conversion, node: fx.Node, layer: nn.Hardtanh, path: s
 
 def _table(conversion: Conversion, node: fx.Node, layer: nn.Module, path: str) -> nn.Module | str:
     spec = conversion.recipe.spec(path, "elementwise")
-    new = Table.from_float(layer, spec, spec)
+    specs = [spec, spec]
+    if isinstance(layer, Table) and not conversion.recipe.names(path, "elementwise"):
+        stated = (layer.input_quant.spec, layer.output_quant.spec)
+        specs = [own if own != ELEMENTWISE else spec for own in stated]
+    new = Table.from_float(layer, *specs)
     conversion.enter(node, new, path, "elementwise", "input_quant")
     width = new.input_quant.width
     if width > TABLE_WIDTH:
@@ -172,12 +191,15 @@ def _prelu(conversion: Conversion, node: fx.Node, layer: nn.PReLU, path: str) ->
 
 
 def _max_pool(conversion: Conversion, node: fx.Node, layer: nn.MaxPool2d | nn.MaxPool1d, path: str) -> nn.Module | str:
-    if layer.ceil_mode or layer.return_indices or layer.dilation not in (1, (1, 1)):
-        return "it must have dilation 1, and neither ceil_mode nor return_indices"
-    zeros = conversion.take_padding(node)
-    if any(zeros) and not never_negative(conversion.module, node.args[0]):
-        return "it must have padding of its own, which never wins, and not zeros before it: they may exceed its input"
-    kernel, stride, padding = pool_window(layer, zeros)
+    if layer.return_indices or layer.dilation not in (1, (1, 1)):
+        return "it must have dilation 1, and no return_indices"
+    own = layer.ceil_mode or not never_negative(conversion.module, conversion.before_padding(node))
+    kernel, stride, padding = pool_window(layer, NO_PADDING if own else conversion.take_padding(node))
+    if layer.ceil_mode:
+        shape = shape_of(node.args[0])
+        if shape is None:
+            return "it must have an example where it has ceil_mode, which tells how large its input is"
+        padding = added(padding, beyond(((1,) * (3 - len(shape)) + shape[1:]), kernel, stride, padding))
     if not inside(kernel, padding):
         return f"its padding {padding} must be smaller than its kernel {kernel}"
     new = MaxPool2d(kernel, stride, padding, input_spec=conversion.recipe.spec(path, "elementwise"))
@@ -298,12 +320,13 @@ MODULES: dict[type[nn.Module], Callable[..., nn.Module | str | None]] = {
     PrecisionGatedConv2d: _gated,
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm1d: _batch_norm,
+    nn.SyncBatchNorm: _batch_norm,
     Normalize: _normalize,
     nn.ReLU: _relu,
     nn.Flatten: _flatten,
     nn.ReLU6: _hardtanh,
     nn.Hardtanh: _hardtanh,
-    **dict.fromkeys(FUNCTIONS, _table),
+    **dict.fromkeys((*FUNCTIONS, Table), _table),
     nn.PReLU: _prelu,
     nn.MaxPool1d: _max_pool,
     nn.AvgPool1d: _avg_pool,

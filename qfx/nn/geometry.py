@@ -56,6 +56,19 @@ def inside(kernel: Pair, padding: Quad) -> bool:
     return max(padding[:2]) < kernel[0] and max(padding[2:]) < kernel[1]
 
 
+def beyond(size: tuple[int, ...], kernel: Pair, stride: Pair, padding: Quad) -> Quad:
+    """Return the padding that lets the last windows of a pool with ceil_mode end where torch lets them end."""
+
+    def along(axis: int) -> int:
+        before, after = padding[2 * axis : 2 * axis + 2]
+        length = size[axis] + before + after
+        windows = -(-(length - kernel[axis]) // stride[axis]) + 1
+        windows -= (windows - 1) * stride[axis] >= size[axis] + before  # none begins behind the image
+        return max((windows - 1) * stride[axis] + kernel[axis] - length, 0)
+
+    return 0, along(0), 0, along(1)
+
+
 def pool_window(layer: Any, zeros: Quad) -> tuple[Pair, Pair, Quad]:
     """Return kernel, stride and padding of a pool of torch's, with ``zeros`` before it."""
 

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,7 +22,8 @@ def refuse_in_place(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
     lines = []
     for node in graph.nodes:
         changed = node.args[0] if node.args and _is_in_place(node, modules) else None
-        if isinstance(changed, fx.Node) and any(order[user] > order[node] for user in changed.users):
+        readers = [user for user in changed.users if call_name(user) != "size"] if isinstance(changed, fx.Node) else []
+        if any(order[reader] > order[node] for reader in readers):
             lines.append(
                 f"  {node_path(node)}: it changes in place a tensor that is read again: use the operation that is not "
                 "in place, and its result"
@@ -47,13 +49,24 @@ def require_same(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> N
         expected = original(x.clone())
     found = Recorder(traced.eval()).run(x.clone())
     traced.train(training)
-    if any(call_name(node) in RANDOM for node in traced.graph.nodes):
+    if any(_is_random(node) for node in traced.graph.nodes):
         return
-    if isinstance(expected, Tensor) and not torch.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
+    if isinstance(expected, Tensor) and not _close(found, expected):
         raise LowerError(
             f"the forward of {type(model).__name__} must be what torch.fx sees of it, but gives other values: it "
-            "changes a tensor in place that another name stands for, or branches on self.training: write it without"
+            "changes a tensor in place that another name stands for, branches on self.training, or drops values in "
+            "evaluation: write it without"
         )
+
+
+def _close(found: Any, expected: Tensor) -> bool:
+    alike = isinstance(found, Tensor) and found.shape == expected.shape
+    return alike and torch.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def _is_random(node: fx.Node) -> bool:
+    """Whether a call gives other values each time; a dropout that follows its module's mode does not, see Tracer."""
+    return call_name(node) in RANDOM and node.kwargs.get("training") is not False
 
 
 def _is_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

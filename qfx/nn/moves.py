@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.errors import LowerError
-from qfx.nn.geometry import Pair, pair
+from qfx.nn.geometry import Pair, Quad, pair
 from qfx.nn.quantizer import ELEMENTWISE, Quantizer, Spec
 
 Steps = tuple[int | None, int | None, int | None]  # start, stop and step of a slice
@@ -117,6 +118,29 @@ class Slice(nn.Module):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, rows={self.rows}, columns={self.columns}"
+
+
+class ZeroPad(nn.Module):
+    """Zeros around ``input_quant(x)``, for what does not take them as padding of its own."""
+
+    def __init__(self, padding: Quad, *, input_spec: Spec = ELEMENTWISE) -> None:
+        super().__init__()
+        self.padding = padding
+        self.input_quant = Quantizer(input_spec, axis=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, bottom, left, right = self.padding
+        return F.pad(self.input_quant(x), (left, right, top, bottom)[: 2 * (x.dim() - 2)])
+
+    def extra_repr(self) -> str:
+        return f"padding={self.padding}"
+
+
+class Detach(nn.Module):
+    """``y = x``, and in training no gradient passes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach()
 
 
 class Unflatten(nn.Module):

@@ -6,12 +6,13 @@ from torch import fx, nn
 
 from qfx.nn.compute import Linear
 from qfx.nn.elementwise import Flatten, Hardtanh, ReLU
-from qfx.nn.moves import Unflatten
+from qfx.nn.moves import Detach, Unflatten
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Scale
 from qfx.nn.table import Table
+from qfx.nn.tracer import NEUTRAL
 
-_ALIKE = nn.Dropout | nn.Identity | Quantizer | ReLU | Hardtanh | Table | Scale  # a function of each element alone
+_ALIKE = (*NEUTRAL, Detach, Quantizer, ReLU, Hardtanh, Table, Scale)  # a function of each element alone
 
 
 def kept_images(graph: fx.Graph, modules: dict[str, nn.Module]) -> frozenset[fx.Node]:

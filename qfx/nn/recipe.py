@@ -1,6 +1,6 @@
 """The recipe: which format each quantization point of each layer gets."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -23,6 +23,7 @@ POINTS: dict[str, Spec] = {
     "output": Spec(),
 }
 _VECTORS = ("weight", "constant")  # the points that may have one binary point per channel
+_SHOWN = 8  # paths in a message
 _KEYS = ("width", "frac", "signed", "granularity", "rounding", "overflow", "digits", "levels", "learn_width")
 
 
@@ -75,20 +76,29 @@ class Recipe:
         """Return whether a pattern, not only the default, speaks of this point of this layer."""
         return any(fnmatchcase(path, pattern) and point in points for pattern, points in self._layers.items())
 
-    def check_used(self) -> None:
-        """Refuse patterns, and points of patterns, that no layer has asked for."""
+    def check_used(self, others: Iterable[str] = ()) -> None:
+        """Refuse patterns, and points of patterns, that no layer has asked for; ``others`` are layers without any."""
         for pattern, point in sorted(self._unused):
             if not point:
-                near = get_close_matches(pattern, self._asked, 1, cutoff=0.0)
                 raise RecipeError(
                     f"recipe pattern 'layers.{pattern}' must match a layer of the model that has quantization points, "
-                    f"but matches none; the nearest is '{near[0]}'",
+                    f"but matches {self._instead(pattern, others)}",
                     f"layers.{pattern}",
                 )
             if (pattern, "") not in self._unused:
                 path = next(path for path in self._asked if fnmatchcase(path, pattern))
                 has = ", ".join(self._asked[path])
                 raise _wrong(f"layers.{pattern}.{point}", f"must match a layer that has this point; '{path}' has {has}")
+
+    def _instead(self, pattern: str, others: Iterable[str]) -> str:
+        """What a pattern matches that no layer with a point does, and which paths there are."""
+        if pointless := next((path for path in others if fnmatchcase(path, pattern)), None):
+            return f"'{pointless}' alone, which has none: what reads or gives its values has the format"
+        near = get_close_matches(pattern, self._asked, 1, cutoff=0.75)
+        if near:
+            return f"none; the nearest is '{near[0]}'"
+        paths = [f"'{path}'" for path in self._asked]
+        return f"none; there are {', '.join(paths[:_SHOWN])}{', ...' if len(paths) > _SHOWN else ''}"
 
     def _find(self, path: str, point: str) -> Spec | bool | str | None:
         found = self._default.get(point)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.elementwise import Flatten, Hardtanh, ReLU
 from qfx.nn.quantizer import Spec
+from qfx.nn.tracer import NEUTRAL
 from qfx.nn.upsample import Upsample
 
 
@@ -23,7 +24,7 @@ def odd_levels_of(module: fx.GraphModule, node: Any) -> Spec | None:
         if isinstance(layer, BinaryActivation | Thermometer):
             width = layer.width if isinstance(layer, BinaryActivation) else 1
             return Spec(width + 1, frac=0, signed=True)
-        if not isinstance(layer, Flatten | Upsample | nn.Dropout):
+        if not isinstance(layer, (Flatten, Upsample, *NEUTRAL)):
             return None
         node = node.args[0]
     return None

@@ -9,15 +9,30 @@ from torch import Tensor, fx, nn
 from qfx.errors import LowerError
 from qfx.nn.binary import BinaryActivation
 from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU, broadcast
+from qfx.nn.moves import Detach
 from qfx.nn.multiply import Multiply
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.softmax import Softmax
 from qfx.nn.table import Table
+from qfx.nn.tracer import NEUTRAL
 
 Shape = tuple[int, ...]  # of one input, without the batch axis; an image is (C, H, W)
 
-_KEEP_ORDER = (ReLU, Hardtanh, Table, BinaryActivation, Add, Multiply, Scale, Rescale, Softmax, Quantizer, nn.Dropout)
+_KEEP_ORDER = (
+    ReLU,
+    Hardtanh,
+    Table,
+    BinaryActivation,
+    Add,
+    Multiply,
+    Scale,
+    Rescale,
+    Softmax,
+    Quantizer,
+    Detach,
+    *NEUTRAL,
+)
 _READS: dict[type[nn.Module], str] = {
     nn.Conv1d: "(N, C, L)",
     nn.MaxPool1d: "(N, C, L)",

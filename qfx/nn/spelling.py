@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from qfx.nn.sharing import borrow
+from qfx.nn.table import Table
 from qfx.nn.trace import call_name
+from qfx.nn.tracer import DROPOUTS
 
 _INSTEAD = {
     "add": "a sum of tensors, or of a tensor and a constant, without alpha",
@@ -17,13 +20,19 @@ _INSTEAD = {
     "batch_norm": "the module nn.BatchNorm2d",
     "conv2d": "the module nn.Conv2d",
     "linear": "the module nn.Linear",
-    **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d"), "the module nn.Dropout"),
+    **dict.fromkeys(DROPOUTS, "training=self.training: it drops values in evaluation too,"),
     "matmul": "the module nn.Linear",
     "conv_transpose2d": "the module nn.ConvTranspose2d",
     "pad": "zeros of channels, or of the sides of an image right before a convolution or a pool,",
     "squeeze": "torch.flatten(x, 1), or the axes of an image of one pixel, squeeze((2, 3)),",
     "clamp": "both bounds, as numbers",
     "GroupNorm": "nn.BatchNorm2d",
+    **dict.fromkeys(("ReflectionPad2d", "ReplicationPad2d", "CircularPad2d"), "nn.ZeroPad2d"),
+    **dict.fromkeys(("ReflectionPad1d", "ReplicationPad1d", "CircularPad1d"), "nn.ZeroPad1d"),
+    **dict.fromkeys(("RReLU", "rrelu"), "nn.LeakyReLU"),
+    **dict.fromkeys(("Softmin", "softmin"), "nn.Softmax(1) of the negative, -x,"),
+    **dict.fromkeys(("to", "type", "half", "bfloat16", "double"), "float32 throughout"),
+    "LPPool2d": "nn.AvgPool2d of x * x",
     "LayerNorm": "nn.BatchNorm2d",
     "InstanceNorm2d": "nn.BatchNorm2d",
     "view": "torch.flatten(x, 1)",
@@ -64,7 +73,7 @@ _WITHOUT = {
 }
 _TABLES = ("abs", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "erf")
 RANDOM = (  # calls that give other values each time
-    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
+    *DROPOUTS,
     *("rand_like", "randn_like", "bernoulli", "rrelu", "gumbel_softmax"),
 )
 _LOG_SOFTMAX = ("logsoftmax", "log_softmax")
@@ -84,6 +93,11 @@ def remedy(name: str, node: fx.Node) -> str:
     if name not in _INSTEAD:
         return "there is no fixed-point form of it" + (f": {_WITHOUT[name]}" if name in _WITHOUT else "")
     return f"use {_INSTEAD[name]} instead"
+
+
+def is_helper(node: fx.Node) -> bool:
+    """Return whether a node has no values of its own: a parameter, a size, an element of a list."""
+    return node.op == "get_attr" or call_name(node) in ("getitem", "getattr", "size")
 
 
 def is_sum(node: fx.Node) -> bool:
@@ -188,6 +202,18 @@ def _prelu(weight: Any) -> nn.Module:
     return layer
 
 
+def _power(exponent: Any) -> nn.Module:
+    if not isinstance(exponent, int | float):
+        raise _NotALayerError
+    return Table(partial(torch.pow, exponent=exponent))
+
+
+def _dropout(kind: type[nn.Module], p: float, training: bool) -> nn.Module:
+    if training:
+        raise _NotALayerError
+    return kind(p)
+
+
 def _mean(rank: int | None, dim: Any = None, keepdim: bool = False) -> list[nn.Module] | None:
     axes = (dim,) if isinstance(dim, int) else dim
     if not isinstance(axes, tuple | list):
@@ -271,6 +297,17 @@ _CALLS: dict[str, Callable[..., nn.Module]] = {
     "elu": nn.ELU,
     "softplus": nn.Softplus,
     "leaky_relu": nn.LeakyReLU,
+    "selu": nn.SELU,
+    "celu": nn.CELU,
+    "logsigmoid": nn.LogSigmoid,
+    "log_sigmoid": nn.LogSigmoid,
+    "softsign": nn.Softsign,
+    "softshrink": nn.Softshrink,
+    "hardshrink": nn.Hardshrink,
+    "tanhshrink": nn.Tanhshrink,
+    "threshold": nn.Threshold,
+    "pow": _power,
+    **{name: partial(_dropout, kind) for name, kind in DROPOUTS.items()},
 }
 _POOLS: dict[Any, Callable[..., nn.Module]] = {
     F.max_pool2d: _max_pool,

@@ -27,6 +27,14 @@ FUNCTIONS: tuple[type[nn.Module], ...] = (
     nn.Softplus,
     nn.LeakyReLU,
     nn.PReLU,
+    nn.SELU,
+    nn.CELU,
+    nn.LogSigmoid,
+    nn.Softsign,
+    nn.Softshrink,
+    nn.Hardshrink,
+    nn.Tanhshrink,
+    nn.Threshold,
 )
 """The layers of torch that a Table stands for."""
 
@@ -60,26 +68,35 @@ class Table(nn.Module):
         self.register_parameter("offset", None)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
+        self.plain = True  # it may stand in a float network, where it has no formats yet and gives f itself
 
     @classmethod
     def from_float(cls, layer: nn.Module, input_spec: Spec, output_spec: Spec) -> Self:
-        """Return the table of one of torch's FUNCTIONS; it shares the layer's parameter."""
-        if isinstance(layer, nn.PReLU):
-            new = cls(F.prelu, input_spec=input_spec, output_spec=output_spec)
+        """Return the table of one of torch's FUNCTIONS, or of a Table in a float network; it shares the parameter."""
+        if isinstance(layer, nn.PReLU | Table):
+            function = layer.function if isinstance(layer, Table) else F.prelu
+            new = cls(function, input_spec=input_spec, output_spec=output_spec)
             take(new, "weight", layer)
-            return new
-        function = copy.copy(layer)
-        if hasattr(function, "inplace"):
-            function.inplace = False
-        return cls(function, input_spec=input_spec, output_spec=output_spec)
+        else:
+            own = copy.copy(layer)
+            if hasattr(own, "inplace"):
+                own.inplace = False
+            new = cls(own, input_spec=input_spec, output_spec=output_spec)
+        new.plain = False
+        return new
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.plain and not (self.input_quant.calibrated and self.output_quant.calibrated) and self._unobserved():
+            return self._of(x)
         x = self.input_quant(x)
-        if self.input_quant.observer is not None or self.output_quant.observer is not None:
+        if not self._unobserved():
             return self.output_quant(self._of(x))
         if self.training:
             return self.output_quant(self._learned(x))
         return self.output_quant(self._looked_up(x)).to(x.dtype)
+
+    def _unobserved(self) -> bool:
+        return self.input_quant.observer is None and self.output_quant.observer is None
 
     def learn(self) -> None:
         """Let training move each entry of the table; the input's width must be the last by now."""

@@ -21,7 +21,17 @@ from qfx.nn.elementwise import (
     ReLU,
 )
 from qfx.nn.gated import GatedConv2d, PrecisionGatedConv2d
-from qfx.nn.moves import ChannelChunk, ChannelShuffle, PadChannels, PixelShuffle, Select, Slice, Unflatten
+from qfx.nn.moves import (
+    ChannelChunk,
+    ChannelShuffle,
+    Detach,
+    PadChannels,
+    PixelShuffle,
+    Select,
+    Slice,
+    Unflatten,
+    ZeroPad,
+)
 from qfx.nn.multiply import Multiply
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
@@ -30,7 +40,7 @@ from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.shortcut import PadShortcut
 from qfx.nn.softmax import Softmax
 from qfx.nn.table import Table
-from qfx.nn.tracer import DROPOUTS, Tracer, UntraceableError
+from qfx.nn.tracer import NEUTRAL, Tracer, UntraceableError
 from qfx.nn.transposed import ConvTranspose2d
 from qfx.nn.upsample import Upsample
 
@@ -66,6 +76,8 @@ FIXED_LAYERS = (
     PadChannels,
     Slice,
     PixelShuffle,
+    ZeroPad,
+    Detach,
     Upsample,
     PadShortcut,
     BinaryActivation,
@@ -130,7 +142,7 @@ def refuse_taken_names(graph: fx.Graph) -> None:
 
 def is_layer(module: nn.Module) -> bool:
     """Return whether lowering knows this module: a fixed-point layer, or one that does nothing in evaluation."""
-    return isinstance(module, (*FIXED_LAYERS, nn.Identity, *DROPOUTS.values()))
+    return isinstance(module, (*FIXED_LAYERS, *NEUTRAL))
 
 
 def scope(node: fx.Node) -> str:

@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
+from qfx.nn.spelled_out import FUNCTIONS, MODULES
 
 DROPOUTS: dict[str, type[nn.Module]] = {
     "dropout": nn.Dropout,
@@ -17,7 +19,9 @@ DROPOUTS: dict[str, type[nn.Module]] = {
     "alpha_dropout": nn.AlphaDropout,
     "feature_alpha_dropout": nn.FeatureAlphaDropout,
 }
-"""By the name of torch's function: the layers that do nothing in evaluation."""
+"""By the name of torch's function: the layers that drop values in training."""
+NEUTRAL: tuple[type[nn.Module], ...] = (nn.Identity, *DROPOUTS.values())
+"""The layers of torch that do nothing in evaluation."""
 _SIZES = ("size", "shape", "numel", "ndim", "dim")
 _FACTS = ("dtype", "device", "ndim")  # of a tensor, whatever its values and its batch
 
@@ -99,6 +103,8 @@ class Tracer(fx.Tracer):
     # What torch's tracer asks --------------------------------------------------------------------------------------
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if type(m) in MODULES:
+            return False
         return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -107,6 +113,8 @@ class Tracer(fx.Tracer):
         if kwargs:
             bound = inspect.signature(m.forward).bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
+        if type(m) in MODULES:
+            forward = partial(MODULES[type(m)], m)
         self._within.append(m)
         try:
             return super().call_module(m, forward, args, kwargs)
@@ -126,7 +134,10 @@ class Tracer(fx.Tracer):
                 return self._size(args, kwargs)
             if kind == "call_method" and target in ("dim", "ndimension") and self._known(args[0]):
                 return self.values[args[0].node].dim()
-            if kind == "call_function" and getattr(target, "__name__", "") in DROPOUTS:
+            name = getattr(target, "__name__", "")
+            if name in FUNCTIONS:
+                return FUNCTIONS[name](*args, **kwargs)
+            if name in DROPOUTS:
                 return self._dropout(target, args, kwargs)
         return self._record(kind, target, args, kwargs, *more, **named)
 

@@ -20,7 +20,7 @@ class Upsample(nn.Module):
     def from_float(cls, layer: nn.Upsample) -> "Upsample | str":
         """Return the layer, or why it cannot be: any other than the nearest neighbour by whole factors."""
         if layer.mode not in ("nearest", "nearest-exact"):
-            return f"its mode must be 'nearest', not '{layer.mode}'"
+            return f"its mode must be 'nearest', not '{layer.mode}': use that, or an nn.ConvTranspose2d"
         scale = layer.scale_factor
         factors = scale if isinstance(scale, tuple) else (scale, scale)
         if len(factors) > 2 or not all(isinstance(f, int | float) and f >= 1 and f == int(f) for f in factors):

@@ -3,17 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from qfx.nn.conversion import Conversion
 from qfx.nn.elementwise import Flatten
-from qfx.nn.moves import ALL, PixelShuffle, Slice, Unflatten
+from qfx.nn.moves import ALL, Detach, PixelShuffle, Slice, Unflatten
 from qfx.nn.reduce_calls import place_reduction
 from qfx.nn.shapes import flattened_from, shape_of
 from qfx.nn.spelling import is_size, listed
 from qfx.nn.trace import call_name
 
-_SAME = ("contiguous", "clone", "float")  # the values as they are: a network comes in float32
+_SAME = ("contiguous", "clone", "float", "cpu", "cuda", "type_as")  # the values as they are: networks are float32
 _REPEATS = ("add", "iadd", "sub", "isub", "subtract", "mul", "imul", "multiply")
 
 
@@ -24,7 +25,10 @@ def convert_view(conversion: Conversion, node: fx.Node, path: str) -> bool:
         return False
     if source in conversion.reduced:
         return _of_reduced(conversion, node, path)
-    if call_name(node) in _SAME and len(node.args) == 1:
+    if call_name(node) == "detach":
+        conversion.replace(node, path, Detach(), source)
+        return True
+    if _is_same(node):
         node.replace_all_uses_with(source)
         return True
     if call_name(node) in ("expand", "expand_as"):
@@ -72,6 +76,14 @@ def image_of_features(conversion: Conversion, node: fx.Node, path: str, sizes: t
     new = PixelShuffle((sizes[0], sizes[1]), input_spec=conversion.recipe.spec(path, "elementwise"))
     conversion.enter(node, new, path, "elementwise", "input_quant")
     return new
+
+
+def _is_same(node: fx.Node) -> bool:
+    """Whether a call changes no value: ``x.contiguous()``, ``x.to(device)``, ``x.to(torch.float32)``."""
+    if call_name(node) not in ("to", "type"):
+        return call_name(node) in _SAME
+    given = (*node.args[1:], *node.kwargs.values())
+    return all(each == torch.float32 for each in given if isinstance(each, torch.dtype))
 
 
 def _of_reduced(conversion: Conversion, node: fx.Node, path: str) -> bool:
