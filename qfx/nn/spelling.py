@@ -20,7 +20,7 @@ _INSTEAD = {
     "batch_norm": "the module nn.BatchNorm2d",
     "conv2d": "the module nn.Conv2d",
     "linear": "the module nn.Linear",
-    **dict.fromkeys(DROPOUTS, "training=self.training: it drops values in evaluation too,"),
+    **dict.fromkeys(DROPOUTS, "training=self.training, since it drops values in evaluation too, or nn.Dropout"),
     "matmul": "the module nn.Linear",
     "conv_transpose2d": "the module nn.ConvTranspose2d",
     "pad": "zeros of channels, or of the sides of an image right before a convolution or a pool,",

@@ -28,6 +28,14 @@ LAYERS = {
     "softplus": nn.Softplus(2.0, 10.0),
     "leaky_relu": nn.LeakyReLU(0.2, inplace=True),
     "prelu": nn.PReLU(init=0.15),
+    "selu": nn.SELU(inplace=True),
+    "celu": nn.CELU(0.6),
+    "log_sigmoid": nn.LogSigmoid(),
+    "softsign": nn.Softsign(),
+    "softshrink": nn.Softshrink(0.3),
+    "hardshrink": nn.Hardshrink(0.4),
+    "tanhshrink": nn.Tanhshrink(),
+    "threshold": nn.Threshold(0.1, -0.5),
 }
 CALLS = {
     "sigmoid": (F.sigmoid, torch.sigmoid, lambda x: x.sigmoid(), lambda x: x.sigmoid_()),
@@ -40,6 +48,14 @@ CALLS = {
     "mish": (F.mish,),
     "elu": (lambda x: F.elu(x, 0.7), partial(F.elu, alpha=0.7, inplace=True)),
     "softplus": (lambda x: F.softplus(x, 2.0, 10.0), partial(F.softplus, beta=2, threshold=10)),
+    "selu": (F.selu, torch.selu, partial(F.selu, inplace=True)),
+    "celu": (partial(F.celu, alpha=0.6), lambda x: torch.celu(x, 0.6)),
+    "log_sigmoid": (F.logsigmoid,),
+    "softsign": (F.softsign,),
+    "softshrink": (lambda x: F.softshrink(x, 0.3),),
+    "hardshrink": (lambda x: F.hardshrink(x, 0.4), lambda x: x.hardshrink(0.4)),
+    "tanhshrink": (F.tanhshrink,),
+    "threshold": (lambda x: F.threshold(x, 0.1, -0.5),),
     "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), partial(F.leaky_relu, negative_slope=0.2)),
 }
 
