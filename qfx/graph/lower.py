@@ -12,7 +12,7 @@ from qfx.arguments import require_kind
 from qfx.errors import LowerError, QfxError
 from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph.graph import Graph, GraphBuilder
-from qfx.graph.lower_arithmetic import add, multiply, rescale, scale, scale_and_shift, softmax
+from qfx.graph.lower_arithmetic import add, extreme, multiply, rescale, scale, scale_and_shift, softmax
 from qfx.graph.lower_binary import binary, gated, thermometer
 from qfx.graph.lower_pixels import image_of, unflatten, unflattened, window_of
 from qfx.graph.lower_reduce import (
@@ -438,6 +438,8 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.PReLU: _prelu,
     qnn.Add: add,
     qnn.Multiply: multiply,
+    qnn.Maximum: extreme,
+    qnn.Minimum: extreme,
     qnn.Scale: scale,
     qnn.Rescale: rescale,
     qnn.Softmax: softmax,

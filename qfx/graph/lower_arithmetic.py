@@ -9,7 +9,7 @@ import numpy as np
 
 from qfx.errors import LowerError
 from qfx.fixed import Fixed, fixed_for_range, simplest_frac
-from qfx.graph.ops import Add, Affine, ChannelMax, ChannelSum, Lookup, Multiply, Select, Upsample
+from qfx.graph.ops import Add, Affine, ChannelMax, ChannelSum, Clamp, Lookup, Multiply, Select, Upsample
 
 if TYPE_CHECKING:
     from qfx.graph.lower import _Lowering
@@ -85,7 +85,24 @@ def broadcast(low: _Lowering, name: str, x: str, shape: tuple[int, ...]) -> str:
     return x
 
 
+def extreme(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
+    """Lower a Maximum, ``a + max(b - a, 0)``, or a Minimum, ``a + min(b - a, 0)``: exact."""
+    a, b = _both(low, name, layer, inputs)
+    minus = layer.constants()["minus"]
+    negative = scale_and_shift(low, f"{name}.negative", a, minus, nothing(minus))
+    rest = low.add(f"{name}.difference", Add(), b, negative)
+    fixed = low.builder.type(rest).fixed
+    bounds = (0, fixed.max_code) if layer.largest else (fixed.min_code, 0)
+    result = low.add(name, Add(), a, low.add(f"{name}.beyond", Clamp(*bounds), rest))
+    return low.quantize(f"{name}.out", layer.output_quant, result)
+
+
 def _of_two(low: _Lowering, name: str, layer: Any, inputs: list[str], op: Add | Multiply) -> str:
+    return low.quantize(f"{name}.out", layer.output_quant, low.add(name, op, *_both(low, name, layer, inputs)))
+
+
+def _both(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> tuple[str, str]:
+    """The operands of a layer in their formats, in one shape."""
     a = low.quantize(f"{name}.a", layer.a_quant, inputs[0])
     b = low.quantize(f"{name}.b", layer.b_quant, inputs[1])
     if (low.is_permuted(a) or low.is_permuted(b)) and low.flattened.get(a) != low.flattened.get(b):
@@ -93,8 +110,7 @@ def _of_two(low: _Lowering, name: str, layer: Any, inputs: list[str], op: Add | 
             f"the operands of '{name}' must be flattened from images of one shape: put it before the Flatten"
         )
     shape = tuple(map(max, low.builder.type(a).shape, low.builder.type(b).shape))
-    a, b = broadcast(low, f"{name}.a", a, shape), broadcast(low, f"{name}.b", b, shape)
-    return low.quantize(f"{name}.out", layer.output_quant, low.add(name, op, a, b))
+    return broadcast(low, f"{name}.a", a, shape), broadcast(low, f"{name}.b", b, shape)
 
 
 def _looked_up(low: _Lowering, name: str, table: Any, x: str) -> str:

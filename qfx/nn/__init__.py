@@ -38,6 +38,8 @@ from qfx.nn.elementwise import MaxPool2d as MaxPool2d
 from qfx.nn.elementwise import ReLU as ReLU
 from qfx.nn.exact import exact as exact
 from qfx.nn.exact import exact_values as exact_values
+from qfx.nn.extremes import Maximum as Maximum
+from qfx.nn.extremes import Minimum as Minimum
 from qfx.nn.functional import cast as cast
 from qfx.nn.gated import GatedConv2d as GatedConv2d
 from qfx.nn.gated import PrecisionGatedConv2d as PrecisionGatedConv2d

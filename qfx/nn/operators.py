@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, fx
 
 from qfx.nn.conversion import Conversion
-from qfx.nn.elementwise import Add
+from qfx.nn.elementwise import Add, Joint
+from qfx.nn.extremes import Maximum, Minimum
 from qfx.nn.multiply import Multiply
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Held, Known, Rescale, Scale, exponents
@@ -21,7 +22,10 @@ _OPERATIONS = {
     **dict.fromkeys(("div", "truediv", "itruediv", "divide", "true_divide"), "div"),
     **dict.fromkeys(("neg", "negative"), "neg"),
     **dict.fromkeys(("square", "pow"), "pow"),
+    **dict.fromkeys(("max", "maximum"), "max"),
+    **dict.fromkeys(("min", "minimum"), "min"),
 }
+_PAIRS: dict[str, type[Joint]] = {"mul": Multiply, "max": Maximum, "min": Minimum}
 _RESHAPES = ("view", "reshape", "unsqueeze", "squeeze", "flatten", "getitem", "contiguous")
 NUMBER = "_tensor_constant"  # what torch calls tensors that a forward makes itself
 
@@ -50,8 +54,8 @@ def convert_operator(conversion: Conversion, node: fx.Node, path: str) -> bool:
             negative = conversion.insert(conversion.free(f"{path}_negative"), Scale(0, True), tensors[1], tensors[1])
             negative.meta = dict(tensors[1].meta)
             _pair(conversion, node, path, Add, tensors[0], negative)
-        case "mul", [None, None]:
-            _pair(conversion, node, path, Multiply, *tensors)
+        case (("mul" | "max" | "min"), [None, None]):
+            _pair(conversion, node, path, _PAIRS[operation], *tensors)
         case ("add" | "sub" | "mul" | "div", [None, constant] | [constant, None]) if constant is not None:
             return _with_constant(conversion, node, path, operation, tensors[0], known)
         case _:
@@ -59,7 +63,7 @@ def convert_operator(conversion: Conversion, node: fx.Node, path: str) -> bool:
     return True
 
 
-def _pair(conversion: Conversion, node: fx.Node, path: str, kind: type[Add | Multiply], a: fx.Node, b: fx.Node) -> None:
+def _pair(conversion: Conversion, node: fx.Node, path: str, kind: type[Joint], a: fx.Node, b: fx.Node) -> None:
     spec = conversion.recipe.spec(path, "elementwise")
     layer = kind(operand_spec=spec, output_spec=spec)
     new = conversion.replace(node, path, layer, a, b)

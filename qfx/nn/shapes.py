@@ -8,9 +8,8 @@ from torch import Tensor, fx, nn
 
 from qfx.errors import LowerError
 from qfx.nn.binary import BinaryActivation
-from qfx.nn.elementwise import Add, Flatten, Hardtanh, ReLU, broadcast
+from qfx.nn.elementwise import Flatten, Hardtanh, Joint, ReLU, broadcast
 from qfx.nn.moves import Detach
-from qfx.nn.multiply import Multiply
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.rescale import Rescale, Scale
 from qfx.nn.softmax import Softmax
@@ -24,8 +23,7 @@ _KEEP_ORDER = (
     Hardtanh,
     Table,
     BinaryActivation,
-    Add,
-    Multiply,
+    Joint,
     Scale,
     Rescale,
     Softmax,

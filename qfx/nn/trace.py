@@ -20,6 +20,7 @@ from qfx.nn.elementwise import (
     MaxPool2d,
     ReLU,
 )
+from qfx.nn.extremes import Maximum, Minimum
 from qfx.nn.gated import GatedConv2d, PrecisionGatedConv2d
 from qfx.nn.moves import (
     ChannelChunk,
@@ -58,6 +59,8 @@ FIXED_LAYERS = (
     PReLU,
     Add,
     Multiply,
+    Maximum,
+    Minimum,
     Scale,
     Rescale,
     Softmax,

@@ -72,6 +72,8 @@ CONVERTED: dict[str, Callable] = {
     "a dropout of channels": lambda m, x: m.drop(m.conv(x)),
     "a last window beyond the image": lambda m, x: m.pool(m.conv(x)[:, :, :, :5]) + 1,
     "gated linear units": lambda m, x: F.glu(m.wide(x), dim=1),
+    "the larger of halves": lambda m, x: torch.max(*m.wide(x).chunk(2, 1)),
+    "the smaller of two": lambda m, x: torch.minimum(m.conv(x), x.mean((2, 3), keepdim=True)).maximum(x - 0.4),
     "pixels into channels": lambda m, x: F.pixel_unshuffle(m.conv(x), 2),
     "powers": lambda m, x: m.conv(x) ** 3 + torch.pow(x, 2.5),
     "a table in the float network": lambda m, x: m.cube(m.conv(x)),
