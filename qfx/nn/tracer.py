@@ -54,7 +54,7 @@ class _Symbol(fx.Proxy):
         return len(value) if isinstance(value, tuple | list) else self.tracer.refuse_number(self)  # type: ignore
 
     def __int__(self) -> int:
-        self.tracer.refuse_number(self)  # type: ignore[attr-defined]
+        return self.tracer.refuse_number(self)  # type: ignore[attr-defined, no-any-return]
 
     __index__ = __int__
 

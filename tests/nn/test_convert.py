@@ -200,7 +200,7 @@ def test_everything_that_cannot_be_converted_is_listed_at_once() -> None:
         "inner.0 (GroupNorm): use nn.BatchNorm2d instead",
         "inner.1 (AvgPool2d): it must not have ceil_mode, and padding only with count_include_pad",
         "crop (ZeroPad2d): it must add zeros, not 0.0 at (0, -1, 0, 0)",
-        "add (add): use a sum of tensors, or of a tensor and a constant, without alpha instead",
+        "add_1 (add): use a sum of tensors, or of a tensor and a constant, without alpha instead",
         "pad (pad): use zeros of channels, or of the sides of an image right before a convolution or a pool, instead",
         "clamp (clamp): use both bounds, as numbers instead",
         "reshape (reshape): use torch.flatten(x, 1) instead",
