@@ -2,12 +2,16 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qfx import steps
 from qfx.errors import MismatchError, TrainError
+from qfx.graph import Graph
+from qfx.steps import hardware
 
 DESIGN = """\
 name: signal
@@ -67,10 +71,20 @@ def test_torch_and_the_interpreter_give_the_same_integers_of_a_signal(lowered: P
     assert shapes["0"] == [1, 8, 3] and shapes["2"] == [1, 4, 3]
 
 
-def test_csim_gives_them_too_and_a_wrong_weight_fails(copy: Path) -> None:
+def test_csim_gives_them_too_and_a_wrong_weight_fails(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps.hls(copy).figures["equal"]
-    weights = next((copy / "build" / "lower" / "graph").rglob("*weight*"), None)
-    assert weights is None or weights.is_file()
+    whole = hardware.write_hls
+
+    def planted(graph: Graph, plan: Any, folder: Path) -> None:
+        weight = graph.constants["0.weight"]
+        codes = weight.codes.copy()
+        codes.flat[0] ^= 1
+        wrong = replace(weight, codes=codes)
+        whole(graph.replace_nodes(graph.nodes, {**graph.constants, "0.weight": wrong}), plan, folder)
+
+    monkeypatch.setattr(hardware, "write_hls", planted)
+    with pytest.raises(MismatchError, match=r"csim: node '0' \(Conv2d\) must give code"):
+        steps.hls(copy, force=True)
 
 
 def test_the_rtl_gives_them_too_and_a_wrong_weight_fails(copy: Path) -> None:

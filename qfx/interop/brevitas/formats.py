@@ -124,12 +124,12 @@ def activation(path: str, proxy: Any) -> Quantizer:
     if isinstance(tensor_quant, TensorQuant):
         _require_calibrated(path, tensor_quant.quantizer)
         return tensor_quant.quantizer
-    require_data(path, proxy)
     found = proxy(torch.zeros(1, 1))
+    if found.scale.numel() > 1:
+        raise LowerError(f"layer '{path}' must have one scale, not one for each channel; use {ACT_CLASS}")
+    require_data(path, proxy)
     constant = _constant(tensor_quant, found)
     frac = power_of_two(path, found, f"min_val=-{constant}, max_val={constant}" if constant else ACT_CLASS)
-    if frac.numel() > 1:
-        raise LowerError(f"layer '{path}' must have one scale, not one for each channel; use {ACT_CLASS}")
     if isinstance(tensor_quant, _BINARY):
         raise LowerError(
             f"layer '{path}' must not be binary itself; put a QuantIdentity with {BINARY_CLASS} there, and use "
@@ -199,7 +199,7 @@ def _weight_remedy(tensor_quant: Any, tensor: Any) -> str:
 
 
 def _constant(tensor_quant: Any, tensor: Any) -> str | None:
-    """The power of two nearest to a constant scale of one or two bits, which then is its ``scaling_init``, else None."""
+    """The power of two nearest to a constant scale of one or two bits, which is its ``scaling_init`` then, or None."""
     scale = tensor.scale.detach().flatten()[0].item()
     if not isinstance(getattr(tensor_quant, "scaling_impl", None), ConstScaling) or tensor.bit_width > 2 or scale <= 0:
         return None

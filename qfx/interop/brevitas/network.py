@@ -106,6 +106,11 @@ class _Sizes(fx.Interpreter):
         return result
 
 
+def _asks(node: fx.Node) -> bool:
+    """Whether a call asks for a size, or takes a part."""
+    return node.op in ("call_function", "call_method") and call_name(node) in _ASKED
+
+
 class _Network:
     """One run: the graph being rewritten, what is known of its tensors, and what is wrong with it."""
 
@@ -143,8 +148,11 @@ class _Network:
 
     def _is_at_fault(self, node: fx.Node) -> bool:
         """Whether a node is to be reported: not the size that a refused view asks for, which is reported itself."""
-        asked_for = call_name(node) in _ASKED and any(user in self.problems for user in node.users)
-        return node in self.problems and not asked_for
+        return node in self.problems and not (_asks(node) and self._explained(node))
+
+    def _explained(self, node: fx.Node) -> bool:
+        """Whether a refused call uses what a node asks for."""
+        return any(self._explained(user) if _asks(user) else user in self.problems for user in node.users)
 
     def _layer(self, node: fx.Node, path: str, layer: nn.Module) -> None:
         operands: list[fx.Node] = []
@@ -186,7 +194,7 @@ class _Network:
         if node.target is getattr and node.args[1] in ("value", "tensor"):  # of a QuantTensor
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
             return
-        if call_name(node) in _ASKED and self.held.get(node.args[0]) is UNKNOWN:  # type: ignore[arg-type]
+        if _asks(node) and self.held.get(node.args[0]) is UNKNOWN:  # type: ignore[arg-type]
             raise NotAtFault(f"what call '{node_path(node)}' reads is refused")
         path = self._free(scope(node) + call_name(node))
         operands = [node.args[0], node.args[1]] if is_sum(node) else joined(node)

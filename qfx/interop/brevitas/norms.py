@@ -36,18 +36,26 @@ def merge_norms(module: fx.GraphModule) -> dict[fx.Node, str]:
         layer = module.get_submodule(str(source.target)) if source.op == "call_module" else None
         calls = [other for other in module.graph.nodes if other.target in (source.target, node.target)]
         alone = len(source.users) == 1 and len(calls) == 2
-        if reason := _unmergeable(norm, str(source.target), layer, alone):
+        if reason := _unmergeable(norm, layer, alone):
             problems[node] = f"layer '{node.target}' {reason}"
             continue
+        bare = layer.bias is None
         layer.merge_bn_in(norm)
+        if bare and not layer.bias_quant.is_quant_enabled:  # Brevitas tells only now, of a bias that is there
+            layer.bias = None
+            problems[node] = (
+                f"layer '{node.target}' ({type(norm).__name__}) must be merged into a layer that quantizes the bias it "
+                f"gets by that; use bias_quant={BIAS_CLASS} for layer '{source.target}', though it has bias=False"
+            )
+            continue
         node.replace_all_uses_with(source)
         module.graph.erase_node(node)
     module.recompile()
     return problems
 
 
-def _unmergeable(norm: Any, before: str, layer: Any, alone: bool) -> str | None:
-    """Return what a BatchNorm must be to be merged into the ``layer`` at the path ``before``, or None."""
+def _unmergeable(norm: Any, layer: Any, alone: bool) -> str | None:
+    """Return what a BatchNorm must be to be merged into the ``layer`` before it, or None."""
     if not isinstance(layer, _WEIGHTED) or not alone:
         return (
             f"({type(norm).__name__}) must stand alone behind a QuantConv or QuantLinear to be merged; use "
@@ -59,11 +67,6 @@ def _unmergeable(norm: Any, before: str, layer: Any, alone: bool) -> str | None:
         )
     if norm.weight is None or norm.running_mean is None:
         return "must have affine and track_running_stats to be merged"
-    if layer.bias is None and not layer.bias_quant.is_quant_enabled:
-        return (
-            f"({type(norm).__name__}) must be merged into a layer that quantizes the bias it gets by that; use "
-            f"bias_quant={BIAS_CLASS} for layer '{before}', though it has bias=False"
-        )
     return None
 
 
