@@ -33,7 +33,7 @@ def merge_norms(module: fx.GraphModule) -> dict[fx.Node, str]:
         if not isinstance(norm, NORMS):
             continue
         source = node.args[0]
-        layer = module.get_submodule(str(source.target)) if source.op == "call_module" else None
+        layer: Any = module.get_submodule(str(source.target)) if source.op == "call_module" else None
         calls = [other for other in module.graph.nodes if other.target in (source.target, node.target)]
         alone = len(source.users) == 1 and len(calls) == 2
         if reason := _unmergeable(norm, layer, alone):
