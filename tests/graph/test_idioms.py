@@ -92,7 +92,7 @@ def test_the_graph_gives_the_integers_of_torch(name: str) -> None:
     assert (qnn.exact(model)(x) - network.eval()(x)).abs().mean() < 0.1 * network(x).abs().mean()
     with torch.no_grad():
         for layer in (each for each in model.modules() if isinstance(each, qnn.Conv2d)):
-            layer.weight.neg_()
+            layer.weight.mul_(-0.6)  # twice where two calls share it
     assert not equals_torch(graph, model, x)
 
 
