@@ -305,7 +305,7 @@ _CALLS: dict[str, Callable[..., nn.Module]] = {
     "softshrink": nn.Softshrink,
     "hardshrink": nn.Hardshrink,
     "tanhshrink": nn.Tanhshrink,
-    "threshold": nn.Threshold,
+    **dict.fromkeys(("threshold", "_threshold"), nn.Threshold),
     "pow": _power,
     **{name: partial(_dropout, kind) for name, kind in DROPOUTS.items()},
 }
