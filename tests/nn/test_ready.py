@@ -185,8 +185,12 @@ MANY = "output (output): it must be a tensor, or a tuple of two or more tensors,
 @pytest.mark.parametrize(
     ("use", "lines"),
     [
-        (lambda net, x: F.dropout(x, 0.5, net.training), ["dropout (dropout): use the module nn.Dropout instead"]),
-        (lambda net, x: F.dropout(x), ["dropout (dropout): use the module nn.Dropout instead"]),
+        (
+            lambda net, x: F.dropout(x),
+            [
+                "dropout (dropout): use training=self.training, since it drops values in evaluation too, or nn.Dropout instead"
+            ],
+        ),
         (lambda net, x: x.transpose(2, 3), [f"transpose (transpose): {AXES}"]),
         (lambda net, x: torch.permute(x, (0, 1, 3, 2)), [f"permute (permute): {AXES}"]),
         (lambda net, x: x.unbind(1)[0], [f"unbind (unbind): {PARTS}"]),

@@ -241,7 +241,7 @@ def test_a_table_shares_the_format_of_a_batch_norm_before_it_and_gives_its_own_t
     [
         (nn.Tanh(), {"elementwise": 13, "input": 12}, ""),
         (nn.Tanh(), {"input": 13}, r"\(Tanh\): its input must be at most 12 bits wide at 'elementwise', not 13"),
-        (nn.Softsign(), {}, r"\(Softsign\): there is no fixed-point form of it"),
+        (nn.Softmin(1), {}, r"\(Softmin\): use nn.Softmax\(1\) of the negative"),
     ],
 )
 def test_what_has_no_table_is_refused(layer: nn.Module, recipe: dict, message: str) -> None:
