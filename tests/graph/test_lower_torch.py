@@ -406,7 +406,7 @@ def test_padding_that_is_read_elsewhere_is_refused_and_read_by_several_layers_is
     assert equals_torch(lower(model, x), model, x)
     assert isinstance(qnn.convert(nn.Sequential(nn.ZeroPad2d(1), nn.ReLU())).get_submodule("0"), qnn.ZeroPad)
     twice = nn.ZeroPad2d(1)
-    assert isinstance(qnn.convert(nn.Sequential(twice, nn.Conv2d(1, 1, 3), twice)).get_submodule("0_1"), qnn.ZeroPad)
+    assert isinstance(qnn.convert(nn.Sequential(twice, nn.Conv2d(1, 1, 3), twice)).get_submodule("0"), qnn.ZeroPad)
 
 
 def test_an_overflow_mode_that_does_not_saturate_is_refused_for_relu6() -> None:

@@ -188,7 +188,8 @@ MANY = "output (output): it must be a tensor, or a tuple of two or more tensors,
         (
             lambda net, x: F.dropout(x),
             [
-                "dropout (dropout): use training=self.training, since it drops values in evaluation too, or nn.Dropout instead"
+                "dropout (dropout): use training=self.training, since it drops values in evaluation too, or "
+                "nn.Dropout instead"
             ],
         ),
         (lambda net, x: x.transpose(2, 3), [f"transpose (transpose): {AXES}"]),
