@@ -47,14 +47,15 @@ def require_same(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> N
     original, training = copy.deepcopy(model).eval(), traced.training
     with taken(x, LowerError):
         expected = original(x.clone())
+    ran = True
     try:
         found = Recorder(traced.eval()).run(x.clone())
     except RuntimeError:  # sizes of another batch stand in it
-        found = None
+        ran = False
     traced.train(training)
     if any(_is_random(node) for node in traced.graph.nodes):
         return
-    if (found is None or isinstance(expected, Tensor)) and not _close(found, expected):
+    if not ran or (isinstance(expected, Tensor) and not _close(found, expected)):
         raise LowerError(
             f"the forward of {type(model).__name__} must be what torch.fx sees of it, but gives other values: it "
             "changes a tensor in place that another name stands for, branches on self.training, drops values in "
@@ -62,7 +63,7 @@ def require_same(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> N
         )
 
 
-def _close(found: Any, expected: Any) -> bool:
+def _close(found: Any, expected: Tensor) -> bool:
     alike = isinstance(found, Tensor) and found.shape == expected.shape
     return alike and torch.allclose(found, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 

@@ -88,7 +88,7 @@ def test_everything_that_blocks_a_network_is_said_at_once() -> None:
     found = check(f"{ME}:Blocked", "2x4x4")
     assert not found.ok and found.graph is None and found.plan is None
     assert [problem.split(" ")[0] for problem in found.problems] == ["up", "norm", "log_softmax"]
-    assert "no fixed-point form" in found.problems[0] and "use nn.BatchNorm2d instead" in found.problems[1]
+    assert "use nn.AvgPool2d of x * x" in found.problems[0] and "use nn.BatchNorm2d instead" in found.problems[1]
 
 
 def test_a_network_that_is_too_slow_is_blocked_with_node_and_cycles() -> None:

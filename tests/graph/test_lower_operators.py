@@ -212,7 +212,7 @@ class Wrong(nn.Module):
         (lambda m, x: x.softmax(-1), "softmax (Softmax): it must be over the channels, dim=1, not -1"),
         (lambda m, x: F.softmax(x, 2), "softmax (Softmax): it must be over the channels, dim=1, not 2"),
         (lambda m, x: x.softmax(1, dtype=torch.float64), "softmax (softmax): there is no fixed-point form of it"),
-        (lambda m, x: x**3, "pow (pow): there is no fixed-point form of it"),
+        (lambda m, x: 2**x, "pow (pow): there is no fixed-point form of it"),
         (
             lambda m, x: x.mean((2, 3)) * x,
             "mul (Multiply): its operands must have one shape, or axes of length 1, not 3 and 3x3x3",

@@ -340,8 +340,8 @@ def test_a_concatenation_along_another_axis_or_of_flattened_images_is_refused() 
         qnn.convert(Joins(), None, torch.rand(2, 3, 4, 4))
     assert str(caught.value).splitlines()[1:] == [
         "  cat (Concat): it must not join flattened images: concatenate the images before the Flatten",
-        "  cat (cat): it must join channels: torch.cat(tensors, 1)",
-        "  cat (cat): it must join channels: torch.cat(tensors, 1)",
+        "  cat_1 (cat): it must join channels: torch.cat(tensors, 1)",
+        "  cat_2 (cat): it must join channels: torch.cat(tensors, 1)",
     ]
 
 

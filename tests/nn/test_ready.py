@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -177,7 +176,6 @@ class Calls(nn.Module):
 
 NONE = "there is no fixed-point form of it"
 AXES = f"{NONE}: keep the axes as they are, and bring the data into their order before the network"
-BARE = "p (p): it is a parameter outside of a layer: make it the bias of a layer, or a constant of a BatchNorm2d"
 PARTS = f"{NONE}: let a layer of its own give each part"
 MANY = "output (output): it must be a tensor, or a tuple of two or more tensors, not"
 
@@ -185,13 +183,6 @@ MANY = "output (output): it must be a tensor, or a tuple of two or more tensors,
 @pytest.mark.parametrize(
     ("use", "lines"),
     [
-        (
-            lambda net, x: F.dropout(x),
-            [
-                "dropout (dropout): use training=self.training, since it drops values in evaluation too, or "
-                "nn.Dropout instead"
-            ],
-        ),
         (lambda net, x: x.transpose(2, 3), [f"transpose (transpose): {AXES}"]),
         (lambda net, x: torch.permute(x, (0, 1, 3, 2)), [f"permute (permute): {AXES}"]),
         (lambda net, x: x.unbind(1)[0], [f"unbind (unbind): {PARTS}"]),
@@ -217,11 +208,11 @@ MANY = "output (output): it must be a tensor, or a tuple of two or more tensors,
         ),
         (
             lambda net, x: x * net.p.exp(),
-            [BARE, f"exp (exp): {NONE}", "mul (mul): use a product of tensors, or of a tensor and a constant instead"],
+            [f"exp (exp): {NONE}", "mul (mul): use a product of tensors, or of a tensor and a constant instead"],
         ),
         (
             lambda net, x: torch.add(x, net.p, alpha=2),
-            [BARE, "add (add): use a sum of tensors, or of a tensor and a constant, without alpha instead"],
+            ["add (add): use a sum of tensors, or of a tensor and a constant, without alpha instead"],
         ),
         (lambda net, x: {"a": x, "b": x.relu()}, [f"{MANY} a dict of 2: return the tensors alone"]),
         (lambda net, x: [x, (x, x)], [f"{MANY} a list of 2: return the tensors alone"]),
