@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from qfx.errors import TrainError
 from qfx.nn import digit_moves, moves, nonzero_digits
 from qfx.nn.control import scale_format_gradients
+from qfx.nn.inputs import taken
 from qfx.nn.ranks import gather, rank, ranks
+from qfx.train.augment import Augment, augmented
 from qfx.train.budget import Budget
 from qfx.train.compiled import runnable
 from qfx.train.data import Data
 from qfx.train.detection import Detection
-from qfx.train.distill import distilled, taught
+from qfx.train.distill import distilled, require_scores, taught
 from qfx.train.interrupts import Interrupts
 from qfx.train.pace import Pace
 from qfx.train.pictures import in_turn
@@ -28,7 +30,6 @@ from qfx.train.state import State
 from qfx.train.together import same_buffers, synchronous, without_averaging
 from qfx.train.watchdog import first_diverged
 
-Augment = Callable[..., Any]
 Judge = Callable[[Any, Tensor], Tensor]  # from the network's result for a batch, and the targets
 Progress = Callable[[float, str], None]
 
@@ -39,7 +40,7 @@ def fit(
     settings: Settings,
     progress: Progress = lambda done, doing: None,
     augment: Augment | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     teacher: nn.Module | None = None,
     budget: Budget | None = None,
     loss: Judge | None = None,
@@ -148,19 +149,20 @@ class _Lesson:
     def __call__(self, network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
         """The mean loss of inputs, and the sum over them of the figure that is logged."""
         if self.augment:
-            x, y = self.augment(x, y) if self.moves_targets else (self.augment(x), y)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            x, y = augmented(self.augment, x, y, self.moves_targets)
+        with taken(x), torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             result = network(x)
         result = tuple(each.float() for each in result) if isinstance(result, tuple) else result.float()
         loss = self._classified(result, x, y) if self.loss is None else self._own(self.loss, result, y)
         if not torch.isfinite(loss):
-            raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(self.model, x)}")
+            raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(self.model, x, self.teacher)}")
         return loss, self._figure(result, y)
 
     def _classified(self, scores: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        require_scores("the network", scores)
         loss = F.cross_entropy(scores, y, label_smoothing=self.settings.label_smoothing)
         if self.teacher is not None and self.settings.distill is not None:
-            loss = distilled(loss, scores, taught(self.teacher, x), self.settings.distill)
+            loss = distilled(loss, scores, taught(self.teacher, x, scores.shape[1]), self.settings.distill)
         return loss
 
     @staticmethod

@@ -13,9 +13,11 @@ from qfx.fixed import Fixed, count_digits
 from qfx.fixed.khot import magnitudes
 from qfx.nn import calibrate, quantizers
 from qfx.nn.allocate import require_possible as require_allocatable
+from qfx.nn.inputs import taken
 from qfx.train import runs
 from qfx.train.budget import require_possible
 from qfx.train.data import Data
+from qfx.train.distill import require_scores, taught
 from qfx.train.sizes import learned_sizes
 
 _LOOKED_AT = 256  # of images on disk
@@ -54,16 +56,8 @@ def _require_teacher(design: Design, data: Data, scores: torch.Tensor) -> None:
     teacher = runs.teacher_of(design)
     if teacher is None:
         return
-    where = design.place("training.teacher")
-    try:
-        found = tuple(teacher(data.train_x[:2]).shape)
-    except (RuntimeError, AttributeError) as error:
-        raise TrainError(f"{where}: training.teacher must give scores for the design's inputs, but: {error}") from error
-    if found != tuple(scores.shape):
-        raise TrainError(
-            f"{where}: training.teacher must give {scores.shape[1]} scores an input, as model {design.content.model} "
-            f"does, not {' x '.join(map(str, found[1:]))}"
-        )
+    with runs.at(design, "training.teacher"):
+        taught(teacher, data.train_x[:2], scores.shape[1])
 
 
 def _require_budget(design: Design, data: Data, model: nn.Module) -> None:
@@ -90,15 +84,11 @@ def _require_reals(design: Design, data: Data) -> None:
 @torch.no_grad()
 def _scores(design: Design, model: nn.Module, data: Data) -> torch.Tensor:
     """Return what the network makes of two training inputs."""
-    name = design.content.model
-    try:
-        scores = model(data.train_x[:2])
-    except RuntimeError as error:
-        shape = tuple(data.train_x.shape[1:])
-        raise TrainError(f"model {name} must take inputs of shape {shape}, but torch says: {error}") from error
-    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise TrainError(f"model {name} must return one score a class, a tensor (N, classes), not {found}")
+    name = f"model {design.content.model}"
+    x = data.train_x[:2]
+    with taken(x, name=name):
+        scores: torch.Tensor = model(x)
+    require_scores(name, scores)
     return scores
 
 

@@ -165,7 +165,8 @@ def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
             f"torch.nn.Module, not {type(model).__name__}"
         )
     if place := design.teacher_checkpoint:
-        load_float(model, place)
+        with at(design, "training.teacher.checkpoint"):
+            load_float(model, place)
     elif start:
         load_weights(model, start)
     return model.eval().requires_grad_(False)

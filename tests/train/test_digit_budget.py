@@ -128,8 +128,14 @@ def test_budgets_that_cannot_be_kept_are_refused() -> None:
     with pytest.raises(TrainError, match=r"room for the \d\d\d non-zero digits of constants whose K is not learned"):
         mixed = network({"width": 8, "digits": {"k": 1}}, LEARNED)
         fit(mixed, data(), replace(SETTINGS, digits=DigitLimit(budget=50)))
-    for asked in ({}, {"budget": 3, "mean": 2.0}, {"mean": 0.0}, {"budget": -1}):
-        with pytest.raises(TrainError, match="digits must have either a budget or a mean, above 0, not"):
+    for asked, said in (
+        ({}, "digits must have either a budget or a mean, not None and None"),
+        ({"budget": 3, "mean": 2.0}, "digits must have either a budget or a mean, not 3 and 2.0"),
+        ({"mean": 0.0}, "mean of digits must be a number above 0, not 0.0"),
+        ({"budget": -1}, "budget of digits must be a whole number of at least 1, not -1"),
+        ({"budget": 2.5}, "budget of digits must be a whole number of at least 1, not 2.5"),
+    ):
+        with pytest.raises(TrainError, match=said):
             DigitLimit(**asked)
 
 

@@ -31,7 +31,7 @@ def changed(folder: Path, file: str, old: str, new: str) -> Path:
             "model.py",
             "nn.Linear(2, 2)",
             "nn.Linear(3, 2)",
-            r"/design.yaml:2: model model.py:Net must take inputs of shape \(1, 3, 3\), but",
+            r"/design.yaml:2: model model.py:Net must take an input of shape 1x3x3, but",
         ),
         (
             "model.py",
