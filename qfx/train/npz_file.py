@@ -1,5 +1,7 @@
 """Labelled data from one file of numpy arrays."""
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +55,13 @@ def npz_arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in NAMES}
     except FileNotFoundError:
         raise TrainError(f"{path} must exist, but there is no such file") from None
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{path} must be a file of numpy arrays, but: {error}") from error
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        fault = "is damaged, another kind of file, or holds Python objects"
+        if isinstance(error, OSError) and error.strerror:
+            fault = f"cannot be read: {error.strerror}"
+        raise TrainError(
+            f"{path} must be a file of numpy arrays, but {fault}: write it with numpy.savez(path, x_train=...)"
+        ) from error
 
 
 def _shape(array: np.ndarray) -> str:
