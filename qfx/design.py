@@ -260,11 +260,11 @@ class TrainingSection(_Section):
     def _allocated(self) -> Self:
         asked = self.allocate
         if asked and not (self.budget or asked.weight_bits or asked.bit_operations):
-            raise ValueError(
-                "must have a budget where it has allocate: budget, or allocate.weight_bits or .bit_operations"
-            )
+            raise yamlfile.KeyFault("allocate", "must have weight_bits or bit_operations, or training.budget beside it")
         if asked and len(self.widths) > 1:
-            raise ValueError("must have one of widths where it has allocate, which chooses them for each layer")
+            raise yamlfile.KeyFault(
+                "widths", "must be one width beside training.allocate, which chooses for each layer"
+            )
         return self
 
 
@@ -293,8 +293,10 @@ class DesignFile(_Section):
     @model_validator(mode="after")
     def _one_rate(self) -> Self:
         budget = self.training.budget
-        if budget is not None and (budget.fps is None) == (self.target.cycles is None):
-            raise ValueError("must say the rate where it has training.budget: either there as fps, or in target.cycles")
+        if budget is not None and budget.fps is None and self.target.cycles is None:
+            raise yamlfile.KeyFault("training.budget", "must have fps, the rate, where target.cycles does not say it")
+        if budget is not None and budget.fps is not None and self.target.cycles is not None:
+            raise yamlfile.KeyFault("training.budget.fps", "must be left out where target.cycles says the rate")
         return self
 
 

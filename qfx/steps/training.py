@@ -135,10 +135,22 @@ def _judge(work: Work, figures: Mapping[str, Any]) -> None:
             f"accuracy at {width} must be within {asked.below_float:g} points of float "
             f"({full:.2f} %), not {full - reached:.2f} below it"
         )
-
+    _judge_digits(work, figures)
     budget = figures["widths"][str(figures["lowered"])].get("budget")
     if budget and not budget["fits"]:
         work.warn(f"the network must keep its budget, {_spent(budget)}: it will not be planned")
+
+
+def _judge_digits(work: Work, figures: Mapping[str, Any]) -> None:
+    """Warn where a budget of digits left whole layers without any."""
+    from qfx.train.digit_budget import without_digits
+
+    digits = figures["widths"][str(figures["lowered"])].get("digits", {})
+    if work.design.content.training.digits and (empty := without_digits(digits)):
+        work.warn(
+            f"every layer should have non-zero digits, but training.digits left none to {', '.join(empty)}, whose "
+            "weights are all 0: allow more digits"
+        )
 
 
 def _spent(budget: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def fit(
     state, record = State.start(model, settings, per_epoch), Record(folder, settings, data, teacher, budget)
     state.budget = budget
     record.resume(state, per_epoch)
-    network, pace = synchronous(runnable(model.train(), settings)), Pace(state.step, steps)
+    network, pace = synchronous(runnable(model.train(), settings)), Pace()
     with Interrupts(folder is not None) as interrupts:
         while state.step < steps:
             order = torch.Generator()
@@ -91,7 +91,7 @@ def fit(
                     record.save(state)
                     interrupts.obey()
                 if state.step % per_epoch and pace.is_due():
-                    _tell(progress, state.step, steps, per_epoch, pace)
+                    _tell(progress, state.step, steps, per_epoch)
             epoch = state.step // per_epoch
             row = _row(state, epoch, per_epoch, batch, "accuracy" if loss is None else "metric" if metric else None)
             record.log(row)
@@ -101,7 +101,7 @@ def fit(
                 record.save(state)
             if stop:
                 interrupts.obey()
-            _tell(progress, state.step, steps, per_epoch, pace, f", loss {row['loss']:.3f}")
+            _tell(progress, state.step, steps, per_epoch, f", loss {row['loss']:.3f}")
     if state.average:
         state.average.give(model)
     if budget:
@@ -155,7 +155,9 @@ class _Lesson:
         result = tuple(each.float() for each in result) if isinstance(result, tuple) else result.float()
         loss = self._classified(result, x, y) if self.loss is None else self._own(self.loss, result, y)
         if not torch.isfinite(loss):
-            raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(self.model, x, self.teacher)}")
+            raise TrainError(
+                f"the loss must stay finite, not {loss.item()}; {first_diverged(self.model, x, self.teacher)}"
+            )
         return loss, self._figure(result, y)
 
     def _classified(self, scores: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -227,9 +229,9 @@ def _row(state: State, epoch: int, per_epoch: int, batch: int, figure: str | Non
     }
 
 
-def _tell(progress: Progress, step: int, steps: int, per_epoch: int, pace: Pace, more: str = "") -> None:
+def _tell(progress: Progress, step: int, steps: int, per_epoch: int, more: str = "") -> None:
     epoch = -(-step // per_epoch)
-    progress(step / steps, f"epoch {epoch}/{steps // per_epoch}{more}, {pace.left(step)}")
+    progress(step / steps, f"epoch {epoch}/{steps // per_epoch}{more}")
 
 
 @torch.no_grad()

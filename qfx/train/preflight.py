@@ -8,7 +8,7 @@ from torch import nn
 
 from qfx.arguments import counted
 from qfx.design import Design
-from qfx.errors import TrainError
+from qfx.errors import PlanError, TrainError
 from qfx.fixed import Fixed, count_digits
 from qfx.fixed.khot import magnitudes
 from qfx.nn import calibrate, quantizers
@@ -16,17 +16,20 @@ from qfx.nn.allocate import require_possible as require_allocatable
 from qfx.nn.inputs import taken
 from qfx.train import runs
 from qfx.train.budget import require_possible
+from qfx.train.cost import HardwareCost
 from qfx.train.data import Data
+from qfx.train.digit_budget import require_possible as require_possible_digits
 from qfx.train.distill import require_scores, taught
 from qfx.train.sizes import learned_sizes
 
-_LOOKED_AT = 256  # of images on disk
+_LOOKED_AT = 256  # training inputs, where not all are
 
 
 def preflight(design: Design, data: Data) -> list[str]:
     """Refuse a design whose network, recipe, labels or data cannot work, and return warnings about the others.
 
-    The network is made, run on two training inputs, and converted at each width; nothing of that is kept.
+    The network is made, run on two training inputs, and converted at each width, and calibrated where its weights are
+    those of a checkpoint; nothing of that is kept.
 
     Raises:
         QfxError: what is wrong, with its place.
@@ -43,7 +46,10 @@ def preflight(design: Design, data: Data) -> list[str]:
     _require_teacher(design, data, scores)
     warnings = [*_large_batch(design, data), *_off_grid(design, data)]
     for width in design.content.training.widths:
-        fixed = runs.fixed_model(design, runs.float_model(design), width)
+        fixed = runs.fixed_model(design, model, width)
+        if design.float_checkpoint:
+            with runs.at(design, "recipe"):
+                calibrate(fixed.eval(), [data.train_x[:_LOOKED_AT]])
         _require_learned_digits(design, fixed)
         warnings += _idle_digits(fixed)
         _require_budget(design, data, fixed)
@@ -63,15 +69,37 @@ def _require_teacher(design: Design, data: Data, scores: torch.Tensor) -> None:
 def _require_budget(design: Design, data: Data, model: nn.Module) -> None:
     """Refuse a hardware budget that cannot be kept; an untrained network needs about what a trained one does."""
     training = design.content.training
+    if training.budget is not None:
+        calibrate(model.eval(), [data.train_x[:_LOOKED_AT]])
+        cost = _cost_at_rate(design, model)
     if training.allocate is not None:
         task = runs.allocation_task(design)
         with runs.at(design, "training.allocate"):
-            require_allocatable(runs.float_model(design), [data.train_x[:256]], **task)
+            require_allocatable(runs.float_model(design), [data.train_x[:_LOOKED_AT]], **task)
     if training.budget is None or (training.allocate is not None and not learned_sizes(model)):
         return
-    calibrate(model.eval(), [data.train_x[:256]])
     with runs.at(design, "training.budget"):
-        require_possible(runs.hardware_cost(design, model))
+        require_possible(cost)
+
+
+def _cost_at_rate(design: Design, model: nn.Module) -> HardwareCost:
+    """What a calibrated model takes; a rate that no plan reaches is refused with the one that is reached."""
+    budget, clock = design.content.training.budget, design.clock_mhz
+    assert budget is not None  # callers have one
+    try:
+        return runs.hardware_cost(design, model)
+    except TrainError as error:
+        if budget.fps is None or not isinstance(error.__cause__, PlanError):
+            raise
+        least = int(HardwareCost(model, runs.example(design, 1), design.board).local.values["cycles"])
+        most = clock * 1e6 / least
+        if budget.fps <= most:
+            raise
+        raise TrainError(
+            f"{design.place('training.budget.fps')}: training.budget.fps must be at most {most:,.10g}, what the plan "
+            f"reaches on {design.board.name} at {clock:g} MHz in {counted(least, 'cycle')} a frame, not "
+            f"{budget.fps:,.10g}: ask for less, or raise target.clock_mhz"
+        ) from error
 
 
 def _require_reals(design: Design, data: Data) -> None:
@@ -112,11 +140,10 @@ def _large_batch(design: Design, data: Data) -> list[str]:
 
 def _require_learned_digits(design: Design, model: nn.Module) -> None:
     """Refuse a budget of digits that nothing can keep."""
-    if design.content.training.digits and not any(quantizer.learns_digits for quantizer in quantizers(model).values()):
-        raise TrainError(
-            f"{design.place('training.digits')}: training.digits must find constants whose K is learned, but there are "
-            "none: give weights digits like {k: 3, signed: true, learn: true} in the recipe"
-        )
+    asked = runs.settings(design, design.content.training.fixed).digits
+    if asked:
+        with runs.at(design, "training.digits"):
+            require_possible_digits(model, asked)
 
 
 def _idle_digits(model: nn.Module) -> list[str]:

@@ -227,8 +227,9 @@ def _calibrated(
         if training.budget is None or (recipe is not None and not learned_sizes(model)):
             return model, None, recipe
         steps = training.fixed.epochs * (len(data.train_x) // training.batch)
+        cost = hardware_cost(design, model)
         with at(design, "training.budget"):
-            return model, start_within(hardware_cost(design, model), mine, max(steps, 1)), recipe
+            return model, start_within(cost, mine, max(steps, 1)), recipe
 
 
 def trained_model(design: Design, folder: Path) -> nn.Module:

@@ -52,7 +52,9 @@ def voc(
     names = _classes(read["train"]) if classes is None else tuple(classes)
     numbers = {name: number for number, name in enumerate(names)}
     parts = {
-        part: [_image(folder, path, root, numbers, classes is not None, one_based, difficult, mend) for path, root in found]
+        part: [
+            _image(folder, path, root, numbers, classes is not None, one_based, difficult, mend) for path, root in found
+        ]
         for part, found in read.items()
     }
     if "test" not in parts:

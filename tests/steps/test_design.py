@@ -118,7 +118,7 @@ def test_a_minimal_design_loads(tmp_path: Path) -> None:
         (
             GOOD + "training:\n  float: {checkpoint: net.th, epochs: 3, lr: 0.1}\n",
             7,
-            "training.float must have either checkpoint or epochs and lr, not {'checkpoint': 'net.th'",
+            "training.float must have either checkpoint or epochs and lr",
         ),
         (GOOD + "recipe: [4]\n", 6, "recipe must be a mapping, not [4]"),
         (GOOD + "0: 1\n", 6, "0 must be one of the known keys (name, model, "),

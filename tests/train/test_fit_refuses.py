@@ -35,7 +35,10 @@ def spoilt() -> nn.Module:
 @pytest.mark.parametrize(
     ("teacher", "said"),
     [
-        (spoilt(), "the loss must stay finite, not nan; the teacher does not: its 1.weight holds NaN or infinity: load"),
+        (
+            spoilt(),
+            "the loss must stay finite, not nan; the teacher does not: its 1.weight holds NaN or infinity: load",
+        ),
         (network(classes=3), "the teacher must give 2 scores an input, as the network does, not 3"),
         (network(features=9), "the teacher must take an input of shape 1x4x4, but torch says: mat1 and mat2"),
         (nn.Identity(), "the teacher must return one score a class, a tensor (N, classes), not (16, 1, 4, 4)"),

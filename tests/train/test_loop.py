@@ -1,6 +1,7 @@
 """The choices of the loop: schedules, averages, accumulation, bfloat16, clipping; each does what it says."""
 
 import importlib.util
+import re
 import sysconfig
 from collections.abc import Callable
 from dataclasses import replace
@@ -199,21 +200,19 @@ def test_an_average_moves_by_the_decay() -> None:
     assert average.tensors["weight"].item() == pytest.approx(0.25 + 0.9 * 0.75)
 
 
-def test_progress_tells_epoch_loss_and_the_time_left() -> None:
+def test_progress_tells_the_part_that_is_done_epoch_and_loss() -> None:
     told: list[tuple[float, str]] = []
     fit(job.network(), job.data(), PLAIN, progress=lambda done, doing: told.append((done, doing)))
     assert [done for done, _ in told] == [0.5, 1.0]
-    assert told[1][1].startswith("epoch 2/2, loss 0.") and told[1][1].endswith(", 0 min 0 s left")
+    assert re.fullmatch(r"epoch 2/2, loss 0\.\d+", told[1][1])
 
 
-def test_the_time_left_is_that_of_the_remaining_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_told_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("qfx.train.pace.time.monotonic", lambda: now[0])
-    pace = Pace(first=100, steps=300)  # resumed
+    pace = Pace()
     now[0] = 50.0
-    assert pace.left(150) == "2 min 30 s left" and pace.is_due() and not pace.is_due()
-    now[0] = 5000.0
-    assert pace.left(200) == "1 h 23 min left"
+    assert pace.is_due() and not pace.is_due()
 
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
