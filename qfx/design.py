@@ -118,7 +118,9 @@ class PhaseSection(_Section):
     @classmethod
     def _within(cls, schedule: ScheduleSection, info: ValidationInfo) -> ScheduleSection:
         if schedule.milestones and "epochs" in info.data and schedule.milestones[-1] >= info.data["epochs"]:
-            raise ValueError(f"must have milestones before the last epoch, {info.data['epochs']}")
+            raise ValueError(
+                f"must have milestones before the last epoch, {info.data['epochs']}, not {schedule.milestones[-1]}"
+            )
         return schedule
 
 

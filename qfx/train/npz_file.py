@@ -48,14 +48,14 @@ def npz_arrays(path: Path) -> dict[str, np.ndarray]:
         TrainError: it is no such file, or has not all of them.
     """
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             missing = [name for name in NAMES if name not in file]
             if missing:
                 raise TrainError(f"{path} must hold {', '.join(NAMES)}, but has no {', '.join(missing)}")
             return {name: file[name] for name in NAMES}
     except FileNotFoundError:
         raise TrainError(f"{path} must exist, but there is no such file") from None
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         fault = "is damaged, another kind of file, or holds Python objects"
         if isinstance(error, OSError) and error.strerror:
             fault = f"cannot be read: {error.strerror}"

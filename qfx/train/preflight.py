@@ -92,7 +92,7 @@ def _cost_at_rate(design: Design, model: nn.Module) -> HardwareCost:
         if budget.fps is None or not isinstance(error.__cause__, PlanError):
             raise
         least = int(HardwareCost(model, runs.example(design, 1), design.board).local.values["cycles"])
-        most = clock * 1e6 / least
+        most = int(clock * 1e6 / least) or clock * 1e6 / least  # whole frames: rounded up, they would not be reached
         if budget.fps <= most:
             raise
         raise TrainError(

@@ -72,7 +72,7 @@ def test_a_budget_without_a_rate_is_refused_with_its_place(tmp_path: Path) -> No
 def test_a_rate_that_no_plan_reaches_is_refused_with_the_one_that_is(tmp_path: Path) -> None:
     made = Design.load(design(tmp_path, "{fps: 90000000}", target=""))
     said = (
-        r"/design.yaml:11: training.budget.fps must be at most [\d,.]+, what the plan reaches on ultra96v2 at 250 MHz "
+        r"/design.yaml:12: training.budget.fps must be at most [\d,.]+, what the plan reaches on ultra96v2 at 250 MHz "
         r"in \d+ cycles a frame, not 90,000,000: ask for less, or raise target.clock_mhz$"
     )
     with pytest.raises(QfxError, match=said) as caught:
@@ -137,7 +137,7 @@ def test_another_allocation_trains_anew(tmp_path: Path) -> None:
     [
         (
             "allocate: {}",
-            r"design.yaml:10: training.allocate must have weight_bits or bit_operations, or training.budget beside it$",
+            r"design.yaml:12: training.allocate must have weight_bits or bit_operations, or training.budget beside it$",
         ),
         ("allocate: {widths: [0], weight_bits: 50}", r"training.allocate.widths.0 must be greater than or equal to 1"),
         (
