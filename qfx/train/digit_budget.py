@@ -18,20 +18,19 @@ _PATIENCE = 80.0  # how far its logarithm moves in a training whose count stays 
 _QUICKEST = 0.5  # the largest such move in one step
 
 
-def require_possible(model: nn.Module, asked: DigitLimit) -> int:
-    """Return the digits that a model may have, or raise TrainError where it learns no K or layers would be empty."""
-    known = khot_constants(model)
-    if not any(quantizer.learns_digits for quantizer, _ in known.values()):
+def require_possible(model: nn.Module, asked: DigitLimit) -> None:
+    """Raise TrainError where a model, calibrated or not, learns no K, or where layers would be left without digits."""
+    known = quantizers(model)
+    if not any(quantizer.learns_digits for quantizer in known.values()):
         raise TrainError(
             "a digit budget must find constants whose K is learned, but there are none: give weights digits like "
             "{k: 3, signed: true, learn: true} in the recipe"
         )
-    budget, layers = asked.of(sum(values.numel() for _, values in known.values())), sum(_is_weight(n) for n in known)
-    if budget < layers:
+    layers = sum(_is_weight(name) and quantizer.spec.digits is not None for name, quantizer in known.items())
+    if asked.budget is not None and asked.budget < layers:
         raise TrainError(
-            f"a digit budget must be at least {layers:,}, a digit for each layer with K-hot weights, not {budget:,}"
+            f"a digit budget must be at least {layers:,}, a digit for each layer with K-hot weights, not {asked.budget:,}"
         )
-    return budget
 
 
 def without_digits(digits: Mapping[str, int]) -> list[str]:
@@ -56,7 +55,8 @@ class DigitBudget:
     """
 
     def __init__(self, model: nn.Module, asked: DigitLimit, steps: int) -> None:
-        self.budget = require_possible(model, asked)
+        require_possible(model, asked)
+        self.budget = asked.of(sum(values.numel() for _, values in khot_constants(model).values()))
         self.rate = min(_PATIENCE / max(steps, 1), _QUICKEST)
         self.log_price: float | None = None
         self.settle(model)

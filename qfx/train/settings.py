@@ -130,5 +130,5 @@ class Settings:
         """Refuse what is none of the classes above."""
         for name, kind in (("freeze", Freeze), ("schedule", Schedule), ("compile", bool)):
             require_kind(TrainError, name, getattr(self, name), kind, f"a {kind.__name__}")
-        for name, kind in (("distill", Distill), ("digits", DigitLimit)):
-            require_kind(TrainError, name, getattr(self, name), (kind, type(None)), f"a {kind.__name__}")
+        for name, optional in (("distill", Distill), ("digits", DigitLimit)):
+            require_kind(TrainError, name, getattr(self, name), (optional, type(None)), f"a {optional.__name__}")
