@@ -29,7 +29,8 @@ def require_possible(model: nn.Module, asked: DigitLimit) -> None:
     layers = sum(_is_weight(name) and quantizer.spec.digits is not None for name, quantizer in known.items())
     if asked.budget is not None and asked.budget < layers:
         raise TrainError(
-            f"a digit budget must be at least {layers:,}, a digit for each layer with K-hot weights, not {asked.budget:,}"
+            f"a digit budget must be at least {layers:,}, a digit for each layer with K-hot weights, not "
+            f"{asked.budget:,}"
         )
 
 
