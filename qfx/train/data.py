@@ -32,8 +32,6 @@ class Data:
                     f"{part} data must be N > 0 inputs and N integer labels, not {tuple(x.shape)} and {tuple(y.shape)} "
                     f"{str(y.dtype).removeprefix('torch.')}"
                 )
-            if (y < 0).any():
-                raise TrainError(f"{part} labels must be classes 0.., not {y.min().item()}")
             if isinstance(x, Tensor) and not torch.isfinite(x).all():
                 raise TrainError(f"{part} data must be finite, but holds NaN or infinity")
         if self.train_x.shape[1:] != self.test_x.shape[1:]:

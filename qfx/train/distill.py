@@ -11,11 +11,11 @@ from qfx.nn.inputs import taken
 from qfx.train.settings import Distill
 
 
-def require_scores(name: str, scores: object, classes: int | None = None) -> None:
+def require_scores(name: str, scores: object, classes: int | None = None, remedy: str = "") -> None:
     """Raise TrainError unless ``scores`` of what is called ``name`` are (N, classes)."""
     shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
     if not isinstance(scores, Tensor) or scores.dim() != 2:
-        raise TrainError(f"{name} must return one score a class, a tensor (N, classes), not {shape}")
+        raise TrainError(f"{name} must give one score a class, a tensor (N, classes), not {shape}{remedy}")
     if classes not in (None, scores.shape[1]):
         raise TrainError(f"{name} must give {classes} scores an input, as the network does, not {scores.shape[1]}")
 

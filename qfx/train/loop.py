@@ -161,7 +161,7 @@ class _Lesson:
         return loss, self._figure(result, y)
 
     def _classified(self, scores: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        require_scores("the network", scores)
+        require_scores("the network", scores, remedy=": give fit a loss of your own for other results")
         loss = F.cross_entropy(scores, y, label_smoothing=self.settings.label_smoothing)
         if self.teacher is not None and self.settings.distill is not None:
             loss = distilled(loss, scores, taught(self.teacher, x, scores.shape[1]), self.settings.distill)

@@ -28,6 +28,8 @@ def npz(path: Path | str) -> Data:
         if name.startswith("y"):
             if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
                 raise TrainError(f"{name} of {path} must be integers (N,), not {_shape(array)} {array.dtype}")
+            if (array < 0).any():
+                raise TrainError(f"{name} of {path} must be classes 0.., not {array.min()}")
             parts.append(torch.from_numpy(array.astype(np.int64)))
             continue
         if array.ndim not in (2, 3, 4) or not np.issubdtype(array.dtype, np.number):

@@ -90,7 +90,7 @@ def test_a_size_that_is_none_is_refused(tree: Path, size: object) -> None:
     [
         ({"y_train": np.ones(4)}, "a.npz must be integers (N,), not 4 float64"),
         ({"x_test": np.ones(3)}, "must be numbers N x features, N x H x W or N x H x W x channels, not 3 float64"),
-        ({"y_train": np.array([0, 1, -1, 2])}, "train labels must be classes 0.., not -1"),
+        ({"y_train": np.array([0, 1, -1, 2])}, "a.npz must be classes 0.., not -1"),
         (
             {"x_test": np.ones((2, 5, 5, 3))},
             "test data must have the shape of train data, (3, 5, 4) each, not (3, 5, 5)",

@@ -41,7 +41,7 @@ def spoilt() -> nn.Module:
         ),
         (network(classes=3), "the teacher must give 2 scores an input, as the network does, not 3"),
         (network(features=9), "the teacher must take an input of shape 1x4x4, but torch says: mat1 and mat2"),
-        (nn.Identity(), "the teacher must return one score a class, a tensor (N, classes), not (16, 1, 4, 4)"),
+        (nn.Identity(), "the teacher must give one score a class, a tensor (N, classes), not (16, 1, 4, 4)"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused(teacher: nn.Module, said: str) -> None:
@@ -53,7 +53,7 @@ def test_a_teacher_that_cannot_teach_is_refused(teacher: nn.Module, said: str) -
     ("model", "said"),
     [
         (network(features=9), "the network must take an input of shape 1x4x4, but torch says: mat1 and mat2"),
-        (nn.Conv2d(1, 2, 3), "the network must return one score a class, a tensor (N, classes), not (16, 2, 2, 2)"),
+        (nn.Conv2d(1, 2, 3), "the network must give one score a class, a tensor (N, classes), not (16, 2, 2, 2)"),
     ],
 )
 def test_a_network_that_does_not_go_with_the_data_is_refused(model: nn.Module, said: str) -> None:

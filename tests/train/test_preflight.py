@@ -38,7 +38,7 @@ def changed(folder: Path, file: str, old: str, new: str) -> Path:
             "model.py",
             "return self.classify(",
             "return x, self.classify(",
-            r"/design.yaml:2: model model.py:Net must return one score a class.* not tuple",
+            r"/design.yaml:2: model model.py:Net must give one score a class.* not tuple",
         ),
         ("model.py", "return self.classify(", "return self.conv(x) if 1 else (", r"not \(2, 2, 1, 1\)"),
         (
