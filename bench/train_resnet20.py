@@ -18,7 +18,8 @@ from harness import keep
 from resnet20_rows import recipes
 
 from qfx import steps
-from qfx.design import Design, TeacherSection
+from qfx.design import Design
+from qfx.sections import TeacherSection
 
 ROWS, CHOICES = "resnet20_rows", "resnet20_choices"
 SAME = ("row", "binary points", "teacher", "epochs", "lr", "batch", "ema", "freeze bn", "seed")

@@ -55,15 +55,20 @@ def read(path: Path, error: type[QfxError] = DesignError) -> dict[str, Any]:
 
 
 def line_of(path: Path, key: str) -> int:
-    """Return the line of a key with dots in its path, such as ``layers.conv.*.weight``, or of what of it is there."""
+    """Return the line of a key with dots in its path, such as ``layers.conv.*.weight``, or of what of it is there.
+
+    A number stands for a place in a list, from 0.
+    """
     root = node = _parse(path, DesignError)
-    parts: list[str] = []
-    while key and isinstance(node, yaml.MappingNode):
-        names = {str(name.value): value for name, value in node.value}
+    parts: list[int | str] = []
+    while key and isinstance(node, yaml.CollectionNode):
+        mapped = isinstance(node, yaml.MappingNode)
+        pairs = ((name.value, value) for name, value in node.value) if mapped else enumerate(node.value)
+        names = {str(name): value for name, value in pairs}
         part = max((name for name in names if f"{key}.".startswith(f"{name}.")), key=len, default=None)
         if part is None:
             break
-        parts.append(part)
+        parts.append(part if mapped else int(part))
         node, key = names[part], key[len(part) + 1 :]
     return _line(root, parts)
 

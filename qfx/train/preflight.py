@@ -44,6 +44,7 @@ def preflight(design: Design, data: Data) -> list[str]:
     with runs.at(design, "data"):
         _require_labels(design, data, scores.shape[1])
     _require_teacher(design, data, scores)
+    _require_different_budgets(design)
     warnings = [*_large_batch(design, data), *_off_grid(design, data)]
     for width in design.content.training.widths:
         fixed = runs.fixed_model(design, model, width)
@@ -52,7 +53,8 @@ def preflight(design: Design, data: Data) -> list[str]:
                 calibrate(fixed.eval(), [data.train_x[:_LOOKED_AT]])
         _require_learned_digits(design, fixed)
         warnings += _idle_digits(fixed)
-        _require_budget(design, data, fixed)
+        for each in design.along_front:
+            _require_budget(each, data, fixed)
     return list(dict.fromkeys(warnings))
 
 
@@ -74,11 +76,11 @@ def _require_budget(design: Design, data: Data, model: nn.Module) -> None:
         cost = _cost_at_rate(design, model)
     if training.allocate is not None:
         task = runs.allocation_task(design)
-        with runs.at(design, "training.allocate"):
+        with runs.at_budget(design, "training.allocate"):
             require_allocatable(runs.float_model(design), [data.train_x[:_LOOKED_AT]], **task)
     if training.budget is None or (training.allocate is not None and not learned_sizes(model)):
         return
-    with runs.at(design, "training.budget"):
+    with runs.at_budget(design):
         require_possible(cost)
 
 
@@ -100,6 +102,17 @@ def _cost_at_rate(design: Design, model: nn.Module) -> HardwareCost:
             f"reaches on {design.board.name} at {clock:g} MHz in {counted(least, 'cycle')} a frame, not "
             f"{budget.fps:,.10g}: ask for less, or raise target.clock_mhz"
         ) from error
+
+
+def _require_different_budgets(design: Design) -> None:
+    """Refuse a front on which two networks would be one."""
+    names: dict[object, str] = {}
+    for each in design.along_front if design.content.training.front else ():
+        with runs.at_budget(each):
+            counts = runs.budget_of(each)
+            if counts in names:
+                raise TrainError(f"a budget of the front must differ from the others, not be that of {names[counts]}")
+        names[counts] = each.budget_name
 
 
 def _require_reals(design: Design, data: Data) -> None:
