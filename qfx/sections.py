@@ -262,7 +262,7 @@ class TrainingSection(_Section):
         if self.front and self.budget is None:
             raise KeyFault("front", "must have training.budget beside it, which its entries change")
         if self.front and len(self.widths) > 1:
-            raise KeyFault("widths", "must be one width beside training.front, whose runs differ in their budgets alone")
+            raise KeyFault("widths", "must be one width beside training.front, whose runs differ in budgets alone")
         return self
 
     @model_validator(mode="after")

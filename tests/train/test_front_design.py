@@ -223,11 +223,11 @@ def test_only_resources_that_some_budget_names_count(tmp_path: Path) -> None:
         ),
         (
             ("  budget: {lut: 700, dsp: 0}\n", ""),
-            r"training must have a budget where it has front, whose entries change that budget, not",
+            r"training.front must have training.budget beside it, which its entries change$",
         ),
         (
             ("widths: [6]", "widths: [6, 4]"),
-            r"training must have one of widths where it has front, whose runs differ in their budgets alone, not",
+            r"training.widths must be one width beside training.front, whose runs differ in budgets alone$",
         ),
     ],
 )
