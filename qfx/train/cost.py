@@ -122,7 +122,8 @@ def planned(
     """Lower a model and plan it, FIFOs that are known as they are."""
     graph, stated = lowered(model, example)
     nodes = choose(graph, budget, cycles)
-    key = tuple((n.name, n.type.shape, *nodes[n.name].unroll.values()) for n in graph.nodes if n.name in nodes)
+    unrolls = {name: tuple(node.unroll.values()) for name, node in nodes.items()}
+    key = tuple((n.name, n.type.shape, unrolls.get(n.name, ())) for n in graph.nodes)  # a Requantize comes and goes
     if key not in fifos:
         fifos[key] = (paced_fifos if estimate_rate else size_fifos)(graph, nodes)
     depths, rate = fifos[key]

@@ -21,13 +21,13 @@ from qfx.train.parallel import Children
 from qfx.train.preflight import preflight
 from tests.train.test_budget_design import design
 
-LEARNED = "default: {weight: {width: 6, learn_width: true}, activation: {width: 6, learn_width: true}}"
-STATED = "default: {weight: 6, activation: 6}"
+LEARNED = "default: {weight: {width: 8, learn_width: true}, activation: {width: 8, learn_width: true}}"
+STATED = "default: {weight: 8, activation: 8}"
 WORDS = (
-    "default: {weight: {width: 6, digits: {k: 3, signed: true, learn: true}}, "
-    "activation: {width: 6, learn_width: true}}"
+    "default: {weight: {width: 8, digits: {k: 3, signed: true, learn: true}}, "
+    "activation: {width: 8, learn_width: true}}"
 )
-MAIN, ENTRIES = "{lut: 700, dsp: 0}", ("{lut: 560}", "{lut: 2000, dsp: 4}")
+MAIN, ENTRIES = "{lut: 620, dsp: 0}", ("{lut: 560}", "{lut: 2000, dsp: 4}")
 
 
 def front(folder: Path, main: str = MAIN, entries: tuple[str, ...] = ENTRIES, recipe: str = LEARNED) -> Path:
@@ -35,7 +35,7 @@ def front(folder: Path, main: str = MAIN, entries: tuple[str, ...] = ENTRIES, re
     lines = "".join(f"\n  - {entry}" for entry in entries)
     design(folder, f"{main}\n  front:{lines}", recipe)
     file = folder / "design.yaml"
-    file.write_text(file.read_text().replace("widths: [3]", "widths: [6]"))
+    file.write_text(file.read_text().replace("widths: [3]", "widths: [8]"))
     return folder
 
 
@@ -76,7 +76,7 @@ def networks(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def weights(folder: Path, name: str) -> Path:
-    return folder / "build" / "train" / f"{name}.weights.safetensors".removeprefix("6bits.")
+    return folder / "build" / "train" / f"{name}.weights.safetensors".removeprefix("8bits.")
 
 
 def test_each_network_keeps_its_budget_as_the_plan_of_its_saved_weights_says(
@@ -94,16 +94,16 @@ def test_each_network_keeps_its_budget_as_the_plan_of_its_saved_weights_says(
         assert {key: reached[key] for key in ("lut", "ff", "bram18", "dsp")} == {
             key: getattr(needs[name], key) for key in ("lut", "ff", "bram18", "dsp")
         }
-    assert list(needs) == ["6bits", "front1", "front2"]
-    assert needs["front1"].lut <= 560 < needs["6bits"].lut <= 700 < needs["front2"].lut
+    assert list(needs) == ["8bits", "front1", "front2"]
+    assert needs["front1"].lut <= 560 < needs["8bits"].lut <= 620 < needs["front2"].lut
     assert excess(needs["front2"], limits(made.board, {"lut": 560, "dsp": 0})), "a planted network that takes more"
 
 
 def test_an_entry_changes_only_what_it_names(tmp_path: Path) -> None:
-    made = Design.load(front(tmp_path, "{lut: 700, dsp: 3, ff: 0.5}"))
+    made = Design.load(front(tmp_path, "{lut: 620, dsp: 3, ff: 0.5}"))
     asked = [each.content.training.budget.counts for each in made.along_front]
     assert asked == [
-        {"lut": 700, "ff": 0.5, "dsp": 3},
+        {"lut": 620, "ff": 0.5, "dsp": 3},
         {"lut": 560, "ff": 0.5, "dsp": 3},
         {"lut": 2000, "ff": 0.5, "dsp": 4},
     ]
@@ -115,8 +115,8 @@ def test_the_networks_differ_and_the_first_one_goes_on(built: tuple[Path, dict[s
     folder, figures, told = built
     found = networks(figures)
     assert len({weights(folder, name).read_bytes() for name in found}) == 3
-    assert figures["front"]["resources"] == ["lut", "dsp"] and figures["lowered"] == 6
-    assert found["6bits"]["accuracy"] == figures["widths"]["6"]["accuracy"]
+    assert figures["front"]["resources"] == ["lut", "dsp"] and figures["lowered"] == 8
+    assert found["8bits"]["accuracy"] == figures["widths"]["8"]["accuracy"]
     assert all((folder / "build" / "train" / f"{name}.log.csv").is_file() for name in found)
     assert told[-1] == 1.0 and told == sorted(told)
     build = opened(folder)
@@ -124,7 +124,7 @@ def test_the_networks_differ_and_the_first_one_goes_on(built: tuple[Path, dict[s
     said = build.steps["train"].summary(figures)
     assert f"; front1 {found['front1']['accuracy']:.2f} % ({found['front1']['budget']['reached']['lut']} LUT, " in said
     build.run("lower")
-    assert build.run("plan").figures["resources"]["lut"] == found["6bits"]["budget"]["reached"]["lut"]
+    assert build.run("plan").figures["resources"]["lut"] == found["8bits"]["budget"]["reached"]["lut"]
 
 
 def test_a_run_of_the_front_is_what_its_budget_alone_trains(
@@ -133,23 +133,23 @@ def test_a_run_of_the_front_is_what_its_budget_alone_trains(
     folder, _, _ = built
     design(tmp_path, "{lut: 560, dsp: 0}", LEARNED)
     file = tmp_path / "design.yaml"
-    file.write_text(file.read_text().replace("widths: [3]", "widths: [6]"))
+    file.write_text(file.read_text().replace("widths: [3]", "widths: [8]"))
     opened(tmp_path).run("train")
-    assert weights(tmp_path, "6bits").read_bytes() == weights(folder, "front1").read_bytes()
+    assert weights(tmp_path, "8bits").read_bytes() == weights(folder, "front1").read_bytes()
 
 
 def test_budgets_that_change_places_train_nothing_anew_and_another_one_only_its_run(
     built: tuple[Path, dict[str, Any], list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, figures, _ = built
-    main, first = weights(folder, "6bits").read_bytes(), weights(folder, "front1").read_bytes()
+    main, first = weights(folder, "8bits").read_bytes(), weights(folder, "front1").read_bytes()
     calls = trained(monkeypatch)
-    front(folder, "{lut: 560, dsp: 0}", ("{lut: 2000, dsp: 4}", "{lut: 700}"))
+    front(folder, "{lut: 560, dsp: 0}", ("{lut: 2000, dsp: 4}", "{lut: 620}"))
     result = opened(folder).run("train")
     assert calls == [] and not result.skipped
-    assert weights(folder, "6bits").read_bytes() == first and weights(folder, "front2").read_bytes() == main
-    assert networks(dict(result.figures))["front2"]["accuracy"] == networks(figures)["6bits"]["accuracy"]
-    front(folder, "{lut: 560, dsp: 0}", ("{lut: 2000, dsp: 4}", "{lut: 640}"))
+    assert weights(folder, "8bits").read_bytes() == first and weights(folder, "front2").read_bytes() == main
+    assert networks(dict(result.figures))["front2"]["accuracy"] == networks(figures)["8bits"]["accuracy"]
+    front(folder, "{lut: 560, dsp: 0}", ("{lut: 2000, dsp: 4}", "{lut: 600}"))
     opened(folder).run("train")
     assert calls == [2]
 
@@ -171,11 +171,11 @@ def test_a_front_that_was_stopped_keeps_the_runs_that_it_finished(
     ("recipe", "more"), [(STATED, "\n  allocate: {widths: [2, 3, 5, 8], images: 32}"), (WORDS, "")]
 )
 def test_a_front_of_allocated_widths_and_of_learned_k_keeps_its_budgets(tmp_path: Path, recipe: str, more: str) -> None:
-    folder = front(tmp_path, f"{{lut: 1200, dsp: 0}}{more}", ("{lut: 700}",), recipe)
+    folder = front(tmp_path, f"{{lut: 1200, dsp: 0}}{more}", ("{lut: 640}",), recipe)
     result = opened(folder).run("train")
     found = networks(dict(result.figures))
     assert all(network["budget"]["fits"] for network in found.values())
-    assert found["front1"]["budget"]["reached"]["lut"] <= 700 < found["6bits"]["budget"]["reached"]["lut"]
+    assert found["front1"]["budget"]["reached"]["lut"] <= 640 < found["8bits"]["budget"]["reached"]["lut"]
     if more:
         chosen = [json.loads((result.folder / name).read_text()) for name in ("recipe.json", "front1.recipe.json")]
         assert chosen[0] != chosen[1]
@@ -184,7 +184,7 @@ def test_a_front_of_allocated_widths_and_of_learned_k_keeps_its_budgets(tmp_path
 @pytest.mark.parametrize(
     ("merits", "found"),
     [
-        ([(98.0, -900), (97.0, -700), (96.0, -800)], [False, False, True]),
+        ([(98.0, -900), (97.0, -620), (96.0, -800)], [False, False, True]),
         ([(98.0, -900), (98.0, -900)], [False, False]),  # equal in everything: neither is better
         ([(98.0, -900), (98.0, -901)], [False, True]),
         ([(98.0, -900, -4), (97.0, -900, -3), (97.0, -950, -4)], [False, False, True]),
@@ -199,16 +199,16 @@ def test_a_network_is_off_the_front_where_another_is_as_good_in_all_and_better_i
 
 
 def test_only_resources_that_some_budget_names_count(tmp_path: Path) -> None:
-    made = Design.load(front(tmp_path, "{lut: 700}", ("{lut: 560}",)))
+    made = Design.load(front(tmp_path, "{lut: 620}", ("{lut: 560}",)))
 
     def reached(accuracy: float, lut: int, ff: int) -> dict[str, Any]:
         needs = {"lut": lut, "ff": ff, "bram18": 0, "dsp": 0, "cycles": 180}
         return {"quantized": 50.0, "accuracy": accuracy, "budget": {"asked": {}, "reached": needs, "fits": True}}
 
-    facts = front_facts(made, {"6bits": reached(90.0, 690, 100), "front1": reached(91.0, 550, 200)})
+    facts = front_facts(made, {"8bits": reached(90.0, 690, 100), "front1": reached(91.0, 550, 200)})
     assert facts["resources"] == ["lut"]
     assert [network["dominated"] for network in facts["networks"]] == [True, False]
-    planted = front_facts(made, {"6bits": reached(91.5, 690, 100), "front1": reached(91.0, 550, 200)})
+    planted = front_facts(made, {"8bits": reached(91.5, 690, 100), "front1": reached(91.0, 550, 200)})
     assert [network["dominated"] for network in planted["networks"]] == [False, False]
 
 
@@ -222,11 +222,11 @@ def test_only_resources_that_some_budget_names_count(tmp_path: Path) -> None:
             r"design.yaml:13: training.front must leave fps to training.budget, whose rate holds along the front, not",
         ),
         (
-            ("  budget: {lut: 700, dsp: 0}\n", ""),
+            ("  budget: {lut: 620, dsp: 0}\n", ""),
             r"training.front must have training.budget beside it, which its entries change$",
         ),
         (
-            ("widths: [6]", "widths: [6, 4]"),
+            ("widths: [8]", "widths: [8, 4]"),
             r"training.widths must be one width beside training.front, whose runs differ in budgets alone$",
         ),
     ],
@@ -253,7 +253,7 @@ ALLOCATED = f"{MAIN}\n  allocate: {{images: 32}}"
         ),
         (
             MAIN,
-            ("{lut: 560}", "{dsp: 0.0, lut: 700}"),
+            ("{lut: 560}", "{dsp: 0.0, lut: 620}"),
             LEARNED,
             r"design.yaml:15: front2: a budget of the front must differ from the others, not be that of training.b",
         ),
