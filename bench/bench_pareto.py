@@ -69,7 +69,7 @@ def _rows(design: Design) -> list[tuple[str, Mapping[str, Any], int]]:
 
 
 def _changed(design: Design, given: Mapping[str, Any]) -> Design:
-    content = design.content.model_dump(by_alias=True)
+    content = design.content.model_dump(by_alias=True, exclude_unset=True)
     content["training"] |= given.get("training", {})
     content |= {key: value for key, value in given.items() if key != "training"}
     return Design(design.folder, DesignFile.model_validate(content), design.argument)

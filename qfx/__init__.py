@@ -33,11 +33,16 @@ _HOMES = {  # imported on first use, so that whatever needs no torch does not lo
 }
 
 
+_PACKAGES = ("emit", "fixed", "graph", "interop", "nn", "plan", "train")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"qfx.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'qfx' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, *_PACKAGES})

@@ -59,7 +59,7 @@ def check(
 
     Args:
         network: ``pkg.mod:Net`` or ``path/model.py:Net``.
-        input_shape: of one input, channels first, such as ``3x32x32``.
+        input_shape: of one input, channels first, such as ``3x32x32``, ``1x64`` or ``64``.
         recipe: a YAML file; without one, 8 bits everywhere.
 
     Raises:
@@ -134,8 +134,11 @@ def _sentences(text: str) -> list[str]:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text) or text.count("x") not in (0, 2):
-        raise UsageError(f"--input must be channels x height x width such as 3x32x32, or features, not {text!r}")
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){0,2}", text):
+        raise UsageError(
+            "--input must be channels x height x width such as 3x32x32, channels x length such as 1x64, or features, "
+            f"not {text!r}"
+        )
     return tuple(int(size) for size in text.split("x"))
 
 

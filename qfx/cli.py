@@ -130,7 +130,7 @@ def new(
 @app.command()
 def check(
     network: Annotated[str, typer.Argument(metavar="MODULE:NAME", help=_NETWORK)],
-    input_shape: Annotated[str, typer.Option("--input", help="Channels x height x width, or features: 3x32x32, 64.")],
+    input_shape: Annotated[str, typer.Option("--input", help="Channels first: 3x32x32, 1x64, or features: 64.")],
     board: Annotated[str, typer.Option(help="A board's name, or its YAML file.")] = "ultra96v2",
     input_format: Annotated[str, typer.Option("--format", help=_FORMAT)] = "u8.0",
     recipe: Annotated[Path | None, typer.Option(help=_RECIPE)] = None,

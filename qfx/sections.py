@@ -31,9 +31,9 @@ def require_name(text: str) -> str:
     return text
 
 
-def _image_or_features(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) not in (1, 3):
-        raise ValueError("must be three numbers (height, width, channels) or one (features)")
+def _input_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) not in (1, 2, 3):
+        raise ValueError("must be three numbers (height, width, channels), two (length, channels) or one (features)")
     return shape
 
 
@@ -58,7 +58,7 @@ class InputSection(_Section):
     """What the host sends: one frame of integer codes."""
 
     format: Annotated[str, AfterValidator(require_input_format)]  # such as u8.0
-    shape: Annotated[tuple[Positive, ...], AfterValidator(_image_or_features)]  # channels last
+    shape: Annotated[tuple[Positive, ...], AfterValidator(_input_shape)]  # channels last
 
     @property
     def fixed(self) -> Fixed:

@@ -70,6 +70,7 @@ def convert(
 
 def _run(conversion: Conversion) -> fx.GraphModule:
     refuse_in_place(conversion.graph, conversion.floats)
+    conversion.graph.eliminate_dead_code()  # what no output needs stays a float layer, which is never called
     for node in list(conversion.graph.nodes):
         match node.op:
             case "placeholder":

@@ -100,7 +100,7 @@ def _follow(norm: BatchNorm2d, real: _Moments, found: _Moments) -> None:
 
 
 def _initialise(quantizer: Quantizer, constants: Tensor) -> None:
-    quantizer.observer = Observer(0, constant=True, path=quantizer.path)
+    quantizer.observer = Observer(0 if quantizer.spec.per_channel else None, constant=True, path=quantizer.path)
     quantizer.observer.add(constants)
     quantizer.initialise()
 

@@ -13,6 +13,7 @@ from qfx.nn.calibrate import name_quantizers, quantizers
 from qfx.nn.inputs import require_model
 
 _SHOWN = 3
+_SHOWN_WRONG = 12
 _OF_FORMATS = ("frac", "initial", "_extra_state")  # what each quantizer saves
 
 
@@ -26,11 +27,16 @@ class LoadReport:
     wrong_shape: tuple[str, ...]  # both have it, with the two shapes behind it
 
     def __str__(self) -> str:
+        return self.text(_SHOWN)
+
+    def text(self, shown: int) -> str:
+        """Return a line for each kind of keys, with the first ``shown`` of those that are not loaded."""
         kinds = ("loaded", "missing", "unexpected", "wrong shape")
         keys = (self.loaded, self.missing, self.unexpected, self.wrong_shape)
+        most = (_SHOWN, shown, shown, shown)
         return "\n".join(
-            f"  {kind} ({len(found)}): {', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"
-            for kind, found in zip(kinds, keys, strict=True)
+            f"  {kind} ({len(found)}): {', '.join(found[:count])}{', ...' if len(found) > count else ''}"
+            for kind, found, count in zip(kinds, keys, most, strict=True)
             if found
         )
 
@@ -62,11 +68,13 @@ def load(model: nn.Module, state: Mapping[str, Any]) -> LoadReport:
             raise TrainError(f"the checkpoint must hold finite numbers, but NaN or infinity is among those at {name!r}")
     own = model.state_dict()
     report = _compared(own, state)
-    refused = report.wrong_shape or _refused(report.missing, own, state) or _refused(report.unexpected, state, own)
-    if refused:
+    missing, unexpected = _refused(report.missing, own, state), _refused(report.unexpected, state, own)
+    if wrong := len(missing) + len(unexpected) + len(report.wrong_shape):
+        of_weights = LoadReport(report.loaded, missing, unexpected, report.wrong_shape)  # formats may be missing
         raise TrainError(
-            f"the checkpoint must be of the network {type(model).__name__}, but of {len({*own, *state})} keys only "
-            f"{len(report.loaded)} fit, so that nothing was loaded:\n{report}{_advice(own, state)}"
+            f"the checkpoint must be of the network {type(model).__name__}, but of {len(report.loaded) + wrong} keys "
+            f"only {len(report.loaded)} fit, so that nothing was loaded:\n{of_weights.text(_SHOWN_WRONG)}"
+            f"{_advice(own, state)}"
         )
     name_quantizers(model)
     for name, quantizer in quantizers(model).items():
@@ -91,10 +99,10 @@ def _compared(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> LoadRep
     )
 
 
-def _refused(keys: Iterable[str], holder: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+def _refused(keys: Iterable[str], holder: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Those of ``keys`` that ``holder`` has and ``other`` must have too: all but formats, where it has no formats."""
     formats = set() if _quantizers_in(other) else _quantizers_in(holder)
-    return [key for key in keys if key.rpartition(".")[0] not in formats and not _is_learned_table(key, formats)]
+    return tuple(key for key in keys if key.rpartition(".")[0] not in formats and not _is_learned_table(key, formats))
 
 
 def _is_learned_table(key: str, formats: set[str]) -> bool:

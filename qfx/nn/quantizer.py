@@ -1,6 +1,8 @@
 """The quantizer: one format with a learnable binary point, and the statistics that initialise it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -84,6 +86,23 @@ WEIGHT = Spec(signed=True, overflow=Overflow.SAT_SYM, per_channel=True)
 CONSTANT = Spec(signed=True, overflow=Overflow.SAT_SYM, per_channel=True)
 ACTIVATION = Spec()
 ELEMENTWISE = Spec()
+
+
+_NEARLY_ALL = 0.99  # of the values that are not zero
+_FATES = {  # of values that a stated format does not hold: what is said of them, and the remedy
+    "negative": (
+        "of them are negative and saturate at 0: {format} has no sign",
+        "make it signed in the recipe, or leave frac out",
+    ),
+    "wide": (
+        "of them saturate: {format} ends at {top:g}, and they lie in {low:g}..{high:g}",
+        "give it a lower frac or a larger width in the recipe, or leave frac out",
+    ),
+    "lost": (
+        "of them become 0: {format} has steps of {step:g}, and they lie in {low:g}..{high:g}",
+        "give it a higher frac in the recipe, or leave frac out",
+    ),
+}
 
 
 class Quantizer(nn.Module):
@@ -277,18 +296,22 @@ class Quantizer(nn.Module):
             )
 
     def _require_room(self, samples: Tensor) -> None:
-        """Refuse a format that clips every value that is not zero."""
-        if self.learned or self.width == 0 or not samples.any():
+        """Refuse a stated format that holds next to none of the values: they saturate, or are lost to zero."""
+        counted = samples.abs() >= 2.0 ** -(FRAC_RANGE[1] + 1)  # the others are 0 in any format
+        if self.learned or self.width == 0 or not counted.any():
             return
-        low, high = code_range(self.width, self.signed, self.spec.overflow)
-        codes = torch.ldexp(samples, self.frac_now[:, None] if self.spec.per_channel else self.frac_now)
-        if ((codes > high + 0.5) | (codes < low - 0.5) | (samples == 0)).all():
-            top, least = high * 2.0 ** -self.frac_now.min().item(), samples[samples != 0].abs().min().item()
-            raise TrainError(
-                f"quantizer '{self.path}' must hold the values that reach it, but all of them saturate: "
-                f"{self.format()} ends at {top:g}, and the smallest of them is {least:g}; give it a lower frac or a "
-                "larger width in the recipe, or leave frac out"
-            )
+        high, seen = code_range(self.width, self.signed, self.spec.overflow)[1], samples[counted].abs()
+        codes = torch.ldexp(samples, self.frac_now[:, None] if self.spec.per_channel else self.frac_now)[counted]
+        negative, wide, lost = (codes < 0) & (not self.signed), codes.abs() > high + 0.5, codes.abs() < 0.5
+        lost &= self.spec.digits is None or self.spec.digits.zero
+        share = {name: each.double().mean().item() for name, each in zip(_FATES, (negative, wide, lost), strict=True)}
+        fate = max(share, key=lambda name: share[name])
+        if share[fate] >= _NEARLY_ALL:
+            step = 2.0 ** -self.frac_now.min().item()
+            reason, remedy = _FATES[fate]
+            said = reason.format(format=self.format(), top=high * step, step=step, low=seen.min(), high=seen.max())
+            part = f"{100 * share[fate]:.3g} %"
+            raise TrainError(f"quantizer '{self.path}' must hold the values that reach it, but {part} {said}; {remedy}")
 
     def _least_error(self, samples: Tensor, widest: Tensor) -> Tensor:
         """The frac, from the one that clips nothing to 4 bits finer, with the least squared error; ties: the widest."""
@@ -301,6 +324,15 @@ class Quantizer(nn.Module):
                 y = cast(samples, frac, self.width, self.signed, self.spec.rounding, Overflow.SAT, khot=khot)
             errors.append(((y - samples) ** 2).mean(-1))
         return widest + torch.stack(errors).argmin(0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the model; formats stay in float32, whatever the model's weights are cast to."""
+
+        def moved(given: Tensor) -> Tensor:
+            found = fn(given)
+            return found if found.dtype == given.dtype else given.to(found.device)
+
+        return super()._apply(moved, recurse)
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self.spec.width, self.signed, self.calibrated], dtype=torch.int64)

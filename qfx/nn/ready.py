@@ -33,6 +33,7 @@ def require_ready(model: nn.Module, example: Tensor | None) -> None:
     require_model(model, LowerError)
     if isinstance(model, fx.GraphModule) and quantizers(model):
         raise LowerError("model must be a float network, not one that qfx.convert made: convert the network before it")
+    _refuse_brevitas(model)
     lines = [
         f"  {path or 'the model itself'} ({type(module).__name__}): {reason}"
         for path, module in model.named_modules()
@@ -45,6 +46,16 @@ def require_ready(model: nn.Module, example: Tensor | None) -> None:
         require_input("example", example, LowerError)
         if example.dtype != torch.float32:
             raise LowerError(f"example must be float32, not {_name(example.dtype)}: give example.float()")
+
+
+def _refuse_brevitas(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if any(kind.__module__.startswith("brevitas.") for kind in type(module).__mro__):
+            place = f"'{path}'" if path else "the model itself"
+            raise LowerError(
+                f"model must be a float network, not one with layers of Brevitas ({place} is a "
+                f"{type(module).__name__}): use qfx.interop.brevitas.from_brevitas(model)"
+            )
 
 
 def _reasons(module: nn.Module) -> Iterator[str]:

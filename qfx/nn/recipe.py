@@ -148,9 +148,18 @@ def _spec(given: Any, point: str, where: str) -> Spec:
         raise
     except QfxError as error:
         raise RecipeError(f"{error}, in recipe key '{where}'", where) from None
-    if point == "input" and spec.width == 0:
-        raise _wrong(where, "must be at least one bit wide, not 0")
+    if point == "input":
+        _require_sent(spec, where)
     return spec
+
+
+def _require_sent(spec: Spec, where: str) -> None:
+    """Refuse an input that is not what the host sends: codes of at least a bit, which it rounds RND and saturates."""
+    if spec.width == 0:
+        raise _wrong(where, "must be at least one bit wide, not 0")
+    for key, usual in (("rounding", Rounding.RND), ("overflow", Overflow.SAT)):
+        if (found := getattr(spec, key)) != usual:
+            raise _wrong(f"{where}.{key}", f"must be {usual}, by which the host's codes are made, not {found}")
 
 
 def _fields(given: Mapping[str, Any], point: str, where: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from qfx.arguments import counted
 from qfx.design import Design
 from qfx.emit.vectors import load as load_vectors
 from qfx.emit.vectors import vectors as write_vectors
-from qfx.fixed import Overflow, Rounding, encode
 from qfx.graph import Graph, save
 from qfx.graph.torch_values import node_codes
 from qfx.steps.compare import require_equal
@@ -213,8 +212,7 @@ def _lower(work: Work) -> dict[str, Any]:
     save(graph, work.folder / GRAPH)
     data = runs.load_data(design)
     x = data.test_x[: design.content.vectors]
-    codes = encode(_channels_last(x.double().numpy()), graph.input.type.fixed, Rounding.RND, Overflow.SAT)
-    write_vectors(graph, codes, work.folder / VECTORS)
+    write_vectors(graph, graph.encode(x.double().numpy(), "NCHW"), work.folder / VECTORS)
     compared = require_equal(graph, _torch_codes(model, graph, x), load_vectors(work.folder / VECTORS), "interpreter")
     return {**graph_facts(graph), "exact": compared}
 
@@ -229,10 +227,6 @@ def _torch_codes(model: Any, graph: Graph, x: Any) -> dict[str, np.ndarray]:
         for name, codes in node_codes(graph, values).items():
             parts.setdefault(name, []).append(codes)
     return {name: np.concatenate(part) for name, part in parts.items()}
-
-
-def _channels_last(x: np.ndarray) -> np.ndarray:
-    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
 
 
 def _lower_summary(figures: Mapping[str, Any]) -> str:

@@ -11,9 +11,9 @@ from qfx.train.pictures import Inputs
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs as torch layers take them (N, C, H, W) or (N, features), real values; labels 0.. as integers (N,).
+    """Inputs as torch layers take them, real values, and labels 0.. as integers (N,).
 
-    Inputs are tensors, or images that stay on disk (qfx.train.image_folder).
+    Inputs are tensors (N, C, H, W), (N, C, L) or (N, features), or images that stay on disk (qfx.train.image_folder).
     The test set is used for the figures of a report and for golden vectors, and for nothing else.
     """
 
@@ -53,3 +53,17 @@ class Data:
                     f"{part} data must have shape (N, {', '.join(map(str, asked))}), channels first, "
                     f"as input.shape {list(shape)} says, not {tuple(x.shape)}"
                 )
+
+
+def ends(labels: Tensor) -> tuple[int, int]:
+    """Return the smallest and the largest label."""
+    return int(labels.min()), int(labels.max())
+
+
+def require_classes(found: tuple[int, int], classes: int, labels: str = "train labels", model: str = "model") -> None:
+    """Raise TrainError unless the `ends` of labels are among the classes that a model gives scores of."""
+    low, high = found
+    if low < 0 or high >= classes:
+        raise TrainError(
+            f"{labels} must lie in 0..{classes - 1}, since {model} gives {classes} scores, not in {low}..{high}"
+        )

@@ -16,7 +16,7 @@ from qfx.nn.control import scale_format_gradients
 from qfx.nn.ranks import gather, rank, ranks
 from qfx.train.budget import Budget
 from qfx.train.compiled import runnable
-from qfx.train.data import Data
+from qfx.train.data import Data, ends, require_classes
 from qfx.train.detection import Detection
 from qfx.train.distill import distilled, taught
 from qfx.train.interrupts import Interrupts
@@ -63,11 +63,12 @@ def fit(
 
     Raises:
         TrainError: the loss is no longer finite, and the layer where that began is named; or the folder has a
-            checkpoint of another training; or a batch is too small for its parts.
+            checkpoint of another training; or a batch is too small for its parts; or a label is none of the classes.
     """
     _require_fitting(data, settings, teacher, loss, metric)
     shown = teacher.eval() if teacher else None
-    learn = _Lesson(model, settings, augment, isinstance(data, Detection), shown, loss, metric)
+    labels = ends(data.train_y) if loss is None else None
+    learn = _Lesson(model, settings, augment, isinstance(data, Detection), shown, loss, metric, labels)
     batch = _batch(settings, data)
     per_epoch = len(data.train_x) // batch
     steps = per_epoch * settings.epochs
@@ -144,6 +145,7 @@ class _Lesson:
     teacher: nn.Module | None
     loss: Judge | None
     metric: Judge | None
+    labels: tuple[int, int] | None  # the smallest and the largest of a classifier's
 
     def __call__(self, network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
         """The mean loss of inputs, and the sum over them of the figure that is logged."""
@@ -157,7 +159,15 @@ class _Lesson:
             raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(self.model, x)}")
         return loss, self._figure(result, y)
 
-    def _classified(self, scores: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def _classified(self, scores: Any, x: Tensor, y: Tensor) -> Tensor:
+        if not isinstance(scores, Tensor) or scores.dim() != 2:
+            found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise TrainError(
+                f"the network must give one score a class, a tensor (N, classes), not {found}: give fit a loss of your "
+                "own for other results"
+            )
+        assert self.labels is not None  # there, since there is no loss of one's own
+        require_classes(self.labels, scores.shape[1], model="the network")
         loss = F.cross_entropy(scores, y, label_smoothing=self.settings.label_smoothing)
         if self.teacher is not None and self.settings.distill is not None:
             loss = distilled(loss, scores, taught(self.teacher, x), self.settings.distill)

@@ -15,7 +15,7 @@ from qfx.nn import calibrate, quantizers
 from qfx.nn.allocate import require_possible as require_allocatable
 from qfx.train import runs
 from qfx.train.budget import require_possible
-from qfx.train.data import Data
+from qfx.train.data import Data, ends, require_classes
 from qfx.train.sizes import learned_sizes
 
 _LOOKED_AT = 256  # of images on disk
@@ -117,11 +117,8 @@ def _scores(design: Design, model: nn.Module, data: Data) -> torch.Tensor:
 
 def _require_labels(design: Design, data: Data, classes: int) -> None:
     for part, labels in (("train", data.train_y), ("test", data.test_y)):
-        if labels.min() < 0 or labels.max() >= classes:
-            raise TrainError(
-                f"{part} labels of {design.content.data} must lie in 0..{classes - 1}, since model "
-                f"{design.content.model} gives {classes} scores, not in {labels.min().item()}..{labels.max().item()}"
-            )
+        named = f"{part} labels of {design.content.data}"
+        require_classes(ends(labels), classes, named, f"model {design.content.model}")
 
 
 def _large_batch(design: Design, data: Data) -> list[str]:

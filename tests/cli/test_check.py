@@ -25,6 +25,14 @@ class Small(nn.Module):
         return self.classify(self.pool(self.conv(x).relu()).flatten(1))
 
 
+class Signal(nn.Sequential):
+    """A network of signals."""
+
+    def __init__(self) -> None:
+        layers = nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(16, 3)
+        super().__init__(*layers)
+
+
 class Blocked(nn.Module):
     """A network with three things that have no fixed-point form."""
 
@@ -65,6 +73,15 @@ def test_a_network_that_fits_has_formats_work_and_rate() -> None:
     assert nodes["classify"]["macs"] == 48 and found.graph["macs"] == 1152 + 48
     assert found.graph["parameters"] == 72 + 4 + 48 + 3
     assert found.input == "2x4x4 u4.0" and found.plan["frames_per_second"] == 250e6 / found.plan["interval"]
+
+
+def test_a_network_of_signals_is_checked_in_channels_and_length() -> None:
+    found = check(f"{ME}:Signal", "2x8", input_format="s4.0")
+    assert found.ok and found.graph and found.input == "2x8 s4.0"
+    nodes = {node["name"]: node for node in found.graph["nodes"]}
+    assert nodes["0"]["shape"] == [1, 8, 4] and found.graph["macs"] >= 8 * 3 * 2 * 4 + 48
+    turned = check(f"{ME}:Signal", "8x2", input_format="s4.0")
+    assert turned.problems[0].startswith("the network must take an input of shape 8x2, but torch says:")
 
 
 def test_everything_that_blocks_a_network_is_said_at_once() -> None:
@@ -120,7 +137,7 @@ def test_an_input_of_the_wrong_shape_is_said_in_a_sentence() -> None:
     [
         ("Small", "a network must be named as pkg.mod:Net or path/model.py:Net, not 'Small'"),
         ("nowhere.py:Net", "nowhere.py must exist, but there is no such file"),
-        (f"{ME}:Big", f"{ME} must have 'Big', but has Blocked, Huge, Needy, Small"),
+        (f"{ME}:Big", f"{ME} must have 'Big', but has Blocked, Huge, Needy, Signal, Small"),
         (f"{ME}:Needy", "must make a network when called without arguments, but TypeError"),
         (f"{ME}:HERE", "must make a network when called without arguments, but TypeError"),
     ],

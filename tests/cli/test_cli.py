@@ -194,7 +194,11 @@ def test_a_mistake_is_one_sentence(
     [
         (["synth", "micro", "--tool", "vivado"], "--tool must be yosys, not 'vivado'"),
         (["new", "Bad-Name"], "the name of a design must start with a small letter"),
-        (["check", "no:Net", "--input", "3x8"], "--input must be channels x height x width such as 3x32x32"),
+        (
+            ["check", "no:Net", "--input", "3x8x8x8"],
+            "--input must be channels x height x width such as 3x32x32, channels x length such as 1x64, or features, "
+            "not '3x8x8x8'",
+        ),
         (["check", "no:Net", "--input", "3x"], "--input must be channels x height x width such as 3x32x32"),
         (
             ["check", "no:Net", "--input", "8", "--format", "q8"],

@@ -24,7 +24,7 @@ from brevitas.quant import (
 )
 
 from qfx.interop.brevitas import from_brevitas
-from tests.interop.nets import QUANT, conv, dense, differences, identity, relu, seen, values
+from tests.interop.nets import QUANT, conv, dense, differences, identity, relu, seen, transposed, values
 
 
 class Block(nn.Module):
@@ -164,6 +164,19 @@ def test_a_batch_norm_is_merged_as_brevitas_merges_it(images: Tensor) -> None:
         layer.merge_bn_in(norm)
         norm.forward = lambda x: x
     assert differences(model, images, like=merged, batch_norm="merge") == [0, 0]
+    assert all(differences(model, images, batch_norm="merge"))  # Brevitas' own, unmerged, computes in float
+
+
+@pytest.mark.parametrize(("per_channel", "bias"), [(False, False), (False, True), (True, False)])
+def test_a_batch_norm_is_merged_into_a_transposed_convolution(per_channel: bool, bias: bool, images: Tensor) -> None:
+    torch.manual_seed(2)
+    back = transposed(3, 5, 3, stride=2, padding=1, output_padding=1, per_channel=per_channel, bias=bias)
+    model = seen(nn.Sequential(identity(), back, nn.BatchNorm2d(5), relu(5)), images, 20)
+    merged = copy.deepcopy(model)
+    merged[1].merge_bn_in(merged[2])
+    merged[2].forward = lambda x: x
+    assert differences(model, images, like=merged, batch_norm="merge") == [0, 0]
+    assert all(differences(model, images, like=merged, fault=True, batch_norm="merge"))
     assert all(differences(model, images, batch_norm="merge"))  # Brevitas' own, unmerged, computes in float
 
 

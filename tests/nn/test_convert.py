@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import qfx
 import qfx.nn as qnn
 from qfx.errors import LowerError, TrainError
 from qfx.nn import calibrate, convert, quantizers
@@ -132,6 +133,11 @@ def test_the_recipes_last_match_wins() -> None:
         ({"default": {"input": "u8"}}, r"must look like 's8.3' or 'u5.0' .*, not 'u8', in recipe key 'default.input'"),
         ({"default": {"input": "u0.0"}}, r"recipe key 'default.input' must be at least one bit wide, not 0"),
         ({"layers": {"input": {"input": 0}}}, r"'layers.input.input' must be at least one bit wide, not 0"),
+        (
+            {"default": {"input": {"width": 8, "rounding": "TRN"}}},
+            r"'default.input.rounding' must be RND, by which the host's codes are made, not TRN",
+        ),
+        ({"default": {"input": {"width": 8, "overflow": "WRAP"}}}, r"input.overflow' must be SAT, .* not WRAP"),
         (
             {"default": {"activation": {"granularity": "channel"}}},
             r"must be 'tensor', not 'channel', except for weights",
@@ -413,3 +419,21 @@ def test_in_place_operations_whose_result_alone_is_read_are_what_they_say() -> N
         recipe = {"default": dict.fromkeys(("weight", "activation", "elementwise", "output", "input"), 20)}
         model = calibrate(convert(net, recipe, x), [x]).eval()
         torch.testing.assert_close(model(x), net(x), atol=1e-3, rtol=0)
+
+
+def test_what_no_output_needs_stays_float_and_is_not_calibrated() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.idle = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            self.idle(y)
+            return y
+
+    net, x = Idle(), torch.rand(2, 1, 4, 4)
+    model = calibrate(convert(net, {}, x), [x])
+    assert type(model.get_submodule("idle")) is nn.Conv2d and not any("idle" in name for name in quantizers(model))
+    assert not qfx.load(model, net.state_dict()).unexpected
+    assert qfx.nn.Table is qnn.Table

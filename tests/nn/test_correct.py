@@ -114,3 +114,12 @@ def test_it_asks_for_data_and_for_formats() -> None:
         qfx.correct(model, [])
     with pytest.raises(TrainError, match=r"quantizer '.*' must be calibrated before it runs"):
         qfx.correct(model, [digits_like(4, 0)])
+
+
+def test_constants_with_one_binary_point_are_corrected_too() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(8, 3, 6, 6)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    model = qfx.convert(net, {"default": {"constant": {"width": 8, "granularity": "tensor"}, "weight": 3}}, x).eval()
+    corrected = qfx.correct(qfx.calibrate(model, [x]), [x]).get_submodule("1").running_mean
+    assert not torch.equal(corrected, net[1].running_mean)

@@ -1,6 +1,7 @@
 """The quantizer as a module: formats, calibration, sharing, saving, precision."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import qfx
 from qfx.errors import TrainError
 from qfx.fixed import Fixed, Overflow, Rounding, decode, encode
 from qfx.nn import Conv2d, Digits, Quantizer, Spec, calibrate, convert, freeze_formats, moves, param_groups, quantizers
@@ -215,15 +217,59 @@ def test_nan_in_the_data_names_the_quantizer_that_it_reaches_first() -> None:
         calibrate(model, [torch.full((1, 1, 4, 4), float("nan"))])
 
 
-@pytest.mark.parametrize("value", [40.0, -300.0])
-def test_a_fixed_format_that_clips_everything_is_refused_with_its_layer(value: float) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "values", "said"),
+    [
+        (
+            {"input": "s4.2"},
+            [-40.0] * 99 + [0.25],
+            "'input' must hold the values that reach it, but 99 % of them saturate: s4.2 ends at 1.75, and they lie in "
+            "0.25..40; give it a lower frac or a larger width in the recipe, or leave frac out",
+        ),
+        (
+            {"input": "u8.8"},
+            [-0.5] * 100,
+            "'input' must hold the values that reach it, but 100 % of them are negative and saturate at 0: u8.8 has no "
+            "sign; make it signed in the recipe, or leave frac out",
+        ),
+        (
+            {"input": "u8.0", "weight": {"width": 4, "frac": -10}},
+            [3.0] * 100,
+            "'0.weight_quant' must hold the values that reach it, but 100 % of them become 0: s4.-10 has steps of "
+            "1024, and they lie in 0.5..0.5; give it a higher frac in the recipe, or leave frac out",
+        ),
+    ],
+)
+def test_a_stated_format_that_holds_next_to_nothing_is_refused_with_its_layer(
+    recipe: dict, values: list[float], said: str
+) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 1, 1))
+    nn.init.constant_(net[0].weight, 0.5)
+    model = convert(net, {"default": recipe}, torch.zeros(1, 1, 2, 2))
+    with pytest.raises(TrainError, match=re.escape(said)):
+        calibrate(model, [torch.tensor(values).reshape(1, 1, 10, 10)])
+
+
+def test_a_stated_format_may_clip_a_part_and_hold_zeros() -> None:
     model = convert(nn.Sequential(nn.Conv2d(1, 1, 1)), {"default": {"input": "s4.2"}}, torch.zeros(1, 1, 2, 2))
-    with pytest.raises(
-        TrainError,
-        match=rf"'input' must hold the values that reach it, but all of them saturate: s4.2 ends at 1.75, and the "
-        rf"smallest of them is {abs(value):g}; give it a lower frac",
-    ):
-        calibrate(model, [torch.full((1, 1, 2, 2), value)])
+    calibrate(model, [torch.tensor([40.0] * 49 + [0.25] + [0.0] * 50).reshape(1, 1, 10, 10)])
+    assert str(model.get_submodule("input").format()) == "s4.2"
+
+
+def test_formats_are_the_same_whatever_weights_are_cast_to() -> None:
+    x = torch.rand(4, 3, 8, 8)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    recipe = {"default": {"input": "u8.8", "weight": 4, "activation": 4}}
+    model = calibrate(convert(net, recipe, x).eval(), [x])
+    before = {name: (str(q.format()), q.frac.dtype) for name, q in quantizers(model).items()}
+    for kind in (torch.float64, torch.float16, torch.bfloat16):
+        cast = copy.deepcopy(model).to(kind)
+        assert {name: (str(q.format()), q.frac.dtype) for name, q in quantizers(cast).items()} == before
+        assert (qfx.lower(cast, x).evaluate(x.numpy(), "NCHW") == qfx.exact(cast)(x).numpy()).all()
+        if kind is torch.float64:
+            with torch.no_grad():
+                plain = cast(x.double())
+            assert torch.equal(plain, cast(x.double())) and torch.equal(plain, qfx.exact(model)(x))
 
 
 @pytest.mark.parametrize(("scale", "size"), [(1e9, "1e+09"), (1e-9, "1e-09")])

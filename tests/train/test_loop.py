@@ -247,3 +247,19 @@ def test_the_rate_of_binary_points_is_that_asked_for_or_lets_a_wrong_start_mend(
         return max(group["max_lr"] for group in state.optimizer.param_groups)
 
     assert rate(2500) == pytest.approx(0.0032) and rate(100) == pytest.approx(0.035) and rate(100, frac_lr=0.5) == 0.5
+
+
+@pytest.mark.parametrize(("labels", "said"), [((5, 1), "1..5"), ((-1, 1), "-1..1"), ((0, 2), "0..2")])
+def test_labels_beyond_the_scores_are_refused_at_the_first_step(labels: tuple[int, int], said: str) -> None:
+    x, y = job.data().train_x[:32], torch.tensor(labels).repeat(16)
+    message = rf"^train labels must lie in 0..1, since the network gives 2 scores, not in {said}$"
+    with pytest.raises(TrainError, match=message):
+        fit(job.network(), Data(x, y, x, y), job.SETTINGS)
+
+
+def test_what_is_no_score_a_class_is_refused_without_a_loss() -> None:
+    x, y = torch.rand(8, 1, 6, 6), torch.zeros(8, dtype=torch.long)
+    model = nn.Conv2d(1, 2, 3)
+    said = r"^the network must give one score a class, a tensor \(N, classes\), not \(8, 2, 4, 4\): give fit a loss of"
+    with pytest.raises(TrainError, match=said):
+        fit(model, Data(x, y, x, y), Settings(epochs=1, lr=1e-3, batch=8))

@@ -1,11 +1,14 @@
 """What is power-of-two in Brevitas' quantizers, as formats of qfx; what is not is refused with the class to use."""
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from brevitas.core.quant import BinaryQuant, ClampedBinaryQuant, TernaryQuant
+from brevitas.core.scaling import ConstScaling, ParameterFromRuntimeStatsScaling
+from brevitas.core.stats.stats_wrapper import _RuntimeStats
 from brevitas.proxy import ActQuantProxyFromInjector
 from brevitas.quant_tensor import IntQuantTensor
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from qfx.nn.quantizer import Digits, Quantizer, Spec
 from qfx.nn.transposed import turned
 
 WEIGHT_CLASS = "brevitas.quant.fixed_point.Int8WeightPerTensorFixedPoint"
+CHANNEL_CLASS = "brevitas.quant.fixed_point.Int8WeightPerChannelFixedPoint"
 ACT_CLASS = "brevitas.quant.fixed_point.Int8ActPerTensorFixedPoint (Uint8ActPerTensorFixedPoint for QuantReLU)"
 BINARY_CLASS = "brevitas.quant.SignedBinaryActPerTensorConst"
 BIAS_CLASS = "brevitas.quant.Int32Bias"
@@ -121,9 +125,11 @@ def activation(path: str, proxy: Any) -> Quantizer:
         _require_calibrated(path, tensor_quant.quantizer)
         return tensor_quant.quantizer
     found = proxy(torch.zeros(1, 1))
-    frac = power_of_two(path, found, ACT_CLASS)
-    if frac.numel() > 1:
+    if found.scale.numel() > 1:
         raise LowerError(f"layer '{path}' must have one scale, not one for each channel; use {ACT_CLASS}")
+    require_data(path, proxy)
+    constant = _constant(tensor_quant, found)
+    frac = power_of_two(path, found, f"min_val=-{constant}, max_val={constant}" if constant else ACT_CLASS)
     if isinstance(tensor_quant, _BINARY):
         raise LowerError(
             f"layer '{path}' must not be binary itself; put a QuantIdentity with {BINARY_CLASS} there, and use "
@@ -142,6 +148,7 @@ def binary_point(path: str, proxy: Any) -> int | None:
         return None
     if not isinstance(proxy.fused_activation_quant_proxy.tensor_quant, _BINARY):
         return None
+    require_data(path, proxy)
     frac = power_of_two(path, proxy(torch.zeros(1, 1)), f"{BINARY_CLASS} with min_val=-1.0, max_val=1.0")
     if frac.numel() > 1:
         raise LowerError(f"layer '{path}' must have one scale, not one for each channel; use {BINARY_CLASS}")
@@ -156,6 +163,7 @@ def weight(path: str, layer: Any) -> tuple[Quantizer, Tensor]:
     proxy = layer.weight_quant
     if not proxy.is_quant_enabled:
         raise LowerError(f"layer '{path}' must quantize its weight; use weight_quant={WEIGHT_CLASS}")
+    _require_finite(path, "weight", layer.weight)
     tensor = layer.quant_weight()
     if isinstance(proxy.tensor_quant, TensorQuant):
         return _own_weight(path, layer, proxy.tensor_quant.quantizer), layer.weight
@@ -163,7 +171,7 @@ def weight(path: str, layer: Any) -> tuple[Quantizer, Tensor]:
         raise LowerError(
             f"layer '{path}' must have a weight of integers, not {type(tensor).__name__}; use {WEIGHT_CLASS}"
         )
-    frac = power_of_two(path, tensor, WEIGHT_CLASS)
+    frac = power_of_two(path, tensor, _weight_remedy(proxy.tensor_quant, tensor))
     _require_scales(path, layer, frac)
     per_channel = frac.numel() > 1
     if isinstance(proxy.tensor_quant, _BINARY):
@@ -179,6 +187,23 @@ def weight(path: str, layer: Any) -> tuple[Quantizer, Tensor]:
     if not torch.equal(quantizer(filters_first(layer, master)), wanted):
         raise LowerError(f"layer '{path}' must have a weight of {spec.width}-bit integers; use {WEIGHT_CLASS}")
     return quantizer, master
+
+
+def _weight_remedy(tensor_quant: Any, tensor: Any) -> str:
+    """What gives a weight a power-of-two scale, in as few bits as it has."""
+    if constant := _constant(tensor_quant, tensor):
+        return f"weight_scaling_init={constant}"
+    if isinstance(tensor_quant, (*_BINARY, TernaryQuant)):
+        return "weight_restrict_scaling_type='power_of_two'"
+    return CHANNEL_CLASS if tensor.scale.numel() > 1 else WEIGHT_CLASS
+
+
+def _constant(tensor_quant: Any, tensor: Any) -> str | None:
+    """The power of two nearest to a constant scale of one or two bits, which is its ``scaling_init`` then, or None."""
+    scale = tensor.scale.detach().flatten()[0].item()
+    if not isinstance(getattr(tensor_quant, "scaling_impl", None), ConstScaling) or tensor.bit_width > 2 or scale <= 0:
+        return None
+    return f"{2.0 ** round(math.log2(scale)):g}"
 
 
 def filters_first(layer: Any, weight: Tensor) -> Tensor:
@@ -210,11 +235,23 @@ def bias(path: str, layer: Any, entry: Held, kernel: Quantizer) -> Tensor:
     found = layer.bias_quant(layer.bias, entry.quant_tensor(*shape), layer.quant_weight()) if enabled else layer.bias
     value: Tensor = getattr(found, "value", found).detach()
     codes = value * torch.exp2(entry.frac + kernel.frac_now).flatten()
-    if not enabled and value.any():
-        raise LowerError(f"layer '{path}' must quantize its bias; use bias_quant={BIAS_CLASS}")
     if (codes != codes.round()).any():
         raise LowerError(f"the bias of layer '{path}' must be on the accumulator's grid; use {BIAS_CLASS}")
     return value
+
+
+def require_bias(path: str, layer: Any) -> None:
+    """Refuse a bias that is no number, or is not quantized and not 0."""
+    if layer.bias is None:
+        return
+    _require_finite(path, "bias", layer.bias)
+    if not layer.bias_quant.is_quant_enabled and layer.bias.any():
+        raise LowerError(f"layer '{path}' must quantize its bias; use bias_quant={BIAS_CLASS}")
+
+
+def _require_finite(path: str, name: str, values: Tensor) -> None:
+    if not torch.isfinite(values).all():
+        raise LowerError(f"the {name} of layer '{path}' must be finite, but holds NaN or infinity")
 
 
 def accumulated(layer: Any, entry: Held, kernel: Quantizer, values: Tensor, offset: Tensor | None) -> Held:
@@ -273,3 +310,14 @@ def _require_calibrated(path: str, quantizer: Quantizer) -> None:
             f"the quantizer of layer '{path}' must be calibrated: call qfx.calibrate(model, batches), or give it a "
             "batch in training mode"
         )
+
+
+def require_data(path: str, proxy: Any) -> None:
+    """Refuse a quantizer of Brevitas whose scale is to be taken from data, but still is what it began as."""
+    for part in proxy.modules():
+        began = isinstance(part, ParameterFromRuntimeStatsScaling) and part.counter == 0
+        if began or (isinstance(part, _RuntimeStats) and part.counter == 0 and bool((part.running_stats == 1).all())):
+            raise LowerError(
+                f"layer '{path}' must have seen data, which its scale is taken from, but has not: give the network a "
+                "batch in training mode, model.train()(x), or load a trained state_dict"
+            )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import brevitas.nn as bnn
@@ -21,6 +22,8 @@ from qfx.interop.brevitas.formats import (
     bias,
     binary_point,
     power_of_two,
+    require_bias,
+    require_data,
     rounding_of,
     started,
     weight,
@@ -40,6 +43,31 @@ class Link:
 
 
 Chain = list[Link]
+UNKNOWN = Held(torch.tensor(0.0), 0, 0, None, False)
+"""Stands for what is known of the result of a layer that is refused: nothing."""
+
+
+class NotAtFault(LowerError):
+    """A layer cannot be translated for no fault of its own: what it reads, or what reads it, is refused itself."""
+
+
+def together(*finds: Callable[[], Any]) -> tuple[Any, ...]:
+    """Return what all functions give, or raise everything that they are refused for at once."""
+    found: list[Any] = []
+    problems: list[str] = []
+    follows: NotAtFault | None = None
+    for find in finds:
+        try:
+            found.append(find())
+        except NotAtFault as error:
+            follows = error
+        except LowerError as error:
+            problems.append(str(error))
+    if problems:
+        raise LowerError("\n- ".join(problems))
+    if follows is not None:
+        raise follows
+    return tuple(found)
 
 
 @dataclass(slots=True)
@@ -58,6 +86,8 @@ class Site:
             raise LowerError(
                 f"layer '{self.path}' must read a quantized tensor; put a QuantIdentity with {ACT_CLASS} before it"
             )
+        if held is UNKNOWN:
+            raise NotAtFault(f"what layer '{self.path}' reads is refused")
         return held
 
     def reading(self, chain: Chain) -> "Site":
@@ -121,10 +151,13 @@ def forgets(layer: nn.Module) -> bool:
 
 
 def _relu(site: Site, layer: Any) -> Chain:
-    if layer.input_quant.is_quant_enabled:
-        before = _entered(site, layer.input_quant, f"{site.path}.input_quant")
-        return [*before, *_rectified(site.reading(before), layer)]
-    return _rectified(site, layer)
+    if not layer.input_quant.is_quant_enabled:
+        return _rectified(site, layer)
+    before, _ = together(
+        lambda: _entered(site, layer.input_quant, f"{site.path}.input_quant"),
+        lambda: layer.act_quant.is_quant_enabled and _activated(site, layer.act_quant, site.path),
+    )
+    return [*before, *_rectified(site.reading(before), layer)]
 
 
 def _rectified(site: Site, layer: Any) -> Chain:
@@ -152,8 +185,8 @@ def _hardtanh(site: Site, layer: Any) -> Chain:
 
 def _table(function: type[nn.Module]) -> Callable[[Site, Any], Chain]:
     def translate(site: Site, layer: Any) -> Chain:
-        entry = site.entry(layer)
-        reads, gives = _quantized(entry), site.activation(layer.act_quant, site.path)
+        entry, gives = together(lambda: site.entry(layer), lambda: site.activation(layer.act_quant, site.path))
+        reads = _quantized(entry)
         if reads.width > TABLE_WIDTH:
             raise LowerError(
                 f"layer '{site.path}' must read at most {TABLE_WIDTH} bits, not {reads.width}; use "
@@ -175,11 +208,14 @@ def _table(function: type[nn.Module]) -> Callable[[Site, Any], Chain]:
 
 
 def _conv(site: Site, layer: Any) -> Chain:
+    return _weighted(site, layer, qnn.Conv2d, _require_padding)
+
+
+def _require_padding(path: str, layer: Any) -> None:
     if layer.padding_mode != "zeros":
-        raise LowerError(f"layer '{site.path}' must have padding_mode 'zeros', not {layer.padding_mode!r}")
+        raise LowerError(f"layer '{path}' must have padding_mode 'zeros', not {layer.padding_mode!r}")
     if layer.is_same_padded_strided:
-        raise LowerError(f"layer '{site.path}' must have its padding in numbers, not 'same', where it has a stride")
-    return _weighted(site, layer, qnn.Conv2d)
+        raise LowerError(f"layer '{path}' must have its padding in numbers, not 'same', where it has a stride")
 
 
 def _conv_transpose(site: Site, layer: Any) -> Chain:
@@ -190,22 +226,37 @@ def _linear(site: Site, layer: Any) -> Chain:
     return _weighted(site, layer, qnn.Linear)
 
 
-def _weighted(site: Site, layer: Any, kind: type[qnn.Conv2d | qnn.ConvTranspose2d | qnn.Linear]) -> Chain:
-    before: Chain = []
-    if binary_point(f"{site.path}.input_quant", layer.input_quant) is not None:
-        before = _entered(site, layer.input_quant, f"{site.path}.input_quant")
-    entry = site.reading(before).carried() if before else site.entry(layer)
-    kernel, master = weight(site.path, layer)
+def _weighted(
+    site: Site,
+    layer: Any,
+    kind: type[qnn.Conv2d | qnn.ConvTranspose2d | qnn.Linear],
+    *more: Callable[[str, Any], None],
+) -> Chain:
+    path, leaves = site.path, layer.output_quant.is_quant_enabled
+    demands = [partial(require, path, layer) for require in (*more, require_bias)]
+    (before, entry), (kernel, master), after, *_ = together(
+        lambda: _read(site, layer),
+        lambda: weight(path, layer),
+        lambda: _activated(site, layer.output_quant, f"{path}.output_quant") if leaves else [],
+        *demands,
+    )
     new = kind.from_float(layer, kernel.spec, _quantized(entry).spec)
     new.weight = nn.Parameter(master.detach().clone())
-    offset = None if layer.bias is None else bias(site.path, layer, entry, kernel)
+    offset = None if layer.bias is None else bias(path, layer, entry, kernel)
     if offset is not None:
         new.bias = nn.Parameter(offset.clone())
     quantizers = {"input_quant": _quantized(entry), "weight_quant": kernel}
-    if not layer.output_quant.is_quant_enabled:
-        return [*before, Link(new, accumulated(layer, entry, kernel, master, offset), quantizers)]
-    after = _activated(site, layer.output_quant, f"{site.path}.output_quant")
-    return [*before, Link(new, None, quantizers), *after]
+    held = None if leaves else accumulated(layer, entry, kernel, master, offset)
+    return [*before, Link(new, held, quantizers), *after]
+
+
+def _read(site: Site, layer: Any) -> tuple[Chain, Held]:
+    """The sign that a layer's ``input_quant`` is, if it is one, and what the layer then reads."""
+    path = f"{site.path}.input_quant"
+    if binary_point(path, layer.input_quant) is None:
+        return [], site.entry(layer)
+    before = _entered(site, layer.input_quant, path)
+    return before, site.reading(before).carried()
 
 
 def _max_pool(site: Site, layer: Any) -> Chain:
@@ -279,6 +330,7 @@ def _accumulator(site: Site, layer: Any) -> Chain:
 def _truncated(path: str, proxy: Any, held: Held) -> Quantizer:
     """The quantizer that drops low bits as Brevitas does: ``clamp(round(code / 2**(bits before - bits after)))``."""
     held = held.on_one_grid()
+    require_data(path, proxy)
     if held.width is None:
         raise LowerError(
             f"layer '{path}' must read a QuantTensor of one scale, whose bits it drops; put a QuantIdentity before it, "
@@ -292,15 +344,22 @@ def _truncated(path: str, proxy: Any, held: Held) -> Quantizer:
 
 def torch_sum(site: Site) -> Chain:
     """Two tensors, each on its own grid, and the exact sum."""
-    return [_add(site, site.carried(0), site.carried(1))]
+    return [_add(site, *_operands(site))]
+
+
+def _operands(site: Site) -> tuple[Held, ...]:
+    return together(lambda: site.carried(0), lambda: site.carried(1))
 
 
 def _eltwise_add(site: Site, layer: Any) -> Chain:
-    a, b = (site.entry(layer),) * 2 if layer.input_quant.is_quant_enabled else (site.carried(0), site.carried(1))
+    leaves = layer.output_quant.is_quant_enabled
+    (a, b), result = together(
+        lambda: (site.entry(layer),) * 2 if layer.input_quant.is_quant_enabled else _operands(site),
+        lambda: site.activation(layer.output_quant, f"{site.path}.output_quant") if leaves else None,
+    )
     link = _add(site, a, b)
-    if not layer.output_quant.is_quant_enabled:
+    if not leaves:
         return [link]
-    result = site.activation(layer.output_quant, f"{site.path}.output_quant")
     return [Link(link.layer, Held.after(result), {**link.quantizers, "output_quant": result})]
 
 
@@ -321,7 +380,7 @@ def _add(site: Site, a: Held, b: Held) -> Link:
 
 def cat(site: Site) -> Chain:
     """The channels of all operands, on one grid that holds each."""
-    helds = [site.operand(place).on_one_grid() for place in range(len(site.given))]
+    helds = [held.on_one_grid() for held in together(*(partial(site.operand, i) for i in range(len(site.given))))]
     first = helds[0]
     if all(held.quantizer is first.quantizer for held in helds) and first.quantizer is not None:
         return [Link(qnn.Concat(), first)]
@@ -391,6 +450,7 @@ REMEDIES = {
     "ClampQuantAccumulator": "brevitas.nn.TruncQuantAccumulator, or a QuantIdentity",
     "QuantScaleBias": "nn.BatchNorm2d, and from_brevitas(model, batch_norm='keep')",
     "BatchNorm2dToQuantScaleBias": "nn.BatchNorm2d, and from_brevitas(model, batch_norm='keep')",
+    **dict.fromkeys(("QuantLSTM", "QuantRNN", "LSTM", "GRU", "RNN"), "QuantConv1d over time: no layer is recurrent"),
     "QuantCat": "torch.cat(tensors, 1)",
     "Dropout2d": "nn.Dropout",
     **dict.fromkeys(("truediv", "div", "sub"), "a QuantIdentity first, and scale the data before the network"),

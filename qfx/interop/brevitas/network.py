@@ -5,14 +5,24 @@ from typing import Any, Literal
 
 import brevitas.nn as bnn
 import torch
-from brevitas.nn.mixin.base import QuantLayerMixin
 from brevitas.quant_tensor import QuantTensor
 from torch import Tensor, fx, nn
 
 from qfx.arguments import require_kind
 from qfx.errors import LowerError, QfxError
 from qfx.interop.brevitas.formats import Held
-from qfx.interop.brevitas.layers import LAYERS, REMEDIES, Chain, Site, cat, forgets, known, torch_sum
+from qfx.interop.brevitas.layers import (
+    LAYERS,
+    REMEDIES,
+    UNKNOWN,
+    Chain,
+    NotAtFault,
+    Site,
+    cat,
+    forgets,
+    known,
+    torch_sum,
+)
 from qfx.interop.brevitas.norms import NORMS, keep_norm, merge_norms
 from qfx.nn.calibrate import name_quantizers
 from qfx.nn.inputs import require_model
@@ -52,9 +62,8 @@ def from_brevitas(
     traced = _trace(copied)
     if example is not None:
         _Sizes(traced).run(example)
-    if batch_norm == "merge":
-        merge_norms(traced)
-    return _Network(traced, keeps_norms=batch_norm == "keep").run()
+    problems = merge_norms(traced) if batch_norm == "merge" else {}
+    return _Network(traced, problems, keeps_norms=batch_norm == "keep").run()
 
 
 class _QuantProxy(fx.Proxy):
@@ -67,7 +76,8 @@ class _QuantProxy(fx.Proxy):
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, QuantLayerMixin) or super().is_leaf_module(m, module_qualified_name)
+        of_brevitas = any(kind.__module__.startswith("brevitas.nn.") for kind in type(m).__mro__)
+        return of_brevitas or super().is_leaf_module(m, module_qualified_name)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _QuantProxy(node, self)
@@ -96,13 +106,18 @@ class _Sizes(fx.Interpreter):
         return result
 
 
+def _asks(node: fx.Node) -> bool:
+    """Whether a call asks for a size, or takes a part."""
+    return node.op in ("call_function", "call_method") and call_name(node) in _ASKED
+
+
 class _Network:
     """One run: the graph being rewritten, what is known of its tensors, and what is wrong with it."""
 
-    def __init__(self, module: fx.GraphModule, keeps_norms: bool) -> None:
+    def __init__(self, module: fx.GraphModule, problems: dict[fx.Node, str], keeps_norms: bool) -> None:
         self.module, self.graph, self.keeps_norms = module, module.graph, keeps_norms
-        self.held: dict[fx.Node, Held] = {}
-        self.problems: dict[fx.Node, str] = {}
+        self.held: dict[fx.Node, Held] = dict.fromkeys(problems, UNKNOWN)
+        self.problems = problems
         self.done: dict[str, tuple[list[Held | None], Chain]] = {}
         self.places: dict[int, str] = {}  # id of a module -> its path
         self.owned: set[int] = set()  # ids of quantizers that a layer owns
@@ -110,16 +125,18 @@ class _Network:
         self.source = dict(module.named_modules())
 
     def run(self) -> nn.Module:
-        for node in list(self.graph.nodes):
+        for node in [node for node in self.graph.nodes if node not in self.problems]:
             try:
                 if node.op == "call_module":
                     self._layer(node, str(node.target), self.source[str(node.target)])
                 elif node.op in ("call_function", "call_method", "get_attr"):
                     self._call(node)
+            except NotAtFault:
+                self.held[node] = UNKNOWN
             except QfxError as error:
-                self.problems[node] = str(error)
+                self.held[node], self.problems[node] = UNKNOWN, str(error)
         self.graph.eliminate_dead_code()
-        left = dict.fromkeys(self.problems[node] for node in self.graph.nodes if node in self.problems)
+        left = dict.fromkeys(self.problems[node] for node in self.graph.nodes if self._is_at_fault(node))
         if left:
             problems = "\n".join(f"- {problem}" for problem in left)
             raise LowerError(f"the Brevitas network must be fixed point throughout, but:\n{problems}")
@@ -129,12 +146,23 @@ class _Network:
         name_quantizers(self.module)
         return self.module.eval()
 
+    def _is_at_fault(self, node: fx.Node) -> bool:
+        """Whether a node is to be reported: not the size that a refused view asks for, which is reported itself."""
+        return node in self.problems and not (_asks(node) and self._explained(node))
+
+    def _explained(self, node: fx.Node) -> bool:
+        """Whether a refused call uses what a node asks for."""
+        return any(self._explained(user) if _asks(user) else user in self.problems for user in node.users)
+
     def _layer(self, node: fx.Node, path: str, layer: nn.Module) -> None:
         operands: list[fx.Node] = []
         fx.map_arg((node.args, node.kwargs), operands.append)
         given = [self.held.get(operand) for operand in operands]
         if isinstance(layer, _OF_SIZE) and (len(node.args) > 1 or node.kwargs):
             raise LowerError(f"layer '{path}' must have output_padding, and no output_size in its call")
+        sure = not any(held is UNKNOWN for held in given)
+        if path in self.done and not sure and not forgets(layer):
+            raise NotAtFault(f"what layer '{path}' reads is refused")
         if path in self.done:
             before, chain = self.done[path]
             if not forgets(layer) and not all(
@@ -147,7 +175,8 @@ class _Network:
         else:
             site = Site(path, given, operands[0].meta.get("shape") if operands else None, self.of_proxy)
             chain = self._translated(site, node, layer)
-            self.done[path] = given, chain
+            if sure:
+                self.done[path] = given, chain
         self._replace(node, path, chain, operands)
 
     def _translated(self, site: Site, node: fx.Node, layer: nn.Module) -> Chain:
@@ -165,6 +194,8 @@ class _Network:
         if node.target is getattr and node.args[1] in ("value", "tensor"):  # of a QuantTensor
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
             return
+        if _asks(node) and self.held.get(node.args[0]) is UNKNOWN:  # type: ignore[arg-type]
+            raise NotAtFault(f"what call '{node_path(node)}' reads is refused")
         path = self._free(scope(node) + call_name(node))
         operands = [node.args[0], node.args[1]] if is_sum(node) else joined(node)
         if operands is not None:

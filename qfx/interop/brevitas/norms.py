@@ -1,5 +1,6 @@
 """What becomes of a float BatchNorm in a Brevitas network: merged as Brevitas does it, or kept in fixed point."""
 
+from collections.abc import Callable
 from typing import Any
 
 import brevitas.nn as bnn
@@ -9,8 +10,8 @@ from torch import fx, nn
 import qfx.nn as qnn
 from qfx.errors import LowerError
 from qfx.fixed import Overflow, Rounding
-from qfx.interop.brevitas.formats import Held, binary_point, started
-from qfx.interop.brevitas.layers import Chain, Link, Site
+from qfx.interop.brevitas.formats import BIAS_CLASS, Held, binary_point, started
+from qfx.interop.brevitas.layers import Chain, Link, NotAtFault, Site
 from qfx.nn.observe import Observer
 from qfx.nn.quantizer import Quantizer, Spec
 
@@ -21,37 +22,52 @@ _WEIGHTED = (bnn.QuantConv1d, bnn.QuantConv2d, bnn.QuantLinear, *_TRANSPOSED)
 _READERS = (bnn.QuantIdentity, bnn.QuantReLU, bnn.QuantHardTanh)
 
 
-def merge_norms(module: fx.GraphModule) -> None:
-    """Merge every BatchNorm into the convolution or dense layer before it, by Brevitas' merge_bn, and take it out."""
-    problems = []
+def merge_norms(module: fx.GraphModule) -> dict[fx.Node, str]:
+    """Merge every BatchNorm into the convolution or dense layer before it, by Brevitas' merge_bn, and take it out.
+
+    Returns those that cannot be merged, and why.
+    """
+    problems: dict[fx.Node, str] = {}
     for node in list(module.graph.nodes):
         norm = module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if not isinstance(norm, NORMS):
             continue
         source = node.args[0]
-        layer = module.get_submodule(str(source.target)) if source.op == "call_module" else None
+        layer: Any = module.get_submodule(str(source.target)) if source.op == "call_module" else None
         calls = [other for other in module.graph.nodes if other.target in (source.target, node.target)]
-        if not isinstance(layer, _WEIGHTED) or len(source.users) > 1 or len(calls) > 2:
-            problems.append(
-                f"- layer '{node.target}' ({type(norm).__name__}) must stand alone behind a QuantConv or QuantLinear "
-                "to be merged; use batch_norm='keep'"
-            )
+        alone = len(source.users) == 1 and len(calls) == 2
+        if reason := _unmergeable(norm, layer, alone):
+            problems[node] = f"layer '{node.target}' {reason}"
             continue
-        if isinstance(layer, _TRANSPOSED) and layer.groups > 1:
-            problems.append(
-                f"- layer '{node.target}' must not be merged into a transposed convolution of groups, which Brevitas "
-                "does not; use batch_norm='keep'"
-            )
-            continue
-        if norm.weight is None or norm.running_mean is None:
-            problems.append(f"- layer '{node.target}' must have affine and track_running_stats to be merged")
-            continue
+        bare = layer.bias is None
         layer.merge_bn_in(norm)
+        if bare and not layer.bias_quant.is_quant_enabled:  # Brevitas tells only now, of a bias that is there
+            layer.bias = None
+            problems[node] = (
+                f"layer '{node.target}' ({type(norm).__name__}) must be merged into a layer that quantizes the bias it "
+                f"gets by that; use bias_quant={BIAS_CLASS} for layer '{source.target}', though it has bias=False"
+            )
+            continue
         node.replace_all_uses_with(source)
         module.graph.erase_node(node)
-    if problems:
-        raise LowerError("each BatchNorm must be merged, but:\n" + "\n".join(problems))
     module.recompile()
+    return problems
+
+
+def _unmergeable(norm: Any, layer: Any, alone: bool) -> str | None:
+    """Return what a BatchNorm must be to be merged into the ``layer`` before it, or None."""
+    if not isinstance(layer, _WEIGHTED) or not alone:
+        return (
+            f"({type(norm).__name__}) must stand alone behind a QuantConv or QuantLinear to be merged; use "
+            "batch_norm='keep'"
+        )
+    if isinstance(layer, _TRANSPOSED) and layer.groups > 1:
+        return (
+            "must not be merged into a transposed convolution of groups, which Brevitas does not; use batch_norm='keep'"
+        )
+    if norm.weight is None or norm.running_mean is None:
+        return "must have affine and track_running_stats to be merged"
+    return None
 
 
 def keep_norm(site: Site, layer: Any, readers: list[Any], keeps: bool) -> Chain:
@@ -66,14 +82,14 @@ def keep_norm(site: Site, layer: Any, readers: list[Any], keeps: bool) -> Chain:
         raise LowerError(
             f"{name} must have running statistics, and only a QuantReLU or QuantIdentity behind it, to be kept"
         )
-    site.operand()
-    points = [binary_point(site.path, reader.act_quant) for reader in readers]
+    points = _of_readers(readers, lambda reader: binary_point(site.path, reader.act_quant))
     if any((point is None) != (points[0] is None) for point in points):
         raise LowerError(f"{name} must not have both binary and other quantizers behind it; use a layer for each")
-    behind = [
-        site.activation(reader.act_quant, site.path) if point is None else _before_sign(point)
-        for reader, point in zip(readers, points, strict=True)
-    ]
+    site.operand()
+    if points[0] is None:
+        behind = _of_readers(readers, lambda reader: site.activation(reader.act_quant, site.path))
+    else:
+        behind = [_before_sign(point) for point in points]
     finest = max(behind, key=lambda quantizer: float(quantizer.frac_now))
     width = max(q.width + (not q.signed) + int((finest.frac_now - q.frac_now).item()) for q in behind)
     spec = Spec(width, None, True, finest.spec.rounding)
@@ -86,6 +102,14 @@ def keep_norm(site: Site, layer: Any, readers: list[Any], keeps: bool) -> Chain:
     observer.add(new.real_constants()[1])
     new.shift_quant.initialise()
     return [Link(new, Held.after(new.output_quant))]
+
+
+def _of_readers(readers: list[Any], find: Callable[[Any], Any]) -> list[Any]:
+    """Return what is found of each reader, which itself is refused where that cannot be found."""
+    try:
+        return [find(reader) for reader in readers]
+    except LowerError as error:
+        raise NotAtFault(str(error)) from error
 
 
 def _before_sign(frac: int) -> Quantizer:
