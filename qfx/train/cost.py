@@ -23,7 +23,7 @@ from qfx.plan.search import choose
 from qfx.plan.slopes import Slope, digits_of, sloped
 from qfx.train.sizes import learned_sizes, size_of, sizes_in_use
 
-Fifos = dict[Any, tuple[dict[str, int], Rate]]  # depths of each way to unroll: widths do not matter to them
+Fifos = dict[Any, tuple[dict[str, int], Rate]]  # depths of each way to unroll, with the rate that they keep
 
 
 @dataclass(frozen=True)
