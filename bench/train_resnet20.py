@@ -5,7 +5,8 @@
 
 Needs QFX_CIFAR10 and QFX_CHECKPOINTS (designs/resnet20/README.md). A row that was stopped carries on when it is asked
 for again. Results are gathered in bench/results/resnet20_rows.json; the test images are run once a row. With --held-out
-5,000 training images stand for the test images, to choose settings by: gathered in resnet20_choices.json.
+5,000 training images stand for the test images, to choose settings by: gathered in resnet20_choices.json. The row
+"float" trains the float network on in the same way: what a row loses beside it, its formats lose.
 """
 
 import argparse
@@ -20,34 +21,50 @@ from resnet20_rows import recipes
 from qfx import steps
 from qfx.design import Design
 from qfx.sections import TeacherSection
+from qfx.train import accuracy, fit, runs
+from qfx.train.float_checkpoint import load_float
 
 ROWS, CHOICES = "resnet20_rows", "resnet20_choices"
 SAME = ("row", "binary points", "teacher", "epochs", "lr", "batch", "ema", "freeze bn", "seed")
+FLOAT = "float"
 RUNS = Path("build") / "resnet20"  # below the current folder
 
 
 def train(asked: argparse.Namespace) -> Mapping[str, Any]:
     """Train one row and return its figures."""
     made = _design(asked)
+    if asked.row == FLOAT:
+        return _train_float(made)
     training = made.content.training
     figures = steps.train(made, out=_folder(asked, training), progress=_say(time.monotonic())).figures
     run = figures["widths"][str(training.widths[0])]
     moved = [a != b for move in run["moves"].values() for a, b in zip(move["before"], move["now"], strict=True)]
     return {
-        "row": asked.row,
-        "binary points": training.formats,
-        "teacher": "ResNet-56" if asked.teacher else "",
-        "epochs": asked.epochs,
-        "lr": training.fixed.lr,
-        "batch": training.batch,
-        "ema": training.ema,
-        "freeze bn": training.freeze.bn,
-        "seed": asked.seed,
+        **_asked(made, asked.row, "ResNet-56" if asked.teacher else ""),
         "float, %": round(figures["float"]["accuracy"], 2),
         "quantized after training, %": round(run["quantized"], 2),
         "trained, %": round(run["accuracy"], 2),
         "points moved": f"{sum(moved)} of {len(moved)}",
     }
+
+
+def _train_float(made: Design) -> Mapping[str, Any]:
+    """Train the float network on, with all settings of a row."""
+    data, model = runs.load_data(made), load_float(runs.float_model(made), made.float_checkpoint).eval()
+    before = accuracy(model, data.test_x, data.test_y)
+    fit(model, data, runs.settings(made, made.content.training.fixed), _say(time.monotonic()), runs.augmentation(made))
+    reached = accuracy(model, data.test_x, data.test_y)
+    found = {"freeze bn": 0.0, "float, %": round(before, 2), "trained, %": round(reached, 2)}
+    return {**_asked(made, FLOAT, ""), **found}
+
+
+def _asked(made: Design, row: str, teacher: str) -> dict[str, Any]:
+    """What makes a row: the values of SAME."""
+    training = made.content.training
+    fixed, others = training.fixed, (training.ema, training.freeze.bn, training.seed)
+    numbers = (fixed.epochs, fixed.lr, training.batch, *others)
+    formats = "" if row == FLOAT else training.formats
+    return dict(zip(SAME, (row, formats, teacher, *numbers), strict=True))
 
 
 def _design(asked: argparse.Namespace) -> Design:
@@ -68,7 +85,10 @@ def _design(asked: argparse.Namespace) -> Design:
     if asked.teacher:
         taught = {"model": "model.py:resnet56", "checkpoint": "$QFX_CHECKPOINTS/resnet56-4bfd9763.th"}
         changes["teacher"] = TeacherSection(**taught)
-    update: dict[str, Any] = {"recipe": recipes()[row], "training": training.model_copy(update=changes)}
+    update: dict[str, Any] = {
+        "recipe": recipes().get(row, design.content.recipe),
+        "training": training.model_copy(update=changes),
+    }
     if asked.held_out:
         update["data"] = "model.py:held_out"
     return Design(design.folder, design.content.model_copy(update=update), design.argument)
@@ -91,7 +111,7 @@ def _say(start: float) -> Any:
 def main() -> None:
     """Train the row that the command line asks for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("row", choices=recipes())
+    parser.add_argument("row", choices=[*recipes(), FLOAT])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", type=float, help="the highest learning rate, if not the design's")
