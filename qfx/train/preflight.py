@@ -14,6 +14,7 @@ from qfx.fixed.khot import magnitudes
 from qfx.nn import calibrate, quantizers
 from qfx.nn.allocate import require_possible as require_allocatable
 from qfx.nn.inputs import taken
+from qfx.nn.ranks import alone
 from qfx.train import runs
 from qfx.train.budget import require_possible
 from qfx.train.cost import HardwareCost
@@ -25,6 +26,7 @@ from qfx.train.sizes import learned_sizes
 _LOOKED_AT = 256  # training inputs, where not all are
 
 
+@alone()  # of several ranks the one that leads; the others wait for its first run
 def preflight(design: Design, data: Data) -> list[str]:
     """Refuse a design whose network, recipe, labels or data cannot work, and return warnings about the others.
 
