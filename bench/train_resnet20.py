@@ -19,7 +19,8 @@ from harness import keep
 from resnet20_rows import recipes
 
 from qfx import steps
-from qfx.design import Design, TeacherSection
+from qfx.design import Design
+from qfx.sections import TeacherSection
 from qfx.train import accuracy, fit, runs
 from qfx.train.float_checkpoint import load_float
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,39 @@ def require_kind(error: type[QfxError], name: str, value: Any, kind: type | tupl
 
 
 def require_number(
-    error: type[QfxError], name: str, value: Any, least: float = 0.0, most: float = math.inf, kind: str = "a number"
+    error: type[QfxError],
+    name: str,
+    value: Any,
+    least: float = 0.0,
+    most: float = math.inf,
+    kind: str = "a number",
+    above: bool = False,
+    below: bool = False,
 ) -> None:
-    """Raise ``error`` unless ``value`` is a finite number from ``least`` to ``most``."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not least <= value <= most:
-        asked = f"of at least {least:g}" if most == math.inf else f"from {least:,} to {most:,}"
+    """Raise ``error`` unless ``value`` is a finite number from ``least`` to ``most``.
+
+    Args:
+        above, below: whether ``least``, or ``most``, itself is refused too.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not least <= value <= most or (above and value == least) or (below and value == most):
+        asked = f"above {least:g}" if above else f"of at least {least:g}"
+        if most < math.inf:
+            last = f"{'below' if below else 'at most'} {most:g}"
+            asked = f"{asked} and {last}" if above or below else f"from {least:,} to {most:,}"
         raise error(f"{name} must be {kind} {asked}, not {shown(value)}")
+
+
+def require_whole(error: type[QfxError], name: str, value: Any, least: int = 1) -> None:
+    """Raise ``error`` unless ``value`` is an integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise error(f"{name} must be a whole number of at least {least}, not {shown(value)}")
+
+
+def require_choice(error: type[QfxError], name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise ``error`` unless ``value`` is one of some names."""
+    if value not in choices:
+        raise error(f"{name} must be {' or '.join(map(repr, choices))}, not {shown(value)}")
 
 
 def require_clock(error: type[QfxError], name: str, mhz: float | None) -> None:

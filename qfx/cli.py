@@ -224,6 +224,7 @@ def build(design: DesignArgument, out: OutOption = None, force: ForceOption = Fa
     from qfx import steps
 
     work = steps.open_build(design, out)
+    work.told = _warn
     with _progress() as show:
         try:
             steps.run_all(work, force, show, lambda result: _print_result(work, result))
@@ -241,6 +242,7 @@ def _run_step(name: str, design: str, out: Path | None, force: bool) -> engine.R
     from qfx import steps
 
     work = steps.open_build(design, out)
+    work.told = _warn
     for stale, why in work.stale(name).items():
         _warn(f"the result of {stale} is {why}; it is taken up as it is: `{work.command(stale)}` renews it")
     with _progress() as show:
@@ -255,11 +257,11 @@ def _run_step(name: str, design: str, out: Path | None, force: bool) -> engine.R
 
 
 def _print_result(work: engine.Build, result: engine.Result) -> None:
-    """Print the step's one line, and its warnings."""
+    """Print the step's one line, and the warnings of one that is up to date; others were said while it ran."""
     time = "up to date" if result.skipped else f"{result.seconds:.1f} s"
     _out.print(f"{result.step:6}", style="bold green", end=" ")
     _out.print(f"{work.steps[result.step].summary(result.figures)} [{time}]", markup=False)
-    for warning in result.warnings:
+    for warning in result.warnings if result.skipped else ():
         _warn(warning)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,14 @@ _Loader.add_implicit_resolver(
 )
 
 
+class KeyFault(ValueError):
+    """What a validator of a mapping finds wrong with one key in it: ``condition`` begins with ``must``."""
+
+    def __init__(self, key: str, condition: str) -> None:
+        super().__init__(condition)
+        self.key = key  # with dots
+
+
 def load(path: Path, model: type[_Model], error: type[QfxError] = DesignError) -> _Model:
     """Return the content of ``path`` as a ``model``, or raise ``error``: <file>:<line>: <key> must ..., not ...
 
@@ -47,15 +55,20 @@ def read(path: Path, error: type[QfxError] = DesignError) -> dict[str, Any]:
 
 
 def line_of(path: Path, key: str) -> int:
-    """Return the line of a key with dots in its path, such as ``layers.conv.*.weight``, or of what of it is there."""
+    """Return the line of a key with dots in its path, such as ``layers.conv.*.weight``, or of what of it is there.
+
+    A number stands for a place in a list, from 0.
+    """
     root = node = _parse(path, DesignError)
-    parts: list[str] = []
-    while key and isinstance(node, yaml.MappingNode):
-        names = {str(name.value): value for name, value in node.value}
+    parts: list[int | str] = []
+    while key and isinstance(node, yaml.CollectionNode):
+        mapped = isinstance(node, yaml.MappingNode)
+        pairs = ((name.value, value) for name, value in node.value) if mapped else enumerate(node.value)
+        names = {str(name): value for name, value in pairs}
         part = max((name for name in names if f"{key}.".startswith(f"{name}.")), key=len, default=None)
         if part is None:
             break
-        parts.append(part)
+        parts.append(part if mapped else int(part))
         node, key = names[part], key[len(part) + 1 :]
     return _line(root, parts)
 
@@ -76,11 +89,17 @@ def _worst(invalid: ValidationError, node: yaml.Node, data: object) -> dict[str,
     one explains the other), and of a union's branches the one that went deepest.
     """
     errors: list[dict[str, Any]] = [
-        {**e, "loc": _real(e["loc"], data, e["type"] == "missing")} for e in invalid.errors()
+        {**e, "loc": _real(_place(e), data, e["type"] == "missing")} for e in invalid.errors()
     ]
     places = [e["loc"] for e in errors]
     deepest = [e for e in errors if not any(place[: len(e["loc"])] == e["loc"] != place for place in places)]
     return min(deepest, key=lambda e: (e["type"] != "extra_forbidden", _line(node, e["loc"])))
+
+
+def _place(error: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Where pydantic, or a validator that knows it better, says that an error is."""
+    reason = error.get("ctx", {}).get("error")
+    return (*error["loc"], *(reason.key.split(".") if isinstance(reason, KeyFault) else ()))
 
 
 def _parse(path: Path, error: type[QfxError]) -> yaml.Node:
@@ -187,6 +206,8 @@ def _sentence(found: dict[str, Any], model: type[BaseModel]) -> str:
         .replace("a valid array", "a list")
         .replace("a valid ", "a ")
     )
+    if condition.startswith("must ") and kind == "value_error" and isinstance(found["input"], Mapping):
+        return f"{name} {condition}"
     if condition.startswith("must "):
         return f"{name} {condition}, not {_show(found['input'])}"
     return f"{name} must be legal, not {_show(found['input'])}: {condition}"
@@ -238,5 +259,5 @@ def _dotted(location: Sequence[int | str]) -> str:
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    text = "a mapping" if isinstance(value, Mapping) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

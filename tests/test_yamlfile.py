@@ -93,6 +93,12 @@ def test_the_line_of_a_key_is_found_though_names_hold_dots(tmp_path):
     assert [yamlfile.line_of(path, key) for key in keys] == [1, 2, 3, 4, 5, 3, 1]
 
 
+def test_the_line_of_an_item_of_a_list_is_found(tmp_path):
+    path = write(tmp_path, "a:\n  front:\n  - {lut: 1}\n  -\n    dsp: 2\n  flat: [1, 2]\n")
+    keys = ("a.front", "a.front.0", "a.front.1", "a.front.1.dsp", "a.front.2", "a.front.x", "a.flat.1.b")
+    assert [yamlfile.line_of(path, key) for key in keys] == [2, 3, 5, 5, 2, 2, 6]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -146,7 +146,7 @@ class _Task:
         method: Literal["error", "max", "percentile"] = "error",
         percentile: float = 99.9,
     ) -> None:
-        if not widths or not all(1 <= width <= 16 for width in widths):
+        if not widths or not all(isinstance(width, int) and 1 <= width <= 16 for width in widths):
             raise TrainError(f"widths must be integers in 1..16, not {widths}")
         self.model, self.inputs, self.base, self.hardware = model, inputs, recipe, hardware
         self.budget, self.most = _checked(budget, hardware)

@@ -46,12 +46,12 @@ def require_input(name: str, x: Any, error: type[QfxError] = TrainError) -> None
 
 
 @contextmanager
-def taken(x: Tensor, error: type[QfxError] = TrainError) -> Iterator[None]:
-    """Raise ``error`` where torch finds in the block that the network cannot take ``x``."""
+def taken(x: Tensor, error: type[QfxError] = TrainError, name: str = "the network") -> Iterator[None]:
+    """Raise ``error`` where torch finds in the block that the network, or what is called so, cannot take ``x``."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as reason:
         shape = "x".join(map(str, x.shape[1:]))
-        raise error(f"the network must take an input of shape {shape}, but torch says: {reason}") from reason
+        raise error(f"{name} must take an input of shape {shape}, but torch says: {reason}") from reason

@@ -1,5 +1,6 @@
 """How much each quantizer alone disturbs the outputs of a network, at each width or K it could have."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from qfx.arguments import shown
 from qfx.errors import TrainError
 from qfx.nn.calibrate import quantizers
 from qfx.nn.observe import Observer
@@ -36,8 +38,11 @@ def sensitivities(
         sizes: widths in bits, or of a K-hot constant whose K is learned the digits of all its channels; for all
             quantizers, or by name.
         batches: inputs; they are kept in memory and run once for each quantizer and size.
-        metrics: the distance of an output; a mapping gives each output its own ("0", "1", ... of a tuple, the keys of
+        metrics: the distance of an output; a mapping gives every output its own ("0", "1", ... of a tuple, the keys of
             a dict, "" of a single tensor), and their mean counts.
+
+    Raises:
+        TrainError: there is no batch, an output has no metric, or a metric does not return a finite number.
 
     Source: MixDQ (Zhao et al., 2024), section 4: sensitivities layer by layer, metrics separate for what differs.
     """
@@ -47,6 +52,7 @@ def sensitivities(
     known = quantizers(model)
     with _transparent(known) as windows:
         real = [_outputs(model(x)) for x in inputs]
+        _require_metrics(metrics, real[0])
         for window in windows.values():
             window.looking = False
         return {
@@ -106,7 +112,7 @@ def _distance(
         for x, outputs in zip(inputs, real, strict=True):
             for name, output in _outputs(model(x)).items():
                 metric = metrics[name] if isinstance(metrics, Mapping) else metrics
-                found.append(metric(outputs[name], output))
+                found.append(_number(metric(outputs[name], output), name))
     finally:
         quantizer.spec, frac, quantizer.signed, quantizer.calibrated, initial = kept
         quantizer.frac.copy_(frac)
@@ -115,6 +121,23 @@ def _distance(
             quantizer.k.copy_(k)
         quantizer.bits, quantizer.observer = bits, window
     return sum(found) / len(found)
+
+
+def _require_metrics(metrics: Mapping[str, Metric] | Metric, outputs: Mapping[str, Tensor]) -> None:
+    """Refuse a mapping that does not have one metric for each output."""
+    if isinstance(metrics, Mapping) and metrics.keys() != outputs.keys():
+        raise TrainError(
+            f"metrics must have the keys of all outputs, {', '.join(map(repr, outputs))}, not "
+            f"{', '.join(map(repr, metrics))}: a single output is '', those of a tuple are '0', '1', ..."
+        )
+
+
+def _number(value: float | Tensor, name: str) -> float:
+    """What a metric returned for an output."""
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if not isinstance(number, int | float) or not math.isfinite(number):
+        raise TrainError(f"the metric of output {name!r} must return one finite number, not {shown(number)}")
+    return number
 
 
 def _outputs(result: object) -> dict[str, Tensor]:

@@ -37,6 +37,10 @@ def silent(done: float, doing: str) -> None:
     """Show no progress."""
 
 
+def unheard(sentence: str) -> None:
+    """Tell nobody of a warning."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What one step left behind: its folder and the record in it."""
@@ -65,12 +69,14 @@ class Work:
     sources: str  # hash of the sources that the step depends on
     arguments: str  # of every command for this build: the design, and --out where it was given
     stale: frozenset[str] = frozenset()  # which of the results were made from something older than what lies there now
+    told: Callable[[str], None] = unheard  # what each warning is said to at once
     warnings: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
     def warn(self, sentence: str) -> None:
-        """Note something that the user must know and that does not stop the build."""
+        """Note something that the user must know and that does not stop the build, and say it now."""
         self.warnings.append(sentence)
+        self.told(sentence)
 
     def keep(self, name: str, settings: Any, make: Callable[[Path, Path], None]) -> Path:
         """Return the folder of a part of the work; where an earlier run has not left it, let ``make`` fill it.
@@ -111,6 +117,7 @@ class Build:
         out = ["--out", str(folder)] if folder else []
         self._arguments = shlex.join([design.argument, *out])
         self.steps = {step.name: step for step in steps}
+        self.told: Callable[[str], None] = unheard  # what warnings are said to while a step runs
 
     def run(self, name: str, progress: Progress = silent, force: bool = False) -> Result:
         """Return the step's result, from an earlier run where that is up to date.
@@ -222,9 +229,8 @@ class Build:
         with explained, atomic_folder(place, RECORD) as aside, full_disk_named(aside):
             kept = self.folder / ".kept" / step.name
             stale = frozenset(used for used in step.uses if used in results and not self._is_fresh(used))
-            work = Work(
-                self.design, aside, results, progress, kept, sources_digest(step.sources), self._arguments, stale
-            )
+            sources = sources_digest(step.sources)
+            work = Work(self.design, aside, results, progress, kept, sources, self._arguments, stale, self.told)
             failure, figures = None, {}
             with _logs_kept(aside, self.folder / "logs" / step.name):
                 try:

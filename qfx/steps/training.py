@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,37 @@ from qfx.graph.torch_values import node_codes
 from qfx.steps.compare import require_equal
 from qfx.steps.engine import Progress, Step, Work
 from qfx.steps.facts import RESOURCES, graph_facts
+from qfx.steps.front import front_facts, front_summary
 from qfx.steps.hashing import file_digest, python_digest
 
 GRAPH = "graph"
 VECTORS = "vectors"
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A run in fixed point: how its files are called, at which width, and the design with its budget."""
+
+    name: str
+    width: int
+    design: Design
+
+    @property
+    def settings(self) -> Any:
+        """What it depends on: neither the other runs nor its name, so that what becomes another one stays valid."""
+        first = self.width == self.design.content.training.widths[0]
+        return [_training_settings(self.design, "widths", "front"), "first" if first else "other"]
+
+
+def _fixed_runs(design: Design) -> list[_Run]:
+    """The runs in fixed point: one for each width, and one for each entry of a front; the first one goes on."""
+    runs = [_Run(f"{width}bits", width, design) for width in design.content.training.widths]
+    return runs + [_Run(each.budget_name, runs[0].width, each) for each in design.along_front[1:]]
+
+
 def _train(work: Work) -> dict[str, Any]:
-    """Train in float and in fixed point at each width; the first width's network is the one that goes on."""
+    """Train in float, and in fixed point at each width and budget; the first one's network is the one that goes on."""
     from qfx.train import runs
-    from qfx.train.log import LOGS
     from qfx.train.preflight import preflight
 
     design = work.design
@@ -36,63 +58,63 @@ def _train(work: Work) -> dict[str, Any]:
     data = runs.load_data(design)
     for warning in preflight(design, data):
         work.warn(warning)
-    widths = design.content.training.widths
-    common = _training_settings(design)
-    common["training"] = {key: value for key, value in common["training"].items() if key != "widths"}
-    told = _Shares(work.progress, design)
+    fixed = _fixed_runs(design)
+    told = _Shares(work.progress, design, fixed)
     progress = told.run("float")
+    common = _training_settings(design, "widths", "front", "budget")
     start = work.keep("float", common, lambda to, halfway: runs.train_float(design, data, to, halfway, progress))
-    places = _train_widths(work, data, start, common, told)
-    (work.folder / runs.WEIGHTS).write_bytes((places[0] / runs.WEIGHTS).read_bytes())
-    if (places[0] / runs.RECIPE).is_file():
-        (work.folder / runs.RECIPE).write_bytes((places[0] / runs.RECIPE).read_bytes())
-    (work.folder / f"float.{runs.WEIGHTS}").write_bytes((start / runs.WEIGHTS).read_bytes())
-    for name, place in zip(("float", *(f"{width}bits" for width in widths)), (start, *places), strict=True):
-        for log in (place / log for log in LOGS):
-            if log.is_file():  # a float network from a checkpoint was not trained here
-                (work.folder / f"{name}.{log.name}").write_bytes(log.read_bytes())
+    places = {run.name: place for run, place in zip(fixed, _train_fixed(work, data, start, fixed, told), strict=True)}
+    _leave(work.folder, start, places)
+    found = {name: runs.metrics(place) for name, place in places.items()}
     figures: dict[str, Any] = {
         "images": {"train": len(data.train_x), "test": len(data.test_x)},
         "float": runs.metrics(start),
-        "widths": {str(width): runs.metrics(place) for width, place in zip(widths, places, strict=True)},
-        "lowered": widths[0],
+        "widths": {str(run.width): found[run.name] for run in fixed if not run.design.entry},
+        "lowered": fixed[0].width,
     }
+    if design.content.training.front:
+        figures["front"] = front_facts(design, found)
     _judge(work, figures)
     return figures
 
 
-def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any], told: _Shares) -> list[Path]:
-    """Train from the float network in ``start`` at each width, several at a time, and return where each run is."""
+def _leave(folder: Path, start: Path, places: Mapping[str, Path]) -> None:
+    """Copy weights and logs of every run into the step's folder; the weights that go on, of the first one, unnamed."""
+    from qfx.train import runs
+    from qfx.train.log import LOGS
+
+    first = next(iter(places))
+    for name, place in {"float": start, **places}.items():
+        for file in (place / file for file in (runs.WEIGHTS, runs.RECIPE, *LOGS)):
+            if (
+                file.is_file()
+            ):  # a float network from a checkpoint has no log, and one whose widths are stated no recipe
+                unnamed = name == first and file.name not in LOGS
+                (folder / (file.name if unnamed else f"{name}.{file.name}")).write_bytes(file.read_bytes())
+
+
+def _train_fixed(work: Work, data: Any, start: Path, fixed: list[_Run], told: _Shares) -> list[Path]:
+    """Train from the float network in ``start`` in each run, several at a time, and return where each is."""
     from qfx.nn.ranks import ranks
     from qfx.train import runs
     from qfx.train.parallel import Children
 
-    design, widths = work.design, work.design.content.training.widths
-    names = [f"{width}bits" for width in widths]
-    settings = [[common, "first" if number == 0 else "other"] for number in range(len(widths))]
-
-    def run_here(number: int) -> Path:
-        share = told.run(names[number])
+    def keep(run: _Run, train: Callable[..., None]) -> Path:
+        share = told.run(run.name)
         return work.keep(
-            names[number],
-            settings[number],
-            lambda to, halfway: runs.train_fixed(design, data, start, widths[number], to, halfway, share),
+            f"{run.width}bits",
+            run.settings,
+            lambda to, halfway: train(run.design, start, run.width, to, halfway, share),
         )
 
-    if len(widths) == 1 or ranks() > 1:
-        return [run_here(number) for number in range(len(widths))]
-    side_by_side = min(len(widths), os.cpu_count() or 1)
+    def train_here(design: Design, *rest: Any) -> None:
+        runs.train_fixed(design, data, *rest)
 
-    def run(number: int) -> Path:
-        share = told.run(names[number])
-        return work.keep(
-            names[number],
-            settings[number],
-            lambda to, halfway: children.train_fixed(design, start, widths[number], to, halfway, share),
-        )
-
+    if len(fixed) == 1 or ranks() > 1:
+        return [keep(run, train_here) for run in fixed]
+    side_by_side = min(len(fixed), os.cpu_count() or 1)
     with ThreadPoolExecutor(side_by_side) as pool, Children(side_by_side) as children:
-        jobs = [pool.submit(run, number) for number in range(len(widths))]
+        jobs = [pool.submit(keep, run, children.train_fixed) for run in fixed]
         try:
             return [job.result() for job in jobs]
         except BaseException:
@@ -103,10 +125,10 @@ def _train_widths(work: Work, data: Any, start: Path, common: Mapping[str, Any],
 class _Shares:
     """The progress of a step of several runs, some of them at once: each counts by its epochs."""
 
-    def __init__(self, progress: Progress, design: Design) -> None:
+    def __init__(self, progress: Progress, design: Design, runs: list[_Run]) -> None:
         training = design.content.training
         fixed = 2.0 * training.fixed.epochs  # quantizers cost time
-        self.weights = {"float": float(training.float_.epochs), **{f"{width}bits": fixed for width in training.widths}}
+        self.weights = {"float": float(training.float_.epochs), **dict.fromkeys((run.name for run in runs), fixed)}
         self.done = dict.fromkeys(self.weights, 0.0)
         self.progress = progress
 
@@ -134,10 +156,25 @@ def _judge(work: Work, figures: Mapping[str, Any]) -> None:
             f"accuracy at {width} must be within {asked.below_float:g} points of float "
             f"({full:.2f} %), not {full - reached:.2f} below it"
         )
-
+    _judge_digits(work, figures)
     budget = figures["widths"][str(figures["lowered"])].get("budget")
     if budget and not budget["fits"]:
         work.warn(f"the network must keep its budget, {_spent(budget)}: it will not be planned")
+    for network in figures["front"]["networks"][1:] if "front" in figures else ():
+        if not network["budget"]["fits"]:
+            work.warn(f"{network['name']} must keep its budget, {_spent(network['budget'])}: it could not be planned")
+
+
+def _judge_digits(work: Work, figures: Mapping[str, Any]) -> None:
+    """Warn where a budget of digits left whole layers without any."""
+    from qfx.train.digit_budget import without_digits
+
+    digits = figures["widths"][str(figures["lowered"])].get("digits", {})
+    if work.design.content.training.digits and (empty := without_digits(digits)):
+        work.warn(
+            f"every layer should have non-zero digits, but training.digits left none to {', '.join(empty)}, whose "
+            "weights are all 0: allow more digits"
+        )
 
 
 def _spent(budget: Mapping[str, Any]) -> str:
@@ -160,15 +197,17 @@ def _train_summary(figures: Mapping[str, Any]) -> str:
         f"{counted(figures['lowered'], 'bit')} {best['accuracy']:.2f} % (float {figures['float']['accuracy']:.2f} %, "
         f"quantized after training {best['quantized']:.2f} %{others}); {moved} of {points} binary points moved{digits}"
         + (f"; budget: {_spent(best['budget'])}" if "budget" in best else "")
+        + (f"; {front_summary(figures['front'])}" if "front" in figures else "")
     )
 
 
-def _training_settings(design: Design) -> dict[str, Any]:
-    """What the training of a design depends on, accuracy targets and the board left out."""
+def _training_settings(design: Design, *without: str) -> dict[str, Any]:
+    """What the training of a design depends on, accuracy targets and some keys of ``training`` left out."""
     content = design.content.model_dump(
         mode="json", include={"model", "data", "augment", "input", "recipe", "training"}
     )
-    if design.content.training.budget:
+    content["training"] = {key: value for key, value in content["training"].items() if key not in without}
+    if content["training"].get("budget"):
         content["hardware"] = [design.board.model_dump(mode="json"), design.content.target.model_dump()]
     checkpoints = {"float": design.float_checkpoint, "teacher": design.teacher_checkpoint}
     content["checkpoints"] = {name: file_digest(path) for name, path in checkpoints.items() if path}
@@ -215,10 +254,7 @@ TRAIN = Step(
     "train",
     _train,
     _train_summary,
-    settings=lambda design: [
-        _training_settings(design),
-        design.content.accuracy.model_dump(),
-    ],
+    settings=lambda design: [_training_settings(design), design.content.accuracy.model_dump()],
     sources=("qfx.fixed", "qfx.nn", "qfx.train", "qfx.graph", "qfx.plan", "dist:torch"),
 )
 LOWER = Step(

@@ -8,12 +8,13 @@ import dataclasses
 import json
 import shutil
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from qfx.errors import TrainError
 from qfx.files import atomic_folder
@@ -21,6 +22,7 @@ from qfx.train.budget import Budget
 from qfx.train.data import Data
 from qfx.train.detection import Detection
 from qfx.train.distill import fingerprint
+from qfx.train.float_checkpoint import differences
 from qfx.train.settings import Settings
 from qfx.train.state import State
 
@@ -88,12 +90,8 @@ class Checkpoints:
         except (OSError, ValueError, SafetensorError) as error:
             raise TrainError(f"{place} must be a whole checkpoint, but: {error}: remove it to start again") from error
         self._require_same(place, facts, ranks)
-        try:
-            state.restore(tensors, facts)
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise TrainError(
-                f"{place} must be a checkpoint of this network, but: {error}: train in another folder, or remove it"
-            ) from error
+        _require_network(place, tensors, state.model)
+        state.restore(tensors, facts)
         mine = f"random.{rank}."
         drawn = {name.removeprefix(mine): tensor for name, tensor in tensors.items() if name.startswith(mine)}
         state.restore_own({**facts["owns"][rank], "random": drawn})
@@ -108,6 +106,16 @@ class Checkpoints:
                     f"{place} must be a checkpoint of this training, but its {key} is {then.get(key)}, not {value}: "
                     "train in another folder, or remove it to start again"
                 )
+
+
+def _require_network(place: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Refuse a checkpoint of another network; `State.tensors` says how names begin."""
+    begin = "model."
+    found = {name.removeprefix(begin): tensor for name, tensor in tensors.items() if name.startswith(begin)}
+    if fault := differences(found, model.state_dict()):
+        raise TrainError(
+            f"{place} must be a checkpoint of this network, but {fault}: train in another folder, or remove it"
+        )
 
 
 def _flat(facts: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from qfx.arguments import as_path
 from qfx.errors import TrainError
-from qfx.train.detection import Detection, Fit, Labelled, checked_box, detection, image_size
+from qfx.train.detection import Detection, Fit, Labelled, checked_box, detection, image_size, require_choices
 
 _INSTANCES = "instances_"
 
@@ -37,6 +37,7 @@ def coco(
     Raises:
         TrainError: a file is missing or not as it must be; its name and the id are said.
     """
+    require_choices(size, fit, classes)
     folder = as_path(TrainError, "folder", folder)
     files = _files(folder)
     contents = {part: _content(path) for part, path in files.items()}

@@ -23,7 +23,7 @@ from qfx.plan.search import choose
 from qfx.plan.slopes import Slope, digits_of, sloped
 from qfx.train.sizes import learned_sizes, size_of, sizes_in_use
 
-Fifos = dict[Any, tuple[dict[str, int], Rate]]  # depths of each way to unroll: widths do not matter to them
+Fifos = dict[Any, tuple[dict[str, int], Rate]]  # depths of each way to build it, with the rate that they keep
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def planned(
     """Lower a model and plan it, FIFOs that are known as they are."""
     graph, stated = lowered(model, example)
     nodes = choose(graph, budget, cycles)
-    key = tuple((n.name, n.type.shape, *nodes[n.name].unroll.values()) for n in graph.nodes if n.name in nodes)
+    shape = network(graph, nodes, {})  # what FIFO depths follow: also a Requantize, or a stage of one, comes and goes
+    key = tuple((part.name, part.timing, tuple(stream.words for stream in part.outputs)) for part in shape.parts)
     if key not in fifos:
         fifos[key] = (paced_fifos if estimate_rate else size_fifos)(graph, nodes)
     depths, rate = fifos[key]

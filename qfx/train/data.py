@@ -34,6 +34,11 @@ class Data:
                 )
             if isinstance(x, Tensor) and not torch.isfinite(x).all():
                 raise TrainError(f"{part} data must be finite, but holds NaN or infinity")
+        if self.train_x.shape[1:] != self.test_x.shape[1:]:
+            raise TrainError(
+                f"test data must have the shape of train data, {tuple(self.train_x.shape[1:])} each, not "
+                f"{tuple(self.test_x.shape[1:])}"
+            )
 
     def held_out(self, count: int) -> "Data":
         """Return the training inputs alone, the last ``count`` of them for testing: to choose settings by."""

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qfx.arguments import require_choice
 from qfx.errors import TrainError
-from qfx.train.pictures import Inputs, Read, pictures
+from qfx.train.pictures import Inputs, Read, pictures, require_size
 
 Fit = Literal["letterbox", "stretch"]
 NONE = -1  # the class of a row without a box
@@ -107,16 +108,23 @@ def image_size(path: Path, where: str) -> tuple[int, int]:
         raise TrainError(f"{path} must be an image, but: {error}") from error
 
 
+def require_choices(size: object, fit: object, classes: Sequence[str] | None) -> None:
+    """Raise TrainError unless size, fit and classes are what the readers of folders take."""
+    require_size(size)
+    require_choice(TrainError, "fit", fit, get_args(Fit))
+    names = [] if classes is None or isinstance(classes, str) else list(classes)
+    if classes is not None and (not names or len(set(names)) < len(names)):
+        raise TrainError(f'classes must be a list of different names, such as ["cat", "dog"], not {classes!r}')
+
+
 def detection(
     parts: dict[str, list[Labelled]], classes: tuple[str, ...], size: tuple[int, int], fit: Fit, where: Path
 ) -> Detection:
     """Return the images of ``train``, ``test`` and ``val`` in one size, with their boxes; ``where`` is for messages.
 
     Raises:
-        TrainError: a class has no box in the training set, or ``fit`` is none.
+        TrainError: a class has no box in the training set.
     """
-    if fit not in ("letterbox", "stretch"):
-        raise TrainError(f"fit must be letterbox or stretch, not {fit!r}")
     used = {box[0] for image in parts["train"] for box in image.boxes}
     if absent := [name for number, name in enumerate(classes) if number not in used]:
         raise TrainError(

@@ -1,6 +1,7 @@
 """Training within a budget of non-zero digits: K starts at an allocation of least error, and a price holds it there."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,31 @@ _PATIENCE = 80.0  # how far its logarithm moves in a training whose count stays 
 _QUICKEST = 0.5  # the largest such move in one step
 
 
+def require_possible(model: nn.Module, asked: DigitLimit) -> None:
+    """Raise TrainError where a model, calibrated or not, learns no K, or where layers would be left without digits."""
+    known = quantizers(model)
+    if not any(quantizer.learns_digits for quantizer in known.values()):
+        raise TrainError(
+            "a digit budget must find constants whose K is learned, but there are none: give weights digits like "
+            "{k: 3, signed: true, learn: true} in the recipe"
+        )
+    layers = sum(_is_weight(name) and quantizer.spec.digits is not None for name, quantizer in known.items())
+    if asked.budget is not None and asked.budget < layers:
+        raise TrainError(
+            f"a digit budget must be at least {layers:,}, a digit for each layer with K-hot weights, not "
+            f"{asked.budget:,}"
+        )
+
+
+def without_digits(digits: Mapping[str, int]) -> list[str]:
+    """Return the layers all of whose weights are 0, given the digits of each constant by its quantizer's path."""
+    return [name.rpartition(".")[0] or name for name, count in digits.items() if _is_weight(name) and not count]
+
+
+def _is_weight(name: str) -> bool:
+    return name.rpartition(".")[2] == "weight_quant"
+
+
 class DigitBudget:
     """The price of a non-zero digit in training, so that all K-hot constants together keep a budget.
 
@@ -30,14 +56,10 @@ class DigitBudget:
     """
 
     def __init__(self, model: nn.Module, asked: DigitLimit, steps: int) -> None:
+        require_possible(model, asked)
         self.budget = asked.of(sum(values.numel() for _, values in khot_constants(model).values()))
         self.rate = min(_PATIENCE / max(steps, 1), _QUICKEST)
         self.log_price: float | None = None
-        if not any(quantizer.learns_digits for quantizer in quantizers(model).values()):
-            raise TrainError(
-                "a digit budget must find constants whose K is learned, but there are none: give weights digits like "
-                "{k: 3, signed: true, learn: true} in the recipe"
-            )
         self.settle(model)
 
     def press(self, model: nn.Module) -> None:

@@ -6,7 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qfx.errors import TrainError
+from qfx.nn.inputs import taken
 from qfx.train.settings import Distill
+
+
+def require_scores(name: str, scores: object, classes: int | None = None, remedy: str = "") -> None:
+    """Raise TrainError unless ``scores`` of what is called ``name`` are (N, classes)."""
+    shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if not isinstance(scores, Tensor) or scores.dim() != 2:
+        raise TrainError(f"{name} must give one score a class, a tensor (N, classes), not {shape}{remedy}")
+    if classes not in (None, scores.shape[1]):
+        raise TrainError(f"{name} must give {classes} scores an input, as the network does, not {scores.shape[1]}")
 
 
 def distilled(loss: Tensor, scores: Tensor, wanted: Tensor, distill: Distill) -> Tensor:
@@ -29,10 +40,11 @@ def distilled(loss: Tensor, scores: Tensor, wanted: Tensor, distill: Distill) ->
 
 
 @torch.no_grad()
-def taught(teacher: nn.Module, x: Tensor) -> Tensor:
-    """Return the teacher's scores (N, classes) in float32, outside of autocast."""
-    with torch.autocast(x.device.type, enabled=False):
+def taught(teacher: nn.Module, x: Tensor, classes: int | None = None) -> Tensor:
+    """Return the teacher's scores (N, classes) in float32, outside of autocast; refuse another number of classes."""
+    with taken(x, name="the teacher"), torch.autocast(x.device.type, enabled=False):
         wanted: Tensor = teacher(x)
+    require_scores("the teacher", wanted, classes)
     return wanted.float()
 
 

@@ -2,7 +2,7 @@
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,22 @@ def load_float(model: nn.Module, path: Path) -> nn.Module:
     norms = {name: part for name, part in model.named_modules() if isinstance(part, Normalize)}
     constants = {f"{name}.{key}" for name, norm in norms.items() for key in norm.state_dict()}
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}  # BatchNorm's, which old torch had not
+    if fault := differences(state, wanted, constants | counters):
+        raise TrainError(f"{path} must hold the weights of {type(model).__name__}, but {fault}")
+    if wrong := sorted(key for key, values in state.items() if not torch.isfinite(values).all()):
+        raise TrainError(f"{path} must hold finite weights, but holds NaN or infinity at {_some(wrong)}")
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def differences(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], spare: Set[str] = frozenset()) -> str:
+    """Return in words how the keys and shapes of ``state`` differ from those wanted; it may lack ``spare`` ones."""
     faults = {
-        "misses": sorted(wanted.keys() - state.keys() - constants - counters),
+        "misses": sorted(wanted.keys() - state.keys() - spare),
         "also holds": sorted(state.keys() - wanted.keys()),
         "has other shapes at": sorted(k for k in state.keys() & wanted.keys() if state[k].shape != wanted[k].shape),
     }
-    said = [f"{fault} {_some(keys)}" for fault, keys in faults.items() if keys]
-    if said:
-        raise TrainError(f"{path} must hold the weights of {type(model).__name__}, but {'; '.join(said)}")
-    model.load_state_dict(state, strict=False)
-    return model
+    return "; ".join(f"{fault} {_some(keys)}" for fault, keys in faults.items() if keys)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from qfx.arguments import as_path
 from qfx.errors import TrainError
 from qfx.train.data import Data
-from qfx.train.pictures import pictures, read_image
+from qfx.train.pictures import pictures, read_image, require_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _TEST = ("test", "val")
@@ -32,7 +33,9 @@ def image_folder(
     Raises:
         TrainError: a folder is missing or empty, an image cannot be read, or sizes differ.
     """
-    folder = Path(folder)
+    folder = as_path(TrainError, "folder", folder)
+    if size is not None:
+        require_size(size)
     if crop is not None and (size is None or not 0 < crop <= 1):
         raise TrainError(f"crop must lie above 0 and be at most 1, and come with size, not {crop} and {size}")
     tests = [folder / name for name in _TEST if (folder / name).is_dir()]

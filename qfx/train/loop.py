@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from qfx.errors import TrainError
 from qfx.nn import digit_moves, moves, nonzero_digits
 from qfx.nn.control import scale_format_gradients
+from qfx.nn.inputs import taken
 from qfx.nn.ranks import gather, rank, ranks
+from qfx.train.augment import Augment, augmented
 from qfx.train.budget import Budget
 from qfx.train.compiled import runnable
 from qfx.train.data import Data, ends, require_classes
 from qfx.train.detection import Detection
-from qfx.train.distill import distilled, taught
+from qfx.train.distill import distilled, require_scores, taught
 from qfx.train.interrupts import Interrupts
 from qfx.train.pace import Pace
 from qfx.train.pictures import in_turn
@@ -28,7 +30,6 @@ from qfx.train.state import State
 from qfx.train.together import same_buffers, synchronous, without_averaging
 from qfx.train.watchdog import first_diverged
 
-Augment = Callable[..., Any]
 Judge = Callable[[Any, Tensor], Tensor]  # from the network's result for a batch, and the targets
 Progress = Callable[[float, str], None]
 
@@ -39,7 +40,7 @@ def fit(
     settings: Settings,
     progress: Progress = lambda done, doing: None,
     augment: Augment | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     teacher: nn.Module | None = None,
     budget: Budget | None = None,
     loss: Judge | None = None,
@@ -75,7 +76,7 @@ def fit(
     state, record = State.start(model, settings, per_epoch), Record(folder, settings, data, teacher, budget)
     state.budget = budget
     record.resume(state, per_epoch)
-    network, pace = synchronous(runnable(model.train(), settings)), Pace(state.step, steps)
+    network, pace = synchronous(runnable(model.train(), settings)), Pace()
     with Interrupts(folder is not None) as interrupts:
         while state.step < steps:
             order = torch.Generator()
@@ -91,7 +92,7 @@ def fit(
                     record.save(state)
                     interrupts.obey()
                 if state.step % per_epoch and pace.is_due():
-                    _tell(progress, state.step, steps, per_epoch, pace)
+                    _tell(progress, state.step, steps, per_epoch)
             epoch = state.step // per_epoch
             row = _row(state, epoch, per_epoch, batch, "accuracy" if loss is None else "metric" if metric else None)
             record.log(row)
@@ -101,7 +102,7 @@ def fit(
                 record.save(state)
             if stop:
                 interrupts.obey()
-            _tell(progress, state.step, steps, per_epoch, pace, f", loss {row['loss']:.3f}")
+            _tell(progress, state.step, steps, per_epoch, f", loss {row['loss']:.3f}")
     if state.average:
         state.average.give(model)
     if budget:
@@ -150,27 +151,24 @@ class _Lesson:
     def __call__(self, network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
         """The mean loss of inputs, and the sum over them of the figure that is logged."""
         if self.augment:
-            x, y = self.augment(x, y) if self.moves_targets else (self.augment(x), y)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            x, y = augmented(self.augment, x, y, self.moves_targets)
+        with taken(x), torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             result = network(x)
         result = tuple(each.float() for each in result) if isinstance(result, tuple) else result.float()
         loss = self._classified(result, x, y) if self.loss is None else self._own(self.loss, result, y)
         if not torch.isfinite(loss):
-            raise TrainError(f"the loss must stay finite, not {loss.item()}; {first_diverged(self.model, x)}")
+            raise TrainError(
+                f"the loss must stay finite, not {loss.item()}; {first_diverged(self.model, x, self.teacher)}"
+            )
         return loss, self._figure(result, y)
 
     def _classified(self, scores: Any, x: Tensor, y: Tensor) -> Tensor:
-        if not isinstance(scores, Tensor) or scores.dim() != 2:
-            found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise TrainError(
-                f"the network must give one score a class, a tensor (N, classes), not {found}: give fit a loss of your "
-                "own for other results"
-            )
+        require_scores("the network", scores, remedy=": give fit a loss of your own for other results")
         assert self.labels is not None  # there, since there is no loss of one's own
         require_classes(self.labels, scores.shape[1], model="the network")
         loss = F.cross_entropy(scores, y, label_smoothing=self.settings.label_smoothing)
         if self.teacher is not None and self.settings.distill is not None:
-            loss = distilled(loss, scores, taught(self.teacher, x), self.settings.distill)
+            loss = distilled(loss, scores, taught(self.teacher, x, scores.shape[1]), self.settings.distill)
         return loss
 
     @staticmethod
@@ -235,9 +233,9 @@ def _row(state: State, epoch: int, per_epoch: int, batch: int, figure: str | Non
     }
 
 
-def _tell(progress: Progress, step: int, steps: int, per_epoch: int, pace: Pace, more: str = "") -> None:
+def _tell(progress: Progress, step: int, steps: int, per_epoch: int, more: str = "") -> None:
     epoch = -(-step // per_epoch)
-    progress(step / steps, f"epoch {epoch}/{steps // per_epoch}{more}, {pace.left(step)}")
+    progress(step / steps, f"epoch {epoch}/{steps // per_epoch}{more}")
 
 
 @torch.no_grad()

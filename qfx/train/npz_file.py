@@ -1,5 +1,7 @@
 """Labelled data from one file of numpy arrays."""
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,8 @@ def npz(path: Path | str) -> Data:
         if name.startswith("y"):
             if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
                 raise TrainError(f"{name} of {path} must be integers (N,), not {_shape(array)} {array.dtype}")
+            if (array < 0).any():
+                raise TrainError(f"{name} of {path} must be classes 0.., not {array.min()}")
             parts.append(torch.from_numpy(array.astype(np.int64)))
             continue
         if array.ndim not in (2, 3, 4) or not np.issubdtype(array.dtype, np.number):
@@ -46,15 +50,20 @@ def npz_arrays(path: Path) -> dict[str, np.ndarray]:
         TrainError: it is no such file, or has not all of them.
     """
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             missing = [name for name in NAMES if name not in file]
             if missing:
                 raise TrainError(f"{path} must hold {', '.join(NAMES)}, but has no {', '.join(missing)}")
             return {name: file[name] for name in NAMES}
     except FileNotFoundError:
         raise TrainError(f"{path} must exist, but there is no such file") from None
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{path} must be a file of numpy arrays, but: {error}") from error
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        fault = "is damaged, another kind of file, or holds Python objects"
+        if isinstance(error, OSError) and error.strerror:
+            fault = f"cannot be read: {error.strerror}"
+        raise TrainError(
+            f"{path} must be a file of numpy arrays, but {fault}: write it with numpy.savez(path, x_train=...)"
+        ) from error
 
 
 def _shape(array: np.ndarray) -> str:

@@ -82,6 +82,13 @@ def in_turn(inputs: Inputs, chunks: Iterable[Tensor]) -> Iterator[tuple[Tensor, 
             yield waiting[0], waiting[1].result()
 
 
+def require_size(size: object) -> None:
+    """Raise TrainError unless ``size`` is a height and a width."""
+    sides = size if isinstance(size, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise TrainError(f"size must be height and width, such as (32, 32), not {size!r}")
+
+
 def read_image(
     path: Path, size: tuple[int, int] | None = None, gray: bool = False, crop: float | None = None
 ) -> np.ndarray:

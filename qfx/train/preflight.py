@@ -8,23 +8,30 @@ from torch import nn
 
 from qfx.arguments import counted
 from qfx.design import Design
-from qfx.errors import TrainError
+from qfx.errors import PlanError, TrainError
 from qfx.fixed import Fixed, count_digits
 from qfx.fixed.khot import magnitudes
 from qfx.nn import calibrate, quantizers
 from qfx.nn.allocate import require_possible as require_allocatable
+from qfx.nn.inputs import taken
+from qfx.nn.ranks import alone
 from qfx.train import runs
 from qfx.train.budget import require_possible
+from qfx.train.cost import HardwareCost
 from qfx.train.data import Data, ends, require_classes
+from qfx.train.digit_budget import require_possible as require_possible_digits
+from qfx.train.distill import require_scores, taught
 from qfx.train.sizes import learned_sizes
 
-_LOOKED_AT = 256  # of images on disk
+_LOOKED_AT = 256  # training inputs, where not all are
 
 
+@alone()  # of several ranks the one that leads; the others wait for its first run
 def preflight(design: Design, data: Data) -> list[str]:
     """Refuse a design whose network, recipe, labels or data cannot work, and return warnings about the others.
 
-    The network is made, run on two training inputs, and converted at each width; nothing of that is kept.
+    The network is made, run on two training inputs, and converted at each width, and calibrated where its weights are
+    those of a checkpoint; nothing of that is kept.
 
     Raises:
         QfxError: what is wrong, with its place.
@@ -39,12 +46,17 @@ def preflight(design: Design, data: Data) -> list[str]:
     with runs.at(design, "data"):
         _require_labels(design, data, scores.shape[1])
     _require_teacher(design, data, scores)
+    _require_different_budgets(design)
     warnings = [*_large_batch(design, data), *_off_grid(design, data)]
     for width in design.content.training.widths:
-        fixed = runs.fixed_model(design, runs.float_model(design), width)
+        fixed = runs.fixed_model(design, model, width)
+        if design.float_checkpoint:
+            with runs.at(design, "recipe"):
+                calibrate(fixed.eval(), [data.train_x[:_LOOKED_AT]])
         _require_learned_digits(design, fixed)
         warnings += _idle_digits(fixed)
-        _require_budget(design, data, fixed)
+        for each in design.along_front:
+            _require_budget(each, data, fixed)
     return list(dict.fromkeys(warnings))
 
 
@@ -54,30 +66,55 @@ def _require_teacher(design: Design, data: Data, scores: torch.Tensor) -> None:
     teacher = runs.teacher_of(design)
     if teacher is None:
         return
-    where = design.place("training.teacher")
-    try:
-        found = tuple(teacher(data.train_x[:2]).shape)
-    except (RuntimeError, AttributeError) as error:
-        raise TrainError(f"{where}: training.teacher must give scores for the design's inputs, but: {error}") from error
-    if found != tuple(scores.shape):
-        raise TrainError(
-            f"{where}: training.teacher must give {scores.shape[1]} scores an input, as model {design.content.model} "
-            f"does, not {' x '.join(map(str, found[1:]))}"
-        )
+    with runs.at(design, "training.teacher"):
+        taught(teacher, data.train_x[:2], scores.shape[1])
 
 
 def _require_budget(design: Design, data: Data, model: nn.Module) -> None:
     """Refuse a hardware budget that cannot be kept; an untrained network needs about what a trained one does."""
     training = design.content.training
+    if training.budget is not None:
+        calibrate(model.eval(), [data.train_x[:_LOOKED_AT]])
+        cost = _cost_at_rate(design, model)
     if training.allocate is not None:
         task = runs.allocation_task(design)
-        with runs.at(design, "training.allocate"):
-            require_allocatable(runs.float_model(design), [data.train_x[:256]], **task)
+        with runs.at_budget(design, "training.allocate"):
+            require_allocatable(runs.float_model(design), [data.train_x[:_LOOKED_AT]], **task)
     if training.budget is None or (training.allocate is not None and not learned_sizes(model)):
         return
-    calibrate(model.eval(), [data.train_x[:256]])
-    with runs.at(design, "training.budget"):
-        require_possible(runs.hardware_cost(design, model))
+    with runs.at_budget(design):
+        require_possible(cost)
+
+
+def _cost_at_rate(design: Design, model: nn.Module) -> HardwareCost:
+    """What a calibrated model takes; a rate that no plan reaches is refused with the one that is reached."""
+    budget, clock = design.content.training.budget, design.clock_mhz
+    assert budget is not None  # callers have one
+    try:
+        return runs.hardware_cost(design, model)
+    except TrainError as error:
+        if budget.fps is None or not isinstance(error.__cause__, PlanError):
+            raise
+        least = int(HardwareCost(model, runs.example(design, 1), design.board).local.values["cycles"])
+        most = int(clock * 1e6 / least) or clock * 1e6 / least  # whole frames: rounded up, they would not be reached
+        if budget.fps <= most:
+            raise
+        raise TrainError(
+            f"{design.place('training.budget.fps')}: training.budget.fps must be at most {most:,.10g}, what the plan "
+            f"reaches on {design.board.name} at {clock:g} MHz in {counted(least, 'cycle')} a frame, not "
+            f"{budget.fps:,.10g}: ask for less, or raise target.clock_mhz"
+        ) from error
+
+
+def _require_different_budgets(design: Design) -> None:
+    """Refuse a front on which two networks would be one."""
+    names: dict[object, str] = {}
+    for each in design.along_front if design.content.training.front else ():
+        with runs.at_budget(each):
+            counts = runs.budget_of(each)
+            if counts in names:
+                raise TrainError(f"a budget of the front must differ from the others, not be that of {names[counts]}")
+        names[counts] = each.budget_name
 
 
 def _require_reals(design: Design, data: Data) -> None:
@@ -90,15 +127,11 @@ def _require_reals(design: Design, data: Data) -> None:
 @torch.no_grad()
 def _scores(design: Design, model: nn.Module, data: Data) -> torch.Tensor:
     """Return what the network makes of two training inputs."""
-    name = design.content.model
-    try:
-        scores = model(data.train_x[:2])
-    except RuntimeError as error:
-        shape = tuple(data.train_x.shape[1:])
-        raise TrainError(f"model {name} must take inputs of shape {shape}, but torch says: {error}") from error
-    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise TrainError(f"model {name} must return one score a class, a tensor (N, classes), not {found}")
+    name = f"model {design.content.model}"
+    x = data.train_x[:2]
+    with taken(x, name=name):
+        scores: torch.Tensor = model(x)
+    require_scores(name, scores)
     return scores
 
 
@@ -119,11 +152,10 @@ def _large_batch(design: Design, data: Data) -> list[str]:
 
 def _require_learned_digits(design: Design, model: nn.Module) -> None:
     """Refuse a budget of digits that nothing can keep."""
-    if design.content.training.digits and not any(quantizer.learns_digits for quantizer in quantizers(model).values()):
-        raise TrainError(
-            f"{design.place('training.digits')}: training.digits must find constants whose K is learned, but there are "
-            "none: give weights digits like {k: 3, signed: true, learn: true} in the recipe"
-        )
+    asked = runs.settings(design, design.content.training.fixed).digits
+    if asked:
+        with runs.at(design, "training.digits"):
+            require_possible_digits(model, asked)
 
 
 def _idle_digits(model: nn.Module) -> list[str]:

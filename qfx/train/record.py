@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from qfx.arguments import as_path
+from qfx.errors import TrainError
+from qfx.files import make_folder
 from qfx.nn.ranks import gather, rank, ranks
 from qfx.train.budget import Budget
 from qfx.train.checkpoint import Checkpoints
@@ -21,14 +24,17 @@ class Record:
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: Path | str | None,
         settings: Settings,
         data: Data | Detection,
         teacher: nn.Module | None,
         budget: Budget | None,
     ) -> None:
-        self._folder = folder
-        self._checkpoints = Checkpoints(folder / "checkpoints", settings, data, teacher, budget) if folder else None
+        self._folder = None if folder is None else as_path(TrainError, "folder", folder)
+        self._checkpoints: Checkpoints | None = None
+        if self._folder:
+            make_folder(self._folder, TrainError)
+            self._checkpoints = Checkpoints(self._folder / "checkpoints", settings, data, teacher, budget)
         self._log: Log | None = None
 
     def resume(self, state: State, per_epoch: int) -> None:

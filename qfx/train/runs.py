@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from qfx.design import FILE_NAME, Design, PhaseSection
+from qfx.design import FILE_NAME, Design
 from qfx.errors import PlanError, RecipeError, TrainError
 from qfx.nn import allocate, calibrate, convert, correct, digits_by_constant, exact, moves, quantizers
 from qfx.nn.ranks import rank, ranks
 from qfx.nn.recipe import Recipe, placed
-from qfx.plan import limits
+from qfx.plan import Resources, limits
+from qfx.sections import PhaseSection
 from qfx.train.budget import Budget
 from qfx.train.budget import reached as reached_within
 from qfx.train.budget import start as start_within
@@ -39,12 +40,19 @@ Progress = Callable[[float, str], None]
 
 
 @contextmanager
-def at(design: Design, key: str) -> Iterator[None]:
+def at(design: Design, key: str, name: str = "") -> Iterator[None]:
     """Name the place of a key of design.yaml where what it stands for is refused in the block."""
     try:
         yield
     except (TrainError, PlanError) as error:
-        raise TrainError(f"{design.place(key)}: {error}") from error
+        raise TrainError(f"{design.place(key)}: {name}{error}") from error
+
+
+def at_budget(design: Design, key: str = "training.budget") -> AbstractContextManager[None]:
+    """The same for what depends on the budget: of an entry of ``training.front``, that entry and its name."""
+    if not design.entry:
+        return at(design, key)
+    return at(design, f"training.front.{design.entry - 1}", f"{design.budget_name}: ")
 
 
 def load_data(design: Design) -> Data:
@@ -104,7 +112,7 @@ def train_float(design: Design, data: Data, folder: Path, halfway: Path, progres
 
     Checkpoints of the training go to the folder ``halfway``.
     """
-    call((0, folder, halfway))
+    call((0, 0, folder, halfway))
     model = float_model(design)
     if not load_given(design, model):
         _fit(design, model, data, design.content.training.float_, halfway, progress)
@@ -125,7 +133,7 @@ def train_fixed(
     design: Design, data: Data, start: Path, width: int, folder: Path, halfway: Path, progress: Progress
 ) -> None:
     """Convert the float network saved in ``start``, calibrate it, train it on in fixed point and save it."""
-    call((width, start, halfway))
+    call((width, design.entry, start, halfway))
     model, budget, recipe = _calibrated(design, data, start, width)
     quantized = accuracy(exact(model), data.test_x, data.test_y)
     _fit(design, model, data, design.content.training.fixed, halfway, progress, teacher_of(design, start), budget)
@@ -145,7 +153,8 @@ def train_fixed(
 
 def join(design: Design, data: Data, run: Run) -> None:
     """Do this rank's share of a run that the first rank leads."""
-    width, start, halfway = run
+    width, entry, start, halfway = run
+    design = design.on_front(entry)
     if width:
         model, budget, _ = _calibrated(design, data, start, width)
         _fit(design, model, data, design.content.training.fixed, halfway, _silent, teacher_of(design, start), budget)
@@ -165,7 +174,8 @@ def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
             f"torch.nn.Module, not {type(model).__name__}"
         )
     if place := design.teacher_checkpoint:
-        load_float(model, place)
+        with at(design, "training.teacher.checkpoint"):
+            load_float(model, place)
     elif start:
         load_weights(model, start)
     return model.eval().requires_grad_(False)
@@ -173,11 +183,15 @@ def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
 
 def hardware_cost(design: Design, model: nn.Module) -> HardwareCost:
     """Return what a calibrated model takes, for the design's board, rate and budget."""
+    with at_budget(design):
+        return HardwareCost(model, example(design, 1), design.board, design.cycles, budget_of(design))
+
+
+def budget_of(design: Design) -> Resources:
+    """Return the design's hardware budget in counts."""
     asked = design.content.training.budget
     assert asked is not None  # callers have a budget
-    board = design.board
-    with at(design, "training.budget"):
-        return HardwareCost(model, example(design, 1), board, design.cycles, limits(board, asked.counts))
+    return limits(design.board, asked.counts)
 
 
 def allocation_task(design: Design) -> dict[str, Any]:
@@ -203,7 +217,7 @@ def _allocated(design: Design, model: nn.Module, batches: list[torch.Tensor]) ->
     looked_at = -(-training.allocate.images // ranks())
     method, percentile = training.calibration.method, training.calibration.percentile
     task = allocation_task(design)
-    with at(design, "training.allocate"):
+    with at_budget(design, "training.allocate"):
         return allocate(model, batches, **task, looked_at=looked_at, method=method, percentile=percentile).recipe
 
 
@@ -226,8 +240,9 @@ def _calibrated(
         if training.budget is None or (recipe is not None and not learned_sizes(model)):
             return model, None, recipe
         steps = training.fixed.epochs * (len(data.train_x) // training.batch)
-        with at(design, "training.budget"):
-            return model, start_within(hardware_cost(design, model), mine, max(steps, 1)), recipe
+        cost = hardware_cost(design, model)
+        with at_budget(design):
+            return model, start_within(cost, mine, max(steps, 1)), recipe
 
 
 def trained_model(design: Design, folder: Path) -> nn.Module:

@@ -1,9 +1,14 @@
 """How one network is trained: every choice of the loop, checked."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from qfx.arguments import require_choice, require_kind, require_number, require_whole
 from qfx.errors import TrainError
+
+Kind = Literal["cosine", "step"]
+Precision = Literal["float32", "bfloat16"]
+Formats = Literal["learned", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -14,10 +19,22 @@ class Schedule:
     ``factor`` at the end of each epoch in ``milestones``.
     """
 
-    kind: Literal["cosine", "step"] = "cosine"
+    kind: Kind = "cosine"
     warmup: float = 0.05
     milestones: tuple[int, ...] = ()
     factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_choice(TrainError, "kind of a schedule", self.kind, get_args(Kind))
+        require_number(TrainError, "warmup", self.warmup, 0, 1, below=True)
+        require_number(TrainError, "factor", self.factor, 0, 1, above=True)
+        require_kind(TrainError, "milestones", self.milestones, (tuple, list), "a tuple of epochs")
+        for milestone in self.milestones:
+            require_whole(TrainError, "milestone", milestone)
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise TrainError(f"milestones must rise, not {list(self.milestones)}")
+        if (self.kind == "step") != bool(self.milestones):
+            raise TrainError("a schedule must have milestones if it is a step schedule, and only then")
 
 
 @dataclass(frozen=True)
@@ -28,11 +45,8 @@ class Distill:
     weight: float = 0.7  # of the teacher; the labels have the rest
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or not 0 < self.weight <= 1:
-            raise TrainError(
-                "distillation must have a temperature above 0 and a weight above 0 and at most 1, not "
-                f"{self.temperature} and {self.weight}"
-            )
+        require_number(TrainError, "temperature", self.temperature, above=True)
+        require_number(TrainError, "weight of a teacher", self.weight, 0, 1, above=True)
 
 
 @dataclass(frozen=True)
@@ -43,9 +57,12 @@ class DigitLimit:
     mean: float | None = None
 
     def __post_init__(self) -> None:
-        given = [value for value in (self.budget, self.mean) if value is not None]
-        if len(given) != 1 or given[0] <= 0:
-            raise TrainError(f"digits must have either a budget or a mean, above 0, not {self.budget} and {self.mean}")
+        if (self.budget is None) == (self.mean is None):
+            raise TrainError(f"digits must have either a budget or a mean, not {self.budget} and {self.mean}")
+        if self.budget is not None:
+            require_whole(TrainError, "budget of digits", self.budget)
+        else:
+            require_number(TrainError, "mean of digits", self.mean, above=True)
 
     def of(self, constants: int) -> int:
         """Return the digits that so many constants may have together."""
@@ -60,8 +77,8 @@ class Freeze:
     formats: float = 0.2  # binary points and widths
 
     def __post_init__(self) -> None:
-        if not 0 <= self.bn <= 1 or not 0 <= self.formats <= 1:
-            raise TrainError(f"freeze must have parts of the steps, 0..1, not {self.bn} and {self.formats}")
+        for name, part in (("bn", self.bn), ("formats", self.formats)):
+            require_number(TrainError, f"freeze.{name}", part, 0, 1, "a part of the steps")
 
 
 @dataclass(frozen=True)
@@ -77,34 +94,41 @@ class Settings:
     freeze: Freeze = Freeze()
     schedule: Schedule = Schedule()
     accumulate: int = 1  # parts in which each rank computes its share of a batch
-    precision: Literal["float32", "bfloat16"] = "float32"  # of convolutions and products; quantizers keep float32
+    precision: Precision = "float32"  # of convolutions and products; quantizers keep float32
     clip: float | None = None  # the largest norm of all gradients together
     ema: float = 0.0  # decay of the averaged weights that are the result; 0: the last weights are
     checkpoint: int = 1  # epochs between checkpoints
     distill: Distill | None = None  # with a teacher, and only then
-    formats: Literal["learned", "frozen"] = "learned"  # binary points and widths; frozen: they stay as calibrated
+    formats: Formats = "learned"  # binary points and widths; frozen: they stay as calibrated
     digits: DigitLimit | None = None  # a budget that learned K keep; without one, K are learned by the loss alone
     frac_lr: float | None = None  # the highest rate of binary points and widths, bits a step; None: see param_groups
     compile: bool = False  # by torch.compile: minutes once, then shorter steps
 
     def __post_init__(self) -> None:
-        last = self.schedule.milestones[-1:] or (0,)
-        if list(self.schedule.milestones) != sorted(set(self.schedule.milestones)) or last[0] >= self.epochs:
+        self._require_parts()
+        for name in ("epochs", "batch", "accumulate", "checkpoint"):
+            require_whole(TrainError, name, getattr(self, name))
+        require_whole(TrainError, "seed", self.seed, 0)
+        for name in ("lr", "weight_decay"):
+            require_number(TrainError, name, getattr(self, name))
+        for name in ("ema", "label_smoothing"):
+            require_number(TrainError, name, getattr(self, name), 0, 1, below=True)
+        if self.clip is not None:
+            require_number(TrainError, "clip", self.clip, above=True)
+        if self.frac_lr is not None:
+            require_number(TrainError, "frac_lr", self.frac_lr, above=True)
+        require_choice(TrainError, "precision", self.precision, get_args(Precision))
+        require_choice(TrainError, "formats", self.formats, get_args(Formats))
+        if self.batch < self.accumulate:
+            raise TrainError(f"accumulate must be at most the batch, {self.batch}, not {self.accumulate}")
+        if self.schedule.milestones and self.schedule.milestones[-1] >= self.epochs:
             raise TrainError(
-                f"milestones of the schedule must rise and lie before epoch {self.epochs}, the last, not "
-                f"{list(self.schedule.milestones)}"
+                f"milestones must lie before epoch {self.epochs}, the last, not {list(self.schedule.milestones)}"
             )
-        if (self.schedule.kind == "step") != bool(self.schedule.milestones):
-            raise TrainError("a schedule must have milestones if it is a step schedule, and only then")
-        if min(self.epochs, self.batch, self.accumulate, self.checkpoint) < 1 or self.batch < self.accumulate:
-            raise TrainError(
-                "epochs, batch, accumulate and checkpoint must be at least 1, and batch at least accumulate, not "
-                f"{self.epochs}, {self.batch}, {self.accumulate} and {self.checkpoint}"
-            )
-        if self.frac_lr is not None and self.frac_lr <= 0:
-            raise TrainError(f"frac_lr must lie above 0, not {self.frac_lr}: to learn no binary points freeze formats")
-        if not 0 <= self.ema < 1 or not 0 <= self.schedule.warmup < 1 or (self.clip is not None and self.clip <= 0):
-            raise TrainError(
-                "ema and warmup must lie in 0..1, 1 not included, and clip above 0, not "
-                f"{self.ema}, {self.schedule.warmup} and {self.clip}"
-            )
+
+    def _require_parts(self) -> None:
+        """Refuse what is none of the classes above."""
+        for name, kind in (("freeze", Freeze), ("schedule", Schedule), ("compile", bool)):
+            require_kind(TrainError, name, getattr(self, name), kind, f"a {kind.__name__}")
+        for name, optional in (("distill", Distill), ("digits", DigitLimit)):
+            require_kind(TrainError, name, getattr(self, name), (optional, type(None)), f"a {optional.__name__}")

@@ -11,7 +11,7 @@ from qfx.errors import TrainError
 from qfx.nn import quantizers
 from qfx.nn.ranks import gather, ranks
 
-Run = tuple[int, Path, Path]  # width (0: float), the folder it starts from, that of its checkpoints
+Run = tuple[int, int, Path, Path]  # width (0: float), entry of training.front, where it starts from, its checkpoints
 
 
 def synchronous(model: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ from xml.parsers import expat
 
 from qfx.arguments import as_path
 from qfx.errors import TrainError
-from qfx.train.detection import Detection, Fit, Labelled, checked_box, detection, image_size
+from qfx.train.detection import Detection, Fit, Labelled, checked_box, detection, image_size, require_choices
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -30,7 +30,8 @@ def voc(
     Args:
         size: height and width that all images get (bilinear).
         fit: ``letterbox`` keeps the proportions, black around the image; ``stretch`` does not.
-        classes: their names, in the order of the labels; by default all of the training set, in alphabetical order.
+        classes: their names, in the order of the labels, boxes of others being left out; by default all of the training
+            set, in alphabetical order, and one that only another set has is refused.
         one_based: xmin and ymin count pixels from 1, as in the original VOC data sets.
         difficult: keep objects that are marked so, too.
         mend: clip boxes that reach out of their image and leave out those that are empty, instead of refusing them.
@@ -38,6 +39,7 @@ def voc(
     Raises:
         TrainError: a file is missing or not as it must be; its name and the line are said.
     """
+    require_choices(size, fit, classes)
     folder = as_path(TrainError, "folder", folder)
     lists = folder / "ImageSets" / "Main"
     there = [part for part in ("train", "val", "test") if (lists / f"{part}.txt").is_file()]
@@ -50,7 +52,9 @@ def voc(
     names = _classes(read["train"]) if classes is None else tuple(classes)
     numbers = {name: number for number, name in enumerate(names)}
     parts = {
-        part: [_image(folder, path, root, numbers, one_based, difficult, mend) for path, root in found]
+        part: [
+            _image(folder, path, root, numbers, classes is not None, one_based, difficult, mend) for path, root in found
+        ]
         for part, found in read.items()
     }
     if "test" not in parts:
@@ -97,6 +101,7 @@ def _image(
     path: Path,
     root: Element,
     numbers: dict[str, int],
+    others: bool,  # whether objects may be of other classes, and are left out
     one_based: bool,
     difficult: bool,
     mend: bool,
@@ -108,6 +113,8 @@ def _image(
     boxes = []
     for entry in root.iter("object"):
         name, where = _text(path, entry, "name"), _place(path, entry)
+        if name not in numbers and others:
+            continue
         if name not in numbers:
             raise TrainError(f"{where}: an object must be of one of the classes {', '.join(numbers)}, not {name!r}")
         if entry.findtext("difficult", "0").strip() == "1" and not difficult:

@@ -4,11 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from qfx.nn.ranks import alone
+from qfx.train.distill import taught
 
 
 @torch.no_grad()
-def first_diverged(model: nn.Module, x: Tensor) -> str:
+def first_diverged(model: nn.Module, x: Tensor, teacher: nn.Module | None = None) -> str:
     """Return where the forward of ``model`` on ``x`` first holds a number that is not finite, as half a sentence.
+
+    Where all of it is finite, the ``teacher`` may be what is not.
 
     The model runs once more, layer by layer; its state is left as it was.
     """
@@ -35,4 +38,7 @@ def first_diverged(model: nn.Module, x: Tensor) -> str:
             buffer.copy_(before)
     if found:
         return f"layer '{found[0]}' is the first to give NaN or infinity: lower the learning rate"
+    if teacher is not None and not torch.isfinite(taught(teacher, x)).all():
+        wrong = [f"its {key} holds" for key, values in teacher.state_dict().items() if not torch.isfinite(values).all()]
+        return f"the teacher does not: {(wrong or ['it gives'])[0]} NaN or infinity: load other weights"
     return "no layer gives NaN or infinity: the loss function itself does"

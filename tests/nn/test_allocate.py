@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -119,6 +120,26 @@ def test_outputs_have_metrics_of_their_own_and_the_model_stays() -> None:
     assert {name: str(quantizer.format()) for name, quantizer in quantizers(fixed).items()} == before
     with floating(fixed), torch.no_grad():
         assert torch.equal(fixed(x)[1], Two()(x)[1])
+    with pytest.raises(
+        TrainError, match="metrics must have the keys of all outputs, '0', '1', not '0': a single output"
+    ):
+        sensitivities(fixed, ("a.weight_quant",), (2,), [x], {"0": relative_error})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (
+            {"9": relative_error},
+            "metrics must have the keys of all outputs, '', not '9': a single output is '', those of",
+        ),
+        (lambda real, found: float("nan"), "the metric of output '' must return one finite number, not nan"),
+        (lambda real, found: found - real, "the metric of output '' must return one finite number, not Tensor"),
+    ],
+)
+def test_metrics_that_cannot_be_are_refused(metrics: Any, said: str) -> None:
+    with pytest.raises(TrainError, match=re.escape(said)):
+        qfx.allocate(small(), [digits_like(4, 0)], {"weight_bits": 1000}, RECIPE, metrics=metrics)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +149,7 @@ def test_outputs_have_metrics_of_their_own_and_the_model_stays() -> None:
         ({"luts": 5}, WIDTHS, "budget must give numbers above 0 for weight_bits or bit_operations, not {'luts': 5}"),
         ({"weight_bits": 0}, WIDTHS, "budget must give numbers above 0"),
         ({"weight_bits": 100}, (0, 4), "widths must be integers in 1..16, not (0, 4)"),
+        ({"weight_bits": 1000}, (2.5, 4), "widths must be integers in 1..16, not (2.5, 4)"),
         ({"weight_bits": 100}, WIDTHS, "2 bits wherever they are chosen, which need 408 of 100 weight_bits: allow"),
     ],
 )

@@ -54,6 +54,19 @@ def _train() -> dict[str, Any]:
     return {"images": {"train": 1437, "test": 360}, "float": {"accuracy": 98.89}, "widths": widths, "lowered": 4}
 
 
+def front() -> dict[str, Any]:
+    """Figures of a front of three networks, to stand in those of train."""
+
+    def network(name: str, accuracy: float, lut: int, dominated: bool = False) -> dict[str, Any]:
+        asked = {"lut": lut + 88, "ff": 98784, "bram18": 302, "dsp": 0, "cycles": 1024}
+        reached = {"lut": lut, "ff": lut, "bram18": 0, "dsp": 0, "cycles": 576}
+        budget = {"asked": asked, "reached": reached, "fits": True}
+        return {"name": name, "quantized": 90.0, "accuracy": accuracy, "budget": budget, "dominated": dominated}
+
+    networks = [network("4bits", 98.61, 4912), network("front1", 97.5, 5912, True), network("front2", 96.25, 2912)]
+    return {"resources": ["lut", "dsp"], "networks": networks}
+
+
 def _lower() -> dict[str, Any]:
     weight = _constant([3, 3, 1, 8], "s4.3..5", 4, [3, 5])
     dense = _constant([512, 10], "s8.4..5", 8, [4, 5], 2)

@@ -12,7 +12,7 @@ import pytest
 from qfx import doctor
 from qfx.emit.report import report
 from qfx.tools import git
-from tests.report.records import DESIGN, record, records
+from tests.report.records import DESIGN, front, record, records
 
 
 def text_of(page: str) -> str:
@@ -149,6 +149,22 @@ def test_an_accuracy_below_target_is_a_warning_on_the_page(tmp_path: Path) -> No
     found["train"]["warnings"] = ["accuracy at 4 bits must be at least 98.3 %, not 97.00 %"]
     text = text_of(write(tmp_path, found))
     assert "Warnings train : accuracy at 4 bits must be at least 98.3 %, not 97.00 %" in text
+
+
+def test_a_front_is_a_table_and_a_picture_of_what_its_networks_take(tmp_path: Path) -> None:
+    found = records()
+    found["train"]["figures"]["front"] = front()
+    page = write(tmp_path, found)
+    assert (
+        "4bits (this build) 4,912 5,000 0 0 576 90.00 98.61 front1 5,912 6,000 0 0 576 90.00 97.50 off the front "
+        "front2 2,912 3,000 0 0 576 90.00 96.25 "
+    ) in text_of(page)
+    (drawn,) = re.findall(r"<h2>Front</h2>.*?(<svg.*?</svg>)", page, flags=re.DOTALL)
+    assert drawn.count('id="front-axes_') == 1, "all take no DSP: one picture, against LUT"
+
+
+def test_a_build_of_one_budget_has_no_front(page: str) -> None:
+    assert "Front" not in text_of(page) and 'id="front' not in page
 
 
 def test_names_from_a_design_cannot_become_markup(tmp_path: Path) -> None:

@@ -75,12 +75,12 @@ def test_a_minimal_design_loads(tmp_path: Path) -> None:
         (
             GOOD + "training:\n  float:\n    epochs: 9\n    lr: 0.1\n    schedule: {kind: step, milestones: [4, 9]}\n",
             10,
-            "training.float.schedule must have milestones before the last epoch, 9, not",
+            "training.float.schedule must have milestones before the last epoch, 9, not 9",
         ),
         (
             GOOD + "training:\n  fixed: {epochs: 9, lr: 0.1, schedule: {kind: step}}\n",
             7,
-            "training.fixed.schedule must have milestones where kind is step, not",
+            "training.fixed.schedule must have milestones where kind is step",
         ),
         (
             GOOD + "training:\n  fixed: {epochs: 9, lr: 0.1, schedule: {milestones: [3]}}\n",
@@ -117,7 +117,7 @@ def test_a_minimal_design_loads(tmp_path: Path) -> None:
         (
             GOOD + "training:\n  float: {checkpoint: net.th, epochs: 3, lr: 0.1}\n",
             7,
-            "training.float must have either checkpoint or epochs and lr, not {'checkpoint': 'net.th'",
+            "training.float must have either checkpoint or epochs and lr",
         ),
         (GOOD + "recipe: [4]\n", 6, "recipe must be a mapping, not [4]"),
         (GOOD + "0: 1\n", 6, "0 must be one of the known keys (name, model, "),

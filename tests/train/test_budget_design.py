@@ -36,7 +36,7 @@ def design(folder: Path, budget: str, recipe: str = RECIPE, target: str = "targe
         ("{fps: 0}", r"training.budget.fps must be greater than 0, not 0"),
         (
             "{fps: 3000, lut: 500}",
-            r"must say the rate where it has training.budget: either there as fps, or in",
+            r"design.yaml:12: training.budget.fps must be left out where target.cycles says the rate$",
         ),
     ],
 )
@@ -62,6 +62,25 @@ def test_what_cannot_be_kept_is_refused_before_training(tmp_path: Path, budget: 
     made = Design.load(design(tmp_path, budget, recipe))
     with pytest.raises(QfxError, match=said):
         preflight(made, runs.load_data(made))
+
+
+def test_a_budget_without_a_rate_is_refused_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(QfxError, match=r"design.yaml:12: training.budget must have fps, the rate, where target.cycles"):
+        Design.load(design(tmp_path, "{lut: 500}", target=""))
+
+
+def test_a_rate_that_no_plan_reaches_is_refused_with_the_one_that_is(tmp_path: Path) -> None:
+    made = Design.load(design(tmp_path, "{fps: 90000000}", target=""))
+    said = (
+        r"/design.yaml:12: training.budget.fps must be at most [\d,.]+, what the plan reaches on ultra96v2 at 250 MHz "
+        r"in \d+ cycles a frame, not 90,000,000: ask for less, or raise target.clock_mhz$"
+    )
+    with pytest.raises(QfxError, match=said) as caught:
+        preflight(made, runs.load_data(made))
+    assert str(caught.value).count("design.yaml") == 1
+    reached = float(str(caught.value).split("at most ")[1].split(", what")[0].replace(",", ""))
+    slower = Design.load(design(tmp_path, f"{{fps: {reached}}}", target=""))
+    preflight(slower, runs.load_data(slower))
 
 
 def test_frames_per_second_are_cycles_at_the_clock(tmp_path: Path) -> None:
@@ -118,10 +137,13 @@ def test_another_allocation_trains_anew(tmp_path: Path) -> None:
     [
         (
             "allocate: {}",
-            r"design.yaml:\d+: training must have a budget where it has allocate: budget, or allocate.weig",
+            r"design.yaml:12: training.allocate must have weight_bits or bit_operations, or training.budget beside it$",
         ),
         ("allocate: {widths: [0], weight_bits: 50}", r"training.allocate.widths.0 must be greater than or equal to 1"),
-        ("allocate: {weight_bits: 50}\n  widths: [3, 2]", r"training must have one of widths where it has allocate"),
+        (
+            "allocate: {weight_bits: 50}\n  widths: [3, 2]",
+            r"training.widths must be one width beside training.allocate",
+        ),
         ("allocate: {luts: 5}", r"training.allocate.luts must be one of the known keys .*weight_bits"),
         (
             "allocate: {weight_bits: 20}",

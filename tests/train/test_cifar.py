@@ -144,7 +144,7 @@ def test_damaged_files_are_named(rng, tmp_path) -> None:
     with pytest.raises(TrainError, match="data_batch_3 must exist beside the other files"):
         cifar(10, tmp_path)
     (tmp_path / "cifar10.npz").write_bytes(b"no archive")
-    with pytest.raises(TrainError, match="cifar10.npz must be a file of numpy arrays, but: "):
+    with pytest.raises(TrainError, match="cifar10.npz must be a file of numpy arrays, but is damaged, another kind"):
         cifar(10, tmp_path)
 
 

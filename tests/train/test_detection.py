@@ -171,6 +171,33 @@ def test_crowds_and_other_classes_are_left_out(tmp_path: Path) -> None:
     assert coco(folder, (10, 20), classes=["dog"], crowd=True).train_y[0].tolist() == [[0, 0, 0, 3, 3]]
 
 
+def test_voc_and_coco_leave_out_the_same_boxes_where_classes_are_named(voc_folder: Path) -> None:
+    (voc_folder / "Annotations" / "d.xml").write_text(annotation(entry("cow", 1, 1, 2, 2)))
+    dogs = voc(voc_folder, (HEIGHT, WIDTH), classes=["dog"])
+    same = coco(write_coco(voc_folder), (HEIGHT, WIDTH), classes=["dog"])
+    assert dogs.classes == same.classes == ("dog",) and dogs.train_y[..., 0].max() == 0
+    assert torch.equal(dogs.train_y, same.train_y)
+
+
+@pytest.mark.parametrize("read", [voc, coco])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"size": 20}, r"size must be height and width, such as \(32, 32\), not 20"),
+        ({"size": (0, 8)}, r"size must be height and width, such as \(32, 32\), not \(0, 8\)"),
+        ({"fit": "crop"}, "fit must be 'letterbox' or 'stretch', not 'crop'"),
+        ({"classes": "cat"}, r'classes must be a list of different names, such as \["cat", "dog"\], not \'cat\''),
+        ({"classes": ["cat", "cat"]}, r"classes must be a list of different names, .* not \['cat', 'cat'\]"),
+        ({"classes": []}, r"classes must be a list of different names, .* not \[\]"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused(
+    read: Callable[..., Detection], changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainError, match=said):
+        read(tmp_path, **{"size": (HEIGHT, WIDTH), **changes})
+
+
 def test_images_that_have_no_room_stay_on_disk(voc_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = voc(voc_folder, (40, 40))
     monkeypatch.setattr("qfx.train.pictures.HELD", 0)
@@ -255,8 +282,6 @@ def test_a_class_without_a_box_is_refused(voc_folder: Path) -> None:
     spoil = write_coco(voc_folder, lambda content: content["annotations"].pop(0))
     with pytest.raises(TrainError, match="must have a box of every class, but has none of cat: leave them out of"):
         coco(spoil, (10, 20))
-    with pytest.raises(TrainError, match="fit must be letterbox or stretch, not 'crop'"):
-        voc(voc_folder, (10, 20), "crop")  # type: ignore[arg-type]
 
 
 def put(key: str, number: int, **values: Any) -> Change:

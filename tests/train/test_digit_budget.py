@@ -128,8 +128,14 @@ def test_budgets_that_cannot_be_kept_are_refused() -> None:
     with pytest.raises(TrainError, match=r"room for the \d\d\d non-zero digits of constants whose K is not learned"):
         mixed = network({"width": 8, "digits": {"k": 1}}, LEARNED)
         fit(mixed, data(), replace(SETTINGS, digits=DigitLimit(budget=50)))
-    for asked in ({}, {"budget": 3, "mean": 2.0}, {"mean": 0.0}, {"budget": -1}):
-        with pytest.raises(TrainError, match="digits must have either a budget or a mean, above 0, not"):
+    for asked, said in (
+        ({}, "digits must have either a budget or a mean, not None and None"),
+        ({"budget": 3, "mean": 2.0}, "digits must have either a budget or a mean, not 3 and 2.0"),
+        ({"mean": 0.0}, "mean of digits must be a number above 0, not 0.0"),
+        ({"budget": -1}, "budget of digits must be a whole number of at least 1, not -1"),
+        ({"budget": 2.5}, "budget of digits must be a whole number of at least 1, not 2.5"),
+    ):
+        with pytest.raises(TrainError, match=said):
             DigitLimit(**asked)
 
 
@@ -139,7 +145,7 @@ def test_budgets_that_cannot_be_kept_are_refused() -> None:
         ("{}", r"training.digits must have either a budget, the digits of all constants, or their mean"),
         ("{mean: 0}", r"training.digits.mean must be greater than 0, not 0"),
         ("{budget: 1.5}", r"training.digits.budget must"),
-        ("{mean: 1.5}", r"training.digits must find constants whose K is learned, but there are none: give weights"),
+        ("{mean: 1.5}", r"a digit budget must find constants whose K is learned, but there are none: give weights"),
     ],
 )
 def test_design_yaml_refuses_an_impossible_budget(digits: str, said: str, tmp_path: Path) -> None:
@@ -148,12 +154,34 @@ def test_design_yaml_refuses_an_impossible_budget(digits: str, said: str, tmp_pa
         steps.train(folder)
 
 
-def test_a_design_states_its_budget(tmp_path: Path) -> None:
-    folder = changed(tmp_path, "design.yaml", "widths: [3]", "widths: [3]\n  digits: {mean: 0.9}")
+def khot_design(folder: Path, digits: str) -> Path:
+    """The micro design with learned K and a budget of digits."""
+    changed(folder, "design.yaml", "widths: [3]", f"widths: [3]\n  digits: {digits}")
     text, old = (folder / "design.yaml").read_text(), "default: {weight: 3, activation: 3}"
     learned = "{weight: {width: 8, digits: {k: 3, signed: true, learn: true}}}"
     assert old in text
     (folder / "design.yaml").write_text(text.replace(old, f'{old}\n  layers: {{"*": {learned}}}'))
+    return folder
+
+
+def test_a_budget_below_one_digit_a_layer_is_refused_before_training(tmp_path: Path) -> None:
+    said = r"design.yaml:\d+: a digit budget must be at least 2, a digit for each layer with K-hot weights, not 1$"
+    with pytest.raises(QfxError, match=said):
+        steps.train(khot_design(tmp_path, "{budget: 1}"))
+
+
+def test_layers_that_a_budget_leaves_without_digits_are_a_warning(tmp_path: Path) -> None:
+    result = steps.train(khot_design(tmp_path, "{budget: 2}"))
+    digits = result.figures["widths"]["3"]["digits"]
+    empty = [name.removesuffix(".weight_quant") for name, count in digits.items() if not count]
+    said = (
+        f"every layer should have non-zero digits, but training.digits left none to {', '.join(empty)}, whose weights"
+    )
+    assert len(empty) == len([warning for warning in result.warnings if said in warning]) == 1
+
+
+def test_a_design_states_its_budget(tmp_path: Path) -> None:
+    folder = khot_design(tmp_path, "{mean: 0.9}")
     run = steps.train(folder).figures["widths"]["3"]
     engines = {name: getattr(steps, name)(folder).figures for name in ("lower", "plan", "hls", "rtl", "sim")}
     assert engines["lower"]["exact"]["equal"] and engines["hls"]["equal"] and engines["sim"]["equal"]

@@ -61,7 +61,7 @@ def test_teacher_and_settings_belong_together(tmp_path: Path) -> None:
     for settings, master in ((PLAIN, teacher()), (distill, None)):
         with pytest.raises(TrainError, match="a teacher must come with settings.distill, and only with it"):
             fit(job.network(), data, settings, teacher=master)
-    with pytest.raises(TrainError, match="a temperature above 0 and a weight above 0 and at most 1, not 0 and 0.5"):
+    with pytest.raises(TrainError, match="temperature must be a number above 0, not 0"):
         Distill(0, 0.5)
     fit(job.network(), data, distill, folder=tmp_path, teacher=teacher())
     other = teacher()
@@ -116,6 +116,6 @@ def test_a_teacher_of_other_classes_is_refused_before_training(tmp_path: Path) -
     )
     torch.save(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)).state_dict(), folder / "net.th")
     with pytest.raises(
-        QfxError, match="training.teacher must give 2 scores an input, as model model.py:Net does, not 3"
+        QfxError, match="design.yaml:12: the teacher must give 2 scores an input, as the network does, not 3"
     ):
         steps.train(folder)

@@ -78,11 +78,24 @@ def test_arrays(tmp_path: Path, pixels: np.ndarray) -> None:
     assert npz(tmp_path / "c.npz").train_x.shape == (4, 7)
 
 
+@pytest.mark.parametrize("size", [8, (0, 8), (8,), (8.0, 8), "88"])
+def test_a_size_that_is_none_is_refused(tree: Path, size: object) -> None:
+    said = re.escape(f"size must be height and width, such as (32, 32), not {size!r}")
+    with pytest.raises(TrainError, match=said):
+        image_folder(tree, size=size)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"y_train": np.ones(4)}, "a.npz must be integers (N,), not 4 float64"),
         ({"x_test": np.ones(3)}, "must be numbers N x features, N x H x W or N x H x W x channels, not 3 float64"),
+        ({"y_train": np.array([0, 1, -1, 2])}, "a.npz must be classes 0.., not -1"),
+        (
+            {"x_test": np.ones((2, 5, 5, 3))},
+            "test data must have the shape of train data, (3, 5, 4) each, not (3, 5, 5)",
+        ),
+        ({"y_test": np.array([None, 1])}, "must be a file of numpy arrays, but is damaged, another kind of file, or"),
         ({"y_test": np.arange(3)}, "test data must be N > 0 inputs and N integer labels, not (2, 3, 5, 4) and (3,)"),
     ],
 )
@@ -91,6 +104,25 @@ def test_what_is_wrong_with_arrays_is_said(tmp_path: Path, pixels: np.ndarray, c
     np.savez(tmp_path / "a.npz", **{**arrays, **change})
     with pytest.raises(TrainError, match=re.escape(said)):
         npz(tmp_path / "a.npz")
+
+
+def test_a_file_that_is_damaged_or_of_another_kind_is_said(tmp_path: Path, pixels: np.ndarray) -> None:
+    arrays = {"x_train": pixels[:4], "y_train": np.arange(4), "x_test": pixels[4:], "y_test": np.arange(2)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    whole = (tmp_path / "a.npz").read_bytes()
+    np.save(tmp_path / "array.npy", pixels)
+    one = (tmp_path / "array.npy").read_bytes()
+    for content in (b"nothing", b"", whole[: len(whole) // 2], whole.replace(b"NUMPY", b"NUMPX"), one):
+        (tmp_path / "a.npz").write_bytes(content)
+        said = (
+            "a.npz must be a file of numpy arrays, but is damaged, another kind of file, or holds Python objects: write"
+        )
+        with pytest.raises(TrainError, match=said):
+            npz(tmp_path / "a.npz")
+    with pytest.raises(
+        TrainError, match=r"must be a file of numpy arrays, but cannot be read: Is a directory: write it"
+    ):
+        npz(tmp_path)
     with pytest.raises(TrainError, match="b.npz must exist, but there is no such file"):
         npz(tmp_path / "b.npz")
     np.savez(tmp_path / "c.npz", x_train=pixels)

@@ -52,6 +52,16 @@ def test_another_architecture_is_refused_with_its_keys(tmp_path) -> None:
         load_float(network(), tmp_path / "net.th")
 
 
+def test_weights_that_are_not_finite_are_refused_with_their_keys(tmp_path) -> None:
+    state = weights()
+    state["1.weight"][0, 0, 0, 0], state["2.running_var"][1] = float("nan"), float("inf")
+    torch.save(state, tmp_path / "net.th")
+    with pytest.raises(
+        TrainError, match="net.th must hold finite weights, but holds NaN or infinity at 1.weight, 2.running_var$"
+    ):
+        load_float(network(), tmp_path / "net.th")
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path) -> None:
     path = tmp_path / "net.th"
     damaged = "net.th must be a checkpoint of tensors alone, but is damaged or another kind of file: write it with tor"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from qfx import steps
 from qfx.design import Design
@@ -31,13 +32,13 @@ def changed(folder: Path, file: str, old: str, new: str) -> Path:
             "model.py",
             "nn.Linear(2, 2)",
             "nn.Linear(3, 2)",
-            r"/design.yaml:2: model model.py:Net must take inputs of shape \(1, 3, 3\), but",
+            r"/design.yaml:2: model model.py:Net must take an input of shape 1x3x3, but",
         ),
         (
             "model.py",
             "return self.classify(",
             "return x, self.classify(",
-            r"/design.yaml:2: model model.py:Net must return one score a class.* not tuple",
+            r"/design.yaml:2: model model.py:Net must give one score a class.* not tuple",
         ),
         ("model.py", "return self.classify(", "return self.conv(x) if 1 else (", r"not \(2, 2, 1, 1\)"),
         (
@@ -137,6 +138,23 @@ def test_what_cannot_work_is_refused_before_training(tmp_path, file, old, new, s
 def test_data_off_the_grid_of_the_input_is_a_warning(tmp_path) -> None:
     result = steps.train(changed(tmp_path, "model.py", ".float()\n", ".float() / 3\n"))
     assert any("should be values of input.format" in w and "are not, and are rounded" in w for w in result.warnings)
+
+
+def test_a_format_that_the_weights_of_a_checkpoint_do_not_fit_is_refused_before_training(tmp_path) -> None:
+    old = "float: {epochs: 2, lr: 0.02}"
+    folder = changed(tmp_path, "design.yaml", old, "float: {checkpoint: net.th}")
+    text = (folder / "design.yaml").read_text()
+    given = "default: {weight: 3, activation: 3}"
+    assert given in text
+    design = Design.load(folder)
+    torch.save(runs.float_model(design).state_dict(), folder / "net.th")
+    assert preflight(design, runs.load_data(design)) == []
+    (folder / "design.yaml").write_text(text.replace(given, f"{given}\n  layers: {{conv: {{weight: s3.18}}}}"))
+    design = Design.load(folder)
+    with pytest.raises(
+        QfxError, match=r"design.yaml:\d+: quantizer 'conv.weight_quant' must hold the values that reach"
+    ):
+        preflight(design, runs.load_data(design))
 
 
 def test_an_unknown_board_is_refused_before_training(tmp_path) -> None:

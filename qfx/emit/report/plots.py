@@ -35,14 +35,14 @@ _WIDTH = 8.6  # inches
 _ROW = 0.26
 
 
-def _draw(rows: int, name: str, draw: Any, extra: float = 0.7) -> Markup:
-    """Let ``draw`` fill an axis with room for ``rows`` rows, and return the picture."""
+def _draw(rows: int, name: str, draw: Any, extra: float = 0.7, panels: int = 1) -> Markup:
+    """Let ``draw`` fill an axis, or several of one height, with room for ``rows`` rows, and return the picture."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, rows * _ROW + extra), layout="constrained")
-        draw(figure.add_subplot())
+        draw(*figure.subplots(1, panels, sharey=True, squeeze=False)[0])
         return _svg(figure, name)
 
 
@@ -90,6 +90,32 @@ def accuracy(rows: Sequence[Mapping[str, Any]], minimum: float | None) -> Markup
         axis.grid(axis="x")
 
     return _draw(len(rows), "accuracy", draw, 0.9)
+
+
+def front(rows: Sequence[Mapping[str, Any]], resources: Sequence[str]) -> Markup:
+    """Accuracy against each resource of which the networks take different amounts; hollow: off the front."""
+    takes = {name: [row["counts"][number]["takes"] for row in rows] for number, name in enumerate(resources)}
+    shown = {name: counts for name, counts in takes.items() if len(set(counts)) > 1} or takes
+
+    def draw(*panels: Axes) -> None:
+        for axis, (name, counts) in zip(panels, shown.items(), strict=True):
+            on = sorted((x, row["accuracy"]) for x, row in zip(counts, rows, strict=True) if not row["dominated"])
+            if len(shown) == 1:  # of several resources, none alone orders the front
+                axis.plot(*zip(*on, strict=True), color=PALE, linewidth=1.4, zorder=1, drawstyle="steps-post")
+            for number, (x, row) in enumerate(zip(counts, rows, strict=True)):
+                face = "white" if row["dominated"] else ORANGE if number == 0 else BLUE
+                edge = ORANGE if number == 0 else BLUE
+                axis.scatter([x], [row["accuracy"]], s=34, facecolor=face, edgecolor=edge, zorder=2)
+                axis.annotate(row["name"], (x, row["accuracy"]), (6, 5), textcoords="offset points", fontsize=8)
+            axis.set_xlabel(f"{name} of the plan")
+            axis.locator_params(axis="x", integer=True, nbins=6)
+            axis.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
+            axis.margins(x=0.14, y=0.16)
+            axis.grid()
+        panels[0].set_ylabel("test accuracy, %", color=GREY)
+        _legend(panels[-1], {"this build": ORANGE, "the other budgets (hollow: off the front)": BLUE})
+
+    return _draw(9, "front", draw, 0.7, len(shown))
 
 
 def cycles(nodes: Mapping[str, int]) -> Markup:

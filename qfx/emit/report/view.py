@@ -23,6 +23,7 @@ def page(design: Mapping[str, Any], records: Records) -> dict[str, Any]:
         "steps": [step_row(name, records.get(name)) for name in STEPS],
         "warnings": [{"step": name, "text": text} for name in STEPS for text in _of(records, name, "warnings", ())],
         "accuracy": accuracy(design, records),
+        "front": front(records),
         "exactness": exactness(records),
         "rate": rate(design, records),
         "formats": formats(records),
@@ -109,6 +110,21 @@ def accuracy(design: Mapping[str, Any], records: Records) -> dict[str, Any] | No
         row["lost"] = full - row["value"]
     minimum = (design.get("accuracy") or {}).get("minimum")
     return {"rows": rows, "minimum": minimum, "images": train["images"], "plot": plots.accuracy(rows, minimum)}
+
+
+def front(records: Records) -> dict[str, Any] | None:
+    """The networks of a front: what each may take and takes of the resources that it is about, and what it reaches."""
+    found = (_figures(records, "train") or {}).get("front")
+    if not found:
+        return None
+    resources = [{"key": key, "name": name} for key, name in _RESOURCES if key in found["resources"]]
+    rows = []
+    for network in found["networks"]:
+        asked, reached = network["budget"]["asked"], network["budget"]["reached"]
+        counts = [{"asked": asked[each["key"]], "takes": reached[each["key"]]} for each in resources]
+        cells = {key: network[key] for key in ("name", "quantized", "accuracy", "dominated")}
+        rows.append({**cells, "counts": counts, "cycles": reached["cycles"], "fits": network["budget"]["fits"]})
+    return {"resources": resources, "rows": rows, "plot": plots.front(rows, [each["name"] for each in resources])}
 
 
 def exactness(records: Records) -> dict[str, Any]:
