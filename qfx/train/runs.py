@@ -230,8 +230,8 @@ def _calibrated(
     """
     training = design.content.training
     asked = training.calibration
-    batches = data.train_x[: asked.images].split(256)
-    mine = list(batches[rank() :: ranks()])
+    images = data.train_x[: asked.images]
+    mine = list(images.split(min(256, -(-len(images) // ranks())))[rank() :: ranks()])  # each rank has some
     net = load_weights(float_model(design), start)
     with _threads(design):
         recipe = _allocated(design, net, mine)
