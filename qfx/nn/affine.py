@@ -105,13 +105,13 @@ class BatchNorm2d(nn.Module):
         return self.training and not self.frozen
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x if x.dtype == torch.float64 else x.float()
-        scale, shift = self._constants(*self._statistics(x if self.observes_batches else None))
-        return apply_affine(self, x, scale, shift)
+        x = _real(x)
+        x, mean, var = self._observed(x) if self.observes_batches else (x, *self._running())
+        return apply_affine(self, x, *self._constants(mean, var))
 
     def fold(self, weight: Tensor, bias: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return weight and bias of a convolution with this layer folded in; ``observed`` is its float result."""
-        mean, var = self._statistics(observed)
+        mean, var = self._running() if observed is None else self._observed(_real(observed))[1:]
         scale = self._scale(var)
         folded = weight.to(scale.dtype) * scale.reshape(-1, *[1] * (weight.dim() - 1))
         mean = mean if bias is None else mean - bias.to(mean.dtype)
@@ -128,7 +128,7 @@ class BatchNorm2d(nn.Module):
     @torch.no_grad()
     def real_constants(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift as the running statistics make them, before they are quantized."""
-        mean, var = self._statistics(None)
+        mean, var = self._running()
         scale = self._scale(var)
         return scale, self._shift(mean, self.scale_quant(scale))
 
@@ -144,13 +144,13 @@ class BatchNorm2d(nn.Module):
         scaled = mean * scale
         return -scaled if self.bias is None else self.bias.to(mean.dtype) - scaled
 
-    def _statistics(self, x: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and variance: of the batch ``x``, which the running ones then learn, or the running ones in float64."""
-        if x is None:
-            return self.running_mean.double(), self.running_var.double()
-        x = x if x.dtype == torch.float64 else x.float()
+    def _running(self) -> tuple[Tensor, Tensor]:
+        return self.running_mean.double(), self.running_var.double()
+
+    def _observed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch ``x`` to go on with, its mean and its variance, which the running ones learn."""
         if fused_norm.serves(x):
-            var, mean = fused_norm.var_mean(x)
+            x, mean, var = fused_norm.moments(x)
         else:
             var, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
         mean, var, count = moments(mean, var, x.numel() // x.shape[1])
@@ -160,7 +160,7 @@ class BatchNorm2d(nn.Module):
             self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), rate)
             unbiased = var.detach() * (count / max(count - 1, 1))
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), rate)
-        return mean, var
+        return x, mean, var
 
 
 def apply_affine(layer: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -172,6 +172,10 @@ def apply_affine(layer: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> T
         return fused_norm.affine_cast(x, scale, shift, layer.output_quant)
     y = x * _over_channels(scale, x) + _over_channels(shift, x)
     return layer.output_quant(y)
+
+
+def _real(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _over_channels(values: Tensor, x: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ def powers_of_two(exponent: Tensor) -> tuple[Tensor, Tensor]:
 
     The exponent is written into the float's bits.
     """
-    integer = exponent.to(torch.int32)
-    return tuple(((sign * integer + 127) << 23).view(torch.float32) for sign in (1, -1))  # type: ignore[return-value]
+    power = exponent.to(torch.int32).add(127) << 23
+    return power.view(torch.float32), ((254 << 23) - power).view(torch.float32)
 
 
 @powers_of_two.register_fake

@@ -1,7 +1,7 @@
 // BatchNorm in fixed point, in one pass over memory for each of its parts (qfx/nn/fused_norm.py).
 //
 //   moments:  mean[c], var[c] of x[., c, .]
-//   lines:    y = x * slope[c] + constant[c], which is the backward of moments
+//   lines:    y = base + (x * slope[c] + constant[c]), which is the backward of moments
 //   affine:   y = cast(x * scale[c] + shift[c]), and its backward: dx, dscale, dshift, dfrac
 //
 // A tensor is `outer` blocks of `channels` runs of `inner` values: (N, C, H * W) as it stands, or (N * H * W, C, 1)
@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "fused.hpp"
@@ -27,18 +28,29 @@ struct Layout {
   std::int64_t blocks() const { return (outer + rows() - 1) / rows(); }
 };
 
+/// Call part(first channel, number of channels) for panels of kLanes channels that lie side by side, and for each left.
+template <typename Part>
+inline __attribute__((always_inline)) void in_panels(std::int64_t channels, const Part &part) {
+  std::int64_t c = 0;
+  for (; c + kLanes <= channels; c += kLanes) part(c, std::integral_constant<int, kLanes>());
+  for (; c < channels; ++c) part(c, std::integral_constant<int, 1>());
+}
+
 /// Sums of x - from[c] and of its square over rows first .. last - 1, added to sum and square.
 QFX_CLONES void block_moments(const float *__restrict x, const float *__restrict from, float *__restrict sum,
                               float *__restrict square, Layout l, std::int64_t first, std::int64_t last) {
   if (l.inner == 1) {
-    for (std::int64_t row = first; row < last; ++row) {
-      const float *__restrict at = x + row * l.channels;
-      for (std::int64_t c = 0; c < l.channels; ++c) {
-        const float d = at[c] - from[c];
-        sum[c] += d;
-        square[c] += d * d;
-      }
-    }
+    in_panels(l.channels, [=](std::int64_t c, auto width) __attribute__((always_inline)) {
+      float s[width] = {}, q[width] = {};
+      for (std::int64_t row = first; row < last; ++row)
+#pragma omp simd
+        for (int k = 0; k < width; ++k) {
+          const float d = x[row * l.channels + c + k] - from[c + k];
+          s[k] += d;
+          q[k] += d * d;
+        }
+      for (int k = 0; k < width; ++k) sum[c + k] += s[k], square[c + k] += q[k];
+    });
     return;
   }
   for (std::int64_t row = first; row < last; ++row) {
@@ -62,18 +74,18 @@ QFX_CLONES void block_moments(const float *__restrict x, const float *__restrict
   }
 }
 
-QFX_CLONES void block_lines(const float *__restrict x, const float *__restrict slope,
-                                       const float *__restrict constant, float *__restrict to_x, Layout l,
-                                       std::int64_t first, std::int64_t last) {
+QFX_CLONES void block_lines(const float *__restrict base, const float *__restrict x, const float *__restrict slope,
+                            const float *__restrict constant, float *__restrict y, Layout l, std::int64_t first,
+                            std::int64_t last) {
   for (std::int64_t row = first; row < last; ++row) {
     if (l.inner == 1) {
       const std::int64_t at = row * l.channels;
-      for (std::int64_t c = 0; c < l.channels; ++c) to_x[at + c] = x[at + c] * slope[c] + constant[c];
+      for (std::int64_t c = 0; c < l.channels; ++c) y[at + c] = base[at + c] + (x[at + c] * slope[c] + constant[c]);
     } else {
       for (std::int64_t c = 0; c < l.channels; ++c) {
         const std::int64_t at = row * l.pitch() + c * l.inner;
         const float a = slope[c], b = constant[c];
-        for (std::int64_t i = 0; i < l.inner; ++i) to_x[at + i] = x[at + i] * a + b;
+        for (std::int64_t i = 0; i < l.inner; ++i) y[at + i] = base[at + i] + (x[at + i] * a + b);
       }
     }
   }
@@ -113,18 +125,24 @@ QFX_CLONES void block_affine_backward(const float *__restrict x, const float *__
                                       float *__restrict to_x, float *__restrict to_scale, float *__restrict to_shift,
                                       float *__restrict to_frac, Format f, Layout l, std::int64_t first,
                                       std::int64_t last) {
+  if (l.inner == 1) {
+    in_panels(l.channels, [=](std::int64_t c, auto width) __attribute__((always_inline)) {
+      float p[width] = {}, q[width] = {}, r[width] = {};
+      for (std::int64_t row = first; row < last; ++row)
+#pragma omp simd
+        for (int k = 0; k < width; ++k) {
+          const std::int64_t at = row * l.channels + c + k;
+          const Slopes s = slopes(x[at], grad[at], scale[c + k], shift[c + k], f);
+          to_x[at] = s.x;
+          p[k] += s.scale;
+          q[k] += s.shift;
+          r[k] += s.frac;
+        }
+      for (int k = 0; k < width; ++k) to_scale[c + k] += p[k], to_shift[c + k] += q[k], to_frac[c + k] += r[k];
+    });
+    return;
+  }
   for (std::int64_t row = first; row < last; ++row) {
-    if (l.inner == 1) {
-      const std::int64_t at = row * l.channels;
-      for (std::int64_t c = 0; c < l.channels; ++c) {
-        const Slopes s = slopes(x[at + c], grad[at + c], scale[c], shift[c], f);
-        to_x[at + c] = s.x;
-        to_scale[c] += s.scale;
-        to_shift[c] += s.shift;
-        to_frac[c] += s.frac;
-      }
-      continue;
-    }
     for (std::int64_t c = 0; c < l.channels; ++c) {
       const std::int64_t at = row * l.pitch() + c * l.inner;
       float p[kLanes] = {}, q[kLanes] = {}, r[kLanes] = {};
@@ -184,11 +202,11 @@ void qfx_moments(const float *x, float *mean, float *var, std::int64_t outer, st
   }
 }
 
-void qfx_lines(const float *x, const float *slope, const float *constant, float *y, std::int64_t outer,
-                          std::int64_t channels, std::int64_t inner, int threads) {
+void qfx_lines(const float *base, const float *x, const float *slope, const float *constant, float *y,
+               std::int64_t outer, std::int64_t channels, std::int64_t inner, int threads) {
   const Layout l{outer, channels, inner};
   over_blocks(l, 0, threads, [&](std::int64_t a, std::int64_t b, float *) {
-    block_lines(x, slope, constant, y, l, a, b);
+    block_lines(base, x, slope, constant, y, l, a, b);
   });
 }
 

@@ -20,10 +20,12 @@ def serves(x: Tensor) -> bool:
     return x.dim() >= 2 and x.numel() > 0 and fused.takes(x) and fused.available(_SOURCE)
 
 
-def var_mean(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return uncorrected variance and mean of each channel (axis 1) of values that the kernels serve."""
-    mean, var = _Moments.apply(x)
-    return var, mean
+def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``x``, and mean and uncorrected variance of each channel (axis 1), of values that the kernels serve.
+
+    What reads the ``x`` returned gives its gradient to the pass over memory that mean and variance need for theirs.
+    """
+    return _Moments.apply(x)  # type: ignore[no-any-return]
 
 
 def affine_cast(x: Tensor, scale: Tensor, shift: Tensor, quantizer: Quantizer) -> Tensor:
@@ -33,24 +35,24 @@ def affine_cast(x: Tensor, scale: Tensor, shift: Tensor, quantizer: Quantizer) -
 
 
 class _Moments(torch.autograd.Function):
-    """Mean and uncorrected variance of each channel (axis 1) of ``x``.
+    """``x`` itself, mean and uncorrected variance of each channel (axis 1).
 
-    ``dx = dmean / n + dvar * 2 (x - mean) / n``, n the number of values of a channel.
+    ``dx = grad + dmean / n + dvar * 2 (x - mean) / n``, n the number of values of a channel.
     """
 
     @staticmethod
     def forward(ctx, x):  # type: ignore[no-untyped-def]
         mean, var = _run(_moments)(x)
         ctx.save_for_backward(x, mean)
-        return mean, var
+        return x.view_as(x), mean, var
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, to_mean, to_var):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad, to_mean, to_var):  # type: ignore[no-untyped-def]
         x, mean = ctx.saved_tensors
         count = x.numel() // x.shape[1]
         slope = to_var * (2 / count)
-        return _run(_lines)(x, slope, to_mean / count - slope * mean)
+        return _run(_lines)(grad, x, slope, to_mean / count - slope * mean)
 
 
 class _AffineCast(torch.autograd.Function):
@@ -92,14 +94,14 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @library.custom_op("qfx::lines", mutates_args=())
-def _lines(x: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
+def _lines(base: Tensor, x: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
     y = torch.empty_like(x)
-    _call("qfx_lines", x, (x, slope.contiguous(), constant.contiguous(), y))
+    _call("qfx_lines", x, (_like(base, x), x, slope.contiguous(), constant.contiguous(), y))
     return y
 
 
 @_lines.register_fake
-def _(x: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
+def _(base: Tensor, x: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -119,9 +121,8 @@ def _(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
 def _affine_backward(
     x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
     results = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
-    _call("qfx_affine_backward", x, (x, grad, scale.contiguous(), shift.contiguous(), frac, *results), low, high)
+    _call("qfx_affine_backward", x, (x, _like(grad, x), scale.contiguous(), shift.contiguous(), frac, *results), low, high)
     return results
 
 
@@ -130,6 +131,11 @@ def _(
     x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    """``values`` in the order in memory of ``x``."""
+    return values if values.stride() == x.stride() else torch.empty_like(x).copy_(values)
 
 
 def _call(name: str, x: Tensor, tensors: tuple[Tensor, ...], *codes: int) -> None:
