@@ -12,6 +12,8 @@ from qfx.nn.integer import exact_affine
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
 from qfx.nn.ranks import moments
 
+_INITIAL = 0.1  # part of the initial statistics in those of an immature BatchNorm
+
 
 class Normalize(nn.Module):
     """``y = (x - mean) / std`` per channel, in float: what an input needs before the first layer.
@@ -60,6 +62,9 @@ class BatchNorm2d(nn.Module):
     scale's rounding error. Constants from running statistics are computed in float64, by one function for training,
     evaluation, exact evaluation and lowering. Takes (N, C, H, W) and (N, C).
 
+    It is immature while its running statistics are more than a tenth the initial ones, mean 0 and variance 1: they say
+    nothing of the values that training will make, for which calibration and correction then use batch statistics.
+
     Args:
         folded: it only holds statistics for a convolution that it is folded into, and quantizes nothing.
     """
@@ -103,6 +108,14 @@ class BatchNorm2d(nn.Module):
     def observes_batches(self) -> bool:
         """Whether the next forward uses, and records, the statistics of its batch."""
         return self.training and not self.frozen
+
+    @property
+    def immature(self) -> bool:
+        """Whether hardly a batch has reached the running statistics."""
+        if not self.running_mean.any() and bool((self.running_var == 1).all()):
+            return True
+        seen, rate = int(self.num_batches_tracked), self.momentum
+        return seen > 0 and bool(rate) and (1 - rate) ** seen > _INITIAL  # none counted: set, as in old checkpoints
 
     def forward(self, x: Tensor) -> Tensor:
         x = _real(x)

@@ -33,7 +33,7 @@ def floating(model: nn.Module) -> Iterator[None]:
     found = quantizers(model).values()
     for quantizer in found:
         axis = quantizer.axis if quantizer.spec.per_channel else None
-        quantizer.observer = Observer(axis, quantizer.constant, quantizer.path)
+        quantizer.observer = Observer(axis, quantizer.constant, quantizer.path, weights=quantizer.axis == 0)
     try:
         yield
     finally:
@@ -49,11 +49,11 @@ def calibrate(
 ) -> nn.Module:
     """Choose every quantizer's initial format from float values.
 
-    The model runs in its present mode, so that in training mode BatchNorm uses batch statistics; the running ones are
-    left as they were. Formats that the recipe fixes stay; a sign that it leaves open becomes unsigned where no negative
-    value was seen. Constants (BatchNorm) get room to move: see Observer. Where several ranks train together, each
-    brings its own batches, and all get the formats that one would choose that saw them all (in training mode each must
-    bring as many).
+    The model runs in its present mode, so that in training mode BatchNorm uses batch statistics, and an immature one in
+    any mode (see BatchNorm2d); the running ones are left as they were. Formats that the recipe fixes stay; a sign that
+    it leaves open becomes unsigned where no negative value was seen. Constants (BatchNorm) get room to move: see
+    Observer. Where several ranks train together, each brings its own batches, and all get the formats that one would
+    choose that saw them all (where batch statistics are used each must bring as many).
 
     Args:
         batches: inputs, or tuples whose first element is the input.
@@ -80,7 +80,7 @@ def calibrate(
     part = percentile / 100 if method == "percentile" else 1.0
     name_quantizers(model)
     pending = list(quantizers(model).values())
-    with floating(model), torch.no_grad(), _kept_statistics(model):
+    with floating(model), torch.no_grad(), maturing(model):
         count = 0
         for batch in batches:
             x = batch[0] if isinstance(batch, tuple | list) and batch else batch
@@ -98,12 +98,18 @@ def calibrate(
 
 
 @contextmanager
-def _kept_statistics(model: nn.Module) -> Iterator[None]:
-    norms = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+def maturing(model: nn.Module) -> Iterator[None]:
+    """Let immature BatchNorms use batch statistics, as training will; all statistics and modes stay as they were."""
+    found = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+    norms = [norm for norm in found if norm.training or norm.immature]
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers(recurse=False)} for norm in norms]
+    modes = [norm.training for norm in norms]
+    for norm in norms:
+        norm.training = True
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, kept, strict=True):
+        for norm, mode, buffers in zip(norms, modes, kept, strict=True):
+            norm.training = mode
             for name, buffer in buffers.items():
                 getattr(norm, name).copy_(buffer)

@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from qfx.errors import TrainError
 from qfx.nn.affine import BatchNorm2d
-from qfx.nn.calibrate import floating
+from qfx.nn.calibrate import floating, maturing
 from qfx.nn.compute import Conv2d, Linear, quantized
 from qfx.nn.deform import DeformConv2d
 from qfx.nn.observe import Observer
@@ -35,9 +35,10 @@ def correct(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...] | li
     """Give layers back the mean results of float arithmetic, in the order in which the model runs them.
 
     The running statistics of a BatchNorm follow what quantization has made of its input, so that evaluation agrees
-    with training mode; its constants get their initial formats anew. The bias of another layer takes up the difference
-    of the channel's mean result. It comes after `calibrate` and before training, or stands instead of training. Where
-    several ranks train together, all get what one would that has all their batches.
+    with training mode; its constants get their initial formats anew. An immature one is left to training. The bias of
+    another layer takes up the difference of the channel's mean result. It comes after `calibrate` and before training,
+    or stands instead of training. Where several ranks train together, all get what one would that has all their
+    batches.
 
     Args:
         batches: inputs, or tuples whose first element is the input; a few hundred images do. They are kept in memory,
@@ -55,7 +56,7 @@ def correct(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...] | li
     inputs = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
     if not any(gather(len(inputs))):
         raise TrainError("correction must have at least one batch, but there was none")
-    with _evaluating(model):
+    with _evaluating(model), maturing(model):
         layers = _correctable(model)
         with floating(model):
             wanted = _moments(model, layers, inputs)
@@ -75,7 +76,7 @@ def _correctable(model: nn.Module) -> dict[str, Layer]:
     taken: set[int] = set()
     for name, layer in model.named_modules():
         has = None
-        if isinstance(layer, BatchNorm2d) and not layer.folded:
+        if isinstance(layer, BatchNorm2d) and not layer.folded and not layer.immature:
             has = layer.running_mean
         elif isinstance(layer, Biased):
             has = _bias(layer)

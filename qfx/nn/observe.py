@@ -7,6 +7,7 @@ from qfx.errors import TrainError
 from qfx.nn.ranks import gather
 
 SAMPLES = 1 << 16  # values kept per batch
+UNSEEN = 4.0  # the size that is assumed of activations that were all zero: four standard deviations
 
 
 class Observer:
@@ -17,10 +18,12 @@ class Observer:
         constant: the values are constants that training will move: a channel's range is taken 1.25 times as large,
             and at least an eighth of the largest channel's.
         path: of the quantizer, for messages.
+        weights: the values are weights or constants, axis 0 their outputs, and not activations.
     """
 
-    def __init__(self, axis: int | None, constant: bool = False, path: str = "") -> None:
-        self.per_channel, self.constant, self.path = axis is not None, constant, path
+    def __init__(self, axis: int | None, constant: bool = False, path: str = "", weights: bool = False) -> None:
+        self.per_channel, self.constant, self.path, self.weights = axis is not None, constant, path, weights
+        self._unseen = UNSEEN
         self._axis = axis
         self.low = 0.0
         self._parts: list[Tensor] = []
@@ -43,6 +46,8 @@ class Observer:
                 f"the values that reach quantizer '{self.path}' must be finite, but NaN or infinity is among them: "
                 "look at the data, at the weights of this layer and at those before it"
             )
+        if self.weights:
+            self._unseen = x[0].numel() ** -0.5
         rows = x.float().movedim(self._axis, 0).flatten(1) if self.per_channel and x.dim() > 1 else x.float()
         rows = rows.reshape(len(rows), -1) if self.per_channel else rows.reshape(1, -1)
         peak = rows.abs().amax(1)
@@ -67,7 +72,8 @@ class Observer:
         """The finest frac with which the code ``largest`` still covers the range seen, per channel or one.
 
         With a ``part`` below 1 it covers that part of the values seen. A channel that was all zero takes the frac of
-        the largest one.
+        the largest one. Where all were, as in a layer that starts at zero, training is to find room: weights get the
+        range that torch starts them with, ``1 / sqrt(n)`` with n of them to an output, and activations ``UNSEEN``.
         """
         assert self._peak is not None
         if part < 1:
@@ -78,6 +84,7 @@ class Observer:
 
     def _frac(self, seen: Tensor, largest: float) -> Tensor:
         peak = torch.maximum(seen * 1.25, seen.max() / 8) if self.constant else seen
-        peak = torch.where(peak > 0, peak, peak.max().clamp_min(2.0**-20))
+        largest_peak = peak.max() if peak.any() else torch.full_like(peak[0], self._unseen)
+        peak = torch.where(peak > 0, peak, largest_peak)
         frac = torch.floor(torch.log2(largest / peak.double())).float()
         return frac if self.per_channel else frac[0]

@@ -271,7 +271,7 @@ class Quantizer(nn.Module):
             if not self.learned and self.spec.signed is not None:
                 return
             raise TrainError(f"quantizer '{self.path}' must see data in calibration, but no batch reached it")
-        signed = self.spec.signed if self.spec.signed is not None else observer.low < 0
+        signed = self.spec.signed if self.spec.signed is not None else observer.low < 0 or observer.peak == 0
         self.signed = signed
         khot = self._khot
         largest = khot[1][-1].item() if khot else code_range(self.width, signed, Overflow.SAT)[1]

@@ -178,7 +178,7 @@ def test_torch_s_short_cuts_are_off_inside_and_as_before_outside() -> None:
 
 def test_exact_is_the_graph_whatever_precision_is_set_outside() -> None:
     torch.manual_seed(0)
-    x = digits_like(8, 0)
+    x = digits_like(64, 0)
     model = qfx.calibrate(qfx.convert(Net(), RECIPE).eval(), [x])
     wanted, before = lower(model, x).evaluate(x.numpy(), "NCHW"), torch.get_float32_matmul_precision()
     try:

@@ -95,6 +95,7 @@ def test_only_biases_and_statistics_change_and_the_mode_stays(model: nn.Module) 
 def test_a_folded_norm_gives_its_bias() -> None:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    net[1].running_mean.fill_(0.1)
     recipe = {"default": {"input": "u5.0", "weight": 2, "activation": 3}, "layers": {"1": {"fold": True}}}
     x = digits_like(128, 2)
     model = qfx.calibrate(qfx.convert(net.eval(), recipe, x).eval(), [x])
@@ -120,6 +121,7 @@ def test_constants_with_one_binary_point_are_corrected_too() -> None:
     torch.manual_seed(0)
     x = torch.rand(8, 3, 6, 6)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    net[1].running_mean.fill_(0.1)
     model = qfx.convert(net, {"default": {"constant": {"width": 8, "granularity": "tensor"}, "weight": 3}}, x).eval()
     corrected = qfx.correct(qfx.calibrate(model, [x]), [x]).get_submodule("1").running_mean
     assert not torch.equal(corrected, net[1].running_mean)

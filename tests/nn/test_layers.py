@@ -59,26 +59,27 @@ def test_batch_norm_learns_the_statistics_that_torchs_learns(rng) -> None:
 
 def test_frozen_batch_norm_uses_running_statistics_in_training(rng) -> None:
     norm = qnn.BatchNorm2d(3)
+    norm.running_mean.fill_(0.5)
     x = torch.tensor(rng.normal(2, 3, (8, 3, 4, 4))).float()
     calibrate(norm.eval(), [x])
     before = norm(x)
     assert not torch.equal(norm.train()(x), before)
-    norm.running_mean.zero_(), norm.running_var.fill_(1.0)
+    norm.running_mean.fill_(0.5), norm.running_var.fill_(1.0)
     freeze_bn(norm)
-    assert torch.equal(norm(x), before) and norm.running_mean.abs().sum() == 0
+    assert torch.equal(norm(x), before) and (norm.running_mean == 0.5).all()
     norm(x).sum().backward()
     assert norm.weight.grad.abs().sum() > 0
 
 
 def test_batch_norm_shift_takes_up_the_error_of_the_scale() -> None:
     norm = qnn.BatchNorm2d(
-        1, constant_spec=Spec(8, signed=True, per_channel=True, digits=Digits(1)), output_spec=Spec(16)
+        1, constant_spec=Spec(8, signed=True, per_channel=True, digits=Digits(2)), output_spec=Spec(16)
     )
-    norm.running_mean.fill_(100.0)
-    norm.weight.data.fill_(1.4)
+    norm.running_mean.fill_(96.0)
+    norm.weight.data.fill_(1.4)  # 1.5 in two digits
     norm.eval()
-    calibrate(norm, [torch.full((1, 1, 2, 2), 100.0)])
-    assert norm(torch.full((1, 1, 2, 2), 100.0)).abs().max() < 1.5  # not (1.4 - 1) * 100
+    calibrate(norm, [torch.full((1, 1, 2, 2), 96.0), torch.full((1, 1, 2, 2), 128.0)])
+    assert norm(torch.full((1, 1, 2, 2), 96.0)).abs().max() == 0  # not (1.5 - 1.4) * 96, since -144 has two digits
 
 
 def test_khot_constants_have_few_digits(rng) -> None:

@@ -12,7 +12,19 @@ from torch import nn
 import qfx
 from qfx.errors import TrainError
 from qfx.fixed import Fixed, Overflow, Rounding, decode, encode
-from qfx.nn import Conv2d, Digits, Quantizer, Spec, calibrate, convert, freeze_formats, moves, param_groups, quantizers
+from qfx.nn import (
+    BatchNorm2d,
+    Conv2d,
+    Digits,
+    Quantizer,
+    Spec,
+    calibrate,
+    convert,
+    freeze_formats,
+    moves,
+    param_groups,
+    quantizers,
+)
 
 
 def ready(spec: Spec, frac: float | list[float], signed: bool = True, axis: int = 0) -> Quantizer:
@@ -90,6 +102,32 @@ def test_calibration_leaves_batch_statistics_and_mode_alone(rng) -> None:
     calibrate(model.train(), [torch.rand(4, 1, 8, 8)])
     assert model.training and before
     assert all(torch.equal(dict(model.named_buffers())[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("prior", [0, 3])
+def test_immature_batch_norms_get_formats_for_the_statistics_of_training(prior: int, fold: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 2))
+    x = torch.rand(64, 3, 8, 8) * 9
+    for _ in range(prior):
+        net(x)
+    recipe = {"default": {"weight": 8, "activation": 8}, "layers": {"1": {"fold": fold}}}
+    model = qfx.correct(calibrate(convert(net.eval(), recipe, x).eval(), [x]), [x])
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+    assert len(norms) == 1 and not model.training and torch.equal(norms[0].running_mean, net[1].running_mean)
+    wanted = net.train()(x)
+    assert (model.train()(x) - wanted).norm() < 0.03 * wanted.norm()
+
+
+def test_mature_batch_norms_get_formats_for_their_running_statistics() -> None:
+    norm, x = nn.BatchNorm2d(2), torch.randn(64, 2, 4, 4)
+    for _ in range(22):  # 0.9 ** 22 < 0.1
+        norm(x)
+    model = calibrate(convert(nn.Sequential(norm).eval(), {}, x).eval(), [x])
+    assert not model.get_submodule("0").immature
+    assert str(model.output.format()) == "s8.5"
+    assert str(calibrate(model, [x + 10.0]).output.format()) == "u8.4"  # as far as the running mean leaves them
 
 
 def test_constant_channels_of_zero_take_the_largest_channels_frac() -> None:
@@ -289,9 +327,34 @@ def test_values_in_reach_zeros_and_small_weights_are_calibrated() -> None:
         net[0].weight[1] *= 1e-12
         net[0].bias.zero_()
     recipe = {"default": {"output": {"width": 8, "frac": 0}}}
-    for scale in (255 * 2.0**21, 2.0**-22, 0.0):  # the ends of what eight bits hold, with a frac of -21 and of 21
+    for scale, frac in ((255 * 2.0**21, -21), (2.0**-22, 21), (0.0, 4)):  # the ends of what eight bits hold; nothing
         quantizer = calibrate(convert(net, recipe), [torch.full((1, 16), scale)]).input
-        assert quantizer.format().scalar_frac == (-21 if scale > 1 else 21)
+        assert quantizer.format().scalar_frac == frac
+
+
+@pytest.mark.parametrize("zeroed", ["2", "1"])
+def test_what_starts_at_zero_has_room_to_learn(zeroed: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(512, 8)
+    labels = (x[:, 0] + x[:, 1] > 0).long()
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 2))
+    for parameter in net.get_submodule(zeroed).parameters():
+        nn.init.zeros_(parameter)
+    model = calibrate(convert(net.eval(), {"default": {"weight": 8, "activation": 8}}, x).eval(), [x]).train()
+    optimizer = torch.optim.AdamW(param_groups(model, lr=1e-2))
+    for _ in range(100):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    assert (model(x).argmax(1) == labels).float().mean() > 0.97
+
+
+def test_all_zero_weights_get_the_range_that_torch_starts_them_with() -> None:
+    net = nn.Sequential(nn.Linear(64, 2, bias=False), nn.ReLU())
+    nn.init.zeros_(net[0].weight)
+    model = calibrate(convert(net, {"default": {"weight": 8, "activation": 8}}), [torch.randn(4, 64)])
+    assert model.get_submodule("0").weight_quant.format().fracs(2).tolist() == [9, 9]  # 127 / 512 holds 1 / 8
+    assert str(model.output.format()) == "s8.4"  # 127 / 16 holds 4
 
 
 def test_methods_of_calibration_differ_as_they_should(rng) -> None:
