@@ -122,7 +122,9 @@ def _affine_backward(
     x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     results = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
-    _call("qfx_affine_backward", x, (x, _like(grad, x), scale.contiguous(), shift.contiguous(), frac, *results), low, high)
+    _call(
+        "qfx_affine_backward", x, (x, _like(grad, x), scale.contiguous(), shift.contiguous(), frac, *results), low, high
+    )
     return results
 
 
