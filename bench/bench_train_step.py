@@ -4,7 +4,8 @@ Everything is measured in one run, the variants in turn, so that a busy machine 
 that of designs/resnet20, and every binary point learns. Compiled must take at most 1.25 times the fastest float
 variant, eager at most 2.0 times. Beside it stand the fixed-point quantizers of Brevitas, HGQ2 (Keras 3 on torch) and
 PQuantML, each where it is installed (``pip install brevitas HGQ2 pquant-ml``); the loss of the last two has the cost
-of their widths, as in their own training. CPU time is that of the process, over all its threads.
+of their widths, as in their own training. Freed memory stays with the process, as in `qfx.train.fit`, for all of them.
+CPU time is that of the process, over all its threads.
 
     python bench/bench_train_step.py [--rounds 15] [--threads N] [--variants NAME ...]
 """
@@ -25,6 +26,7 @@ from torch import nn
 import qfx
 from qfx.design import Design
 from qfx.train import runs
+from qfx.train.memory import keep_freed_memory
 
 BATCH = 128
 PEERS = {"brevitas": "brevitas", "hgq": "HGQ2", "pquant": "pquant-ml"}  # package of PyPI by module
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", help="parts of names of rows; default: all")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     make = networks()
     chosen = {
         name: row

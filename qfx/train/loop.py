@@ -23,6 +23,7 @@ from qfx.train.detection import Detection
 from qfx.train.distill import distilled, require_scores, taught
 from qfx.train.interrupts import Interrupts
 from qfx.train.pace import Pace
+from qfx.train.memory import keep_freed_memory
 from qfx.train.pictures import in_turn
 from qfx.train.record import Record
 from qfx.train.settings import Settings
@@ -73,6 +74,7 @@ def fit(
     batch = _batch(settings, data)
     per_epoch = len(data.train_x) // batch
     steps = per_epoch * settings.epochs
+    keep_freed_memory()
     state, record = State.start(model, settings, per_epoch), Record(folder, settings, data, teacher, budget)
     state.budget = budget
     record.resume(state, per_epoch)
