@@ -22,8 +22,8 @@ from qfx.train.data import Data, ends, require_classes
 from qfx.train.detection import Detection
 from qfx.train.distill import distilled, require_scores, taught
 from qfx.train.interrupts import Interrupts
-from qfx.train.pace import Pace
 from qfx.train.memory import keep_freed_memory
+from qfx.train.pace import Pace
 from qfx.train.pictures import in_turn
 from qfx.train.record import Record
 from qfx.train.settings import Settings
