@@ -44,7 +44,9 @@ def main() -> None:
         graph = qfx.lower(network(model, with_input(design, recipes()[name]), batches), batches[0][:1])
         needs = plan(graph, design.board, CYCLES, budget=limits(design.board, {"dsp": 0})).resources
         budget = {"lut": needs.lut, "dsp": 0}
-        rows.append({"widths": f"uniform, row {name}", **asdict(needs), "test accuracy, %": known(name), "minutes": 0.0})
+        rows.append(
+            {"widths": f"uniform, row {name}", **asdict(needs), "test accuracy, %": known(name), "minutes": 0.0}
+        )
         for points in (POINTS, POINTS[:2]):
             start = time.monotonic()
             found = qfx.allocate(
@@ -60,7 +62,9 @@ def main() -> None:
             minutes, measured = (time.monotonic() - start) / 60, measured or found.measured
             print(f"{name}, {points}: {found.widths}, {found.cost}", flush=True)
             rows.append({**allocated(design, model, found, budget, batches, data, points), "minutes": minutes})
-            title = f"designs/resnet20 at {CYCLES:,} cycles a frame on {design.board.name}: allocated and uniform widths"
+            title = (
+                f"designs/resnet20 at {CYCLES:,} cycles a frame on {design.board.name}: allocated and uniform widths"
+            )
             publish("allocate", title, rows, calibration_images=CALIBRATION, noise_images=LOOKED_AT)
 
 

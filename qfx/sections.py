@@ -275,7 +275,9 @@ class TrainingSection(_Section):
         if asked and not (self.budget or asked.weight_bits or asked.bit_operations):
             raise KeyFault("allocate", "must have weight_bits or bit_operations, or training.budget beside it")
         if asked and self.budget is None and (more := set(asked.points) - {"weight", "activation"}):
-            raise KeyFault("allocate.points", f"must have training.budget beside it for {min(more)}, which counts it")
+            raise KeyFault(
+                "allocate.points", f"must have training.budget beside it for {max(more)}, which alone counts it"
+            )
         if asked and len(self.widths) > 1:
             raise KeyFault("widths", "must be one width beside training.allocate, which chooses for each layer")
         return self

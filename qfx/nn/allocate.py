@@ -106,8 +106,8 @@ def allocate(
         looked_at: inputs on which the noise is measured, the first of ``batches``, and which stand for all where only a
             plan is looked for; None: all.
         method, percentile: of the calibration, as for `calibrate`.
-        points: of ``weight``, ``activation``, and with ``hardware``, which alone counts them, ``elementwise`` (BatchNorm
-            results, sums, pooling, tables) and ``constant`` (of BatchNorm, slopes).
+        points: of ``weight``, ``activation``, and with ``hardware``, which alone counts them, ``elementwise`` (results
+            of BatchNorm, sums, pooling, tables) and ``constant`` (of BatchNorm, slopes).
         measured: the noise that an allocation of this network within another budget has measured; None: measure it.
 
     Raises:

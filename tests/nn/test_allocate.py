@@ -86,6 +86,31 @@ def test_a_recipe_keeps_what_it_fixes_and_its_modes() -> None:
     assert recipe["layers"]["*"] == {"weight": 6}  # as it was given
 
 
+def test_another_budget_needs_no_other_measurement() -> None:
+    net, x = small(), digits_like(16, 1)
+    first = qfx.allocate(net, [x], {"weight_bits": 700}, RECIPE, WIDTHS)
+
+    def never(real: Tensor, found: Tensor) -> float:
+        raise AssertionError("nothing is to be measured")
+
+    again = qfx.allocate(net, [x], {"weight_bits": 1200}, RECIPE, WIDTHS, metrics=never, measured=first.measured)
+    assert again == qfx.allocate(net, [x], {"weight_bits": 1200}, RECIPE, WIDTHS) != first
+    said = (
+        "measured must have the noise of '0.weight_quant' at each width to choose from: it must come from an allocation"
+    )
+    with pytest.raises(TrainError, match=re.escape(said)):
+        qfx.allocate(net, [x], {"weight_bits": 1200}, RECIPE, (2, 6), measured=first.measured)
+
+
+def test_a_later_pattern_still_holds_where_widths_are_chosen() -> None:
+    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3)).eval(), digits_like(16, 1)
+    layers = {"2": {"weight": 7, "activation": 9}, "*": {"activation": {"width": 6, "frac": 2}}}
+    found = qfx.allocate(net, [x], {"weight_bits": 150}, {"default": {"input": "u5.0"}, "layers": layers}, (2, 4))
+    known = quantizers(qfx.convert(net, found.recipe, x))
+    assert known["2.input_quant"].spec.width == found.widths["2"]["activation"] == 6
+    assert known["2.weight_quant"].spec.width == found.widths["2"]["weight"] in (2, 4)
+
+
 def test_learned_widths_start_from_those_chosen_and_one_width_is_a_choice_too() -> None:
     net, x = small(), digits_like(16, 1)
     learned = {"width": 8, "learn_width": True}

@@ -62,19 +62,19 @@ def test_elementwise_widths_are_the_best_of_all_that_the_plan_lets_fit(monkeypat
     noise = sensitivities(fixed, groups, WIDTHS, [x])
     total = {w: sum(noise[name][each] for name, each in zip(groups, w, strict=True)) for w in every}
     for most in sorted(every.values())[5:-1:8]:
-
-        def found() -> qfx.nn.Allocation:
-            hardware, budget = Hardware(BOARD, CYCLES), {"lut": most, "dsp": 0}
-            return qfx.allocate(net(), [x], budget, INPUT, WIDTHS, hardware=hardware, points=CHOSEN)
-
         best = min(noise for w, noise in total.items() if every[w] <= most)
-        right = found()
+        right = allocated(most, x)
         assert right.noise == pytest.approx(best, rel=1e-9)
         assert luts(built(right.recipe, x), x) == right.cost["lut"] <= most
         with monkeypatch.context() as patch:
             patch.setattr(Hardware, "costs", _halved(Hardware.costs))
-            wrong = found()
+            wrong = allocated(most, x)
         assert wrong.widths != right.widths and luts(built(wrong.recipe, x), x) > most
+
+
+def allocated(most: int, x: Tensor) -> qfx.nn.Allocation:
+    hardware, budget = Hardware(BOARD, CYCLES), {"lut": most, "dsp": 0}
+    return qfx.allocate(net(), [x], budget, INPUT, WIDTHS, hardware=hardware, points=CHOSEN)
 
 
 def _halved(costs: Any) -> Any:
@@ -153,7 +153,7 @@ def test_what_the_recipe_fixes_of_elementwise_layers_stays() -> None:
         (
             ("weight", "elementwise"),
             None,
-            "points must be of weight, activation without hardware, not elementwise: no budget of bits counts its width",
+            "points must be of weight, activation without hardware, not elementwise: no budget of bits counts its",
         ),
         (
             POINTS,
