@@ -93,6 +93,17 @@ def _half(costs: Mapping[Any, Mapping[Any, float]]) -> dict[Any, dict[Any, float
     return {name: {width: value / 2 for width, value in by.items()} for name, by in costs.items()}
 
 
+def test_the_network_is_planned_with_all_inputs_where_few_are_looked_at() -> None:
+    x = torch.cat([digits_like(4, 1) // 8, digits_like(28, 2)])
+    hardware = Hardware(BOARD, CYCLES)
+    task: dict[str, Any] = {"recipe": INPUT, "widths": (2, 3, 4, 8), "points": POINTS}
+    for most in (2000, 1500):
+        found = qfx.allocate(net(), [x], {"lut": most, "dsp": 0}, hardware=hardware, looked_at=4, **task)
+        assert luts(built(found.recipe, x), x) == found.cost["lut"] <= most
+        few = qfx.correct(qfx.calibrate(qfx.convert(net(), found.recipe, x).eval(), [x]), [x[:4]])
+        assert luts(few, x) != found.cost["lut"]
+
+
 def test_all_layers_get_the_widths_chosen_and_give_the_interpreters_integers() -> None:
     torch.manual_seed(5)
     model, x = Net().eval(), digits_like(16, 2)
