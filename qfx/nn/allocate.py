@@ -24,7 +24,8 @@ from qfx.nn.transposed import ConvTranspose2d
 WIDTHS = (2, 3, 4, 5, 6, 8)
 COSTS = ("weight_bits", "bit_operations")
 _ROUNDS = 20  # plans that are tried for one budget
-_MORE = 0.1  # of a budget, by which the estimate of a plan that fits may exceed it
+_MORE = 0.1  # of a budget, by which the estimate of a plan that fits may differ from it
+_STEP = 0.01  # of a budget, by which the program may spend more where it finds nothing better
 
 Noise = Mapping[str, Mapping[int, float]]  # of each quantizer, by width
 
@@ -204,24 +205,23 @@ class _Task:
     ) -> tuple[dict[str, int], dict[str, float]]:
         """The widths of least noise whose plan is within the budget, and what the plan takes.
 
-        Plan what the program finds, and let it look on from there, until it finds nothing better. What does not fit is
-        cut off: something must be narrower than it is there. In the end the program may spend a little more than there
-        is, since its costs are estimates; less and less each time. Plans are of the network corrected on ``looked``;
-        those that fit are planned again as the network will be.
+        Plan what the program finds, and let it look on from there, until it finds nothing better. Its costs are
+        estimates: what a plan took beyond the last one is left out of what the next may spend, and what it took less
+        is added. What does not fit is cut off, too: something must be narrower than it is there. Plans are of the
+        network corrected on ``looked``; those that fit are planned again as the network will be.
         """
         some = any(gather(sum(map(len, looked)) < sum(map(len, self.inputs))))
         best, needs, costs = self.smallest, least, self._costs(self.smallest, looked)
-        tried, wide, more = [best], list[Widths](), _MORE
+        tried, wide, aims = [best], list[Widths](), {name: float(most) for name, most in self.most.items()}
         while len(tried) < _ROUNDS:
-            for share in (0.0, more):
-                limits = [(cost, self.most[name] * (1 + share)) for name, cost in costs.items()]
-                chosen = self.solved(noise, limits, wide)
-                if chosen not in tried and _total(noise, chosen) < _total(noise, best):
-                    more = more / 2 if share else more
+            chosen = self.solved(noise, [(cost, aims[name]) for name, cost in costs.items()], wide)
+            if chosen in tried or _total(noise, chosen) >= _total(noise, best):
+                if all(aims[name] >= most * (1 + _MORE) for name, most in self.most.items()):
                     break
-            else:
-                break
+                aims = {name: min(aims[name] + most * _STEP, most * (1 + _MORE)) for name, most in self.most.items()}
+                continue
             tried.append(chosen)
+            guessed = _of(costs, chosen)
             costs = self._costs(chosen, looked)
             reached = _of(costs, chosen)
             if some and self._within(reached):
@@ -230,6 +230,7 @@ class _Task:
                 best, needs = chosen, reached
             else:
                 wide.append(chosen)
+            aims = {name: _aim(most, reached[name] - guessed[name]) for name, most in self.most.items()}
         return best, needs
 
     def _within(self, reached: Mapping[str, float]) -> bool:
@@ -315,6 +316,11 @@ def _first(inputs: Sequence[Tensor], count: int | None) -> list[Tensor]:
             found.append(batch[:left])
         left -= len(batch)
     return found
+
+
+def _aim(most: int, beyond: float) -> float:
+    """What an estimate may say of a budget, where the last plan took ``beyond`` more of it than was estimated."""
+    return most - max(-_MORE * most, min(beyond, _MORE * most))
 
 
 def _of(costs: Mapping[str, Cost], chosen: Widths) -> dict[str, float]:
