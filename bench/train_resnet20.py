@@ -20,13 +20,15 @@ from resnet20_rows import recipes
 
 from qfx import steps
 from qfx.design import Design
-from qfx.sections import TeacherSection
+from qfx.sections import AllocateSection, TeacherSection
 from qfx.train import accuracy, fit, runs
 from qfx.train.float_checkpoint import load_float
 
 ROWS, CHOICES = "resnet20_rows", "resnet20_choices"
 SAME = ("row", "binary points", "teacher", "epochs", "lr", "batch", "ema", "freeze bn", "seed")
 FLOAT = "float"
+MIXED = "mixed"  # widths by training.allocate, at the bits of 4 bits in every layer
+FOUR_BITS = AllocateSection(weight_bits=1_073_344, bit_operations=648_816_640)
 RUNS = Path("build") / "resnet20"  # below the current folder
 
 
@@ -82,6 +84,8 @@ def _design(asked: argparse.Namespace) -> Design:
     }
     if asked.freeze_bn is not None:
         changes["freeze"] = training.freeze.model_copy(update={"bn": asked.freeze_bn})
+    if row == MIXED:
+        changes["allocate"] = FOUR_BITS
     if asked.teacher:
         taught = {"model": "model.py:resnet56", "checkpoint": "$QFX_CHECKPOINTS/resnet56-4bfd9763.th"}
         changes["teacher"] = TeacherSection(**taught)
@@ -111,7 +115,7 @@ def _say(start: float) -> Any:
 def main() -> None:
     """Train the row that the command line asks for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("row", choices=[*recipes(), FLOAT])
+    parser.add_argument("row", choices=[*recipes(), MIXED, FLOAT])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", type=float, help="the highest learning rate, if not the design's")

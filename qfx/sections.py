@@ -182,6 +182,10 @@ class AllocateSection(_Section):
     images: Positive = 256  # training inputs on which the noise of each is measured, the first ones
     weight_bits: Positive | None = None  # of all weights, at most
     bit_operations: Positive | None = None  # MACs x weight bits x activation bits, at most
+    points: Annotated[tuple[Literal["weight", "activation", "elementwise", "constant"], ...], Field(min_length=1)] = (
+        "weight",
+        "activation",
+    )  # whose widths are chosen; elementwise and constant beside training.budget alone, which counts them
 
 
 class CalibrationSection(_Section):
@@ -270,6 +274,10 @@ class TrainingSection(_Section):
         asked = self.allocate
         if asked and not (self.budget or asked.weight_bits or asked.bit_operations):
             raise KeyFault("allocate", "must have weight_bits or bit_operations, or training.budget beside it")
+        if asked and self.budget is None and (more := set(asked.points) - {"weight", "activation"}):
+            raise KeyFault(
+                "allocate.points", f"must have training.budget beside it for {max(more)}, which alone counts it"
+            )
         if asked and len(self.widths) > 1:
             raise KeyFault("widths", "must be one width beside training.allocate, which chooses for each layer")
         return self

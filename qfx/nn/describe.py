@@ -7,6 +7,7 @@ from torch import nn
 from qfx.errors import LowerError
 from qfx.nn.calibrate import quantizers
 from qfx.nn.quantizer import Quantizer
+from qfx.nn.sharing import used
 
 WAS = "qfx_was"  # key of a converted module's meta: torch's layer or call by path
 _GONE = "nothing"
@@ -58,12 +59,10 @@ def describe(model: nn.Module) -> Description:
 def _row(model: nn.Module, path: str, was: str, names: dict[int, str]) -> Row:
     layer = model.get_submodule(path)
     points = {"": _format(layer)} if isinstance(layer, Quantizer) else {}
-    for part, module in layer.named_modules():
-        for name, quantizer in {**vars(module), **module._modules}.items():
-            if isinstance(quantizer, Quantizer):
-                owner, own = names[id(quantizer)], ".".join(filter(None, (path, part, name)))
-                place = ".".join(filter(None, (part, name.removesuffix("_quant"))))
-                points[place] = _format(quantizer) + ("" if owner == own else f" of {owner.removesuffix('_quant')}")
+    for name, quantizer in used(layer):
+        owner, own = names[id(quantizer)], f"{path}.{name}"
+        place = name.removesuffix("_quant")
+        points[place] = _format(quantizer) + ("" if owner == own else f" of {owner.removesuffix('_quant')}")
     return Row(path, was, type(layer).__name__, points)
 
 

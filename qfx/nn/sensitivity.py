@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import torch
@@ -25,7 +25,7 @@ def relative_error(real: Tensor, found: Tensor) -> float:
 @torch.no_grad()
 def sensitivities(
     model: nn.Module,
-    names: Sequence[str],
+    names: Sequence[str] | Mapping[str, Sequence[str]],
     sizes: Sequence[int] | Mapping[str, Sequence[int]],
     batches: Iterable[Tensor],
     metrics: Mapping[str, Metric] | Metric = relative_error,
@@ -34,7 +34,8 @@ def sensitivities(
 
     Args:
         model: a converted network in evaluation mode; it is left as it was.
-        names: paths of quantizers whose binary point is learned.
+        names: paths of quantizers whose binary point is learned; or groups of such paths by their names, of quantizers
+            that have one width.
         sizes: widths in bits, or of a K-hot constant whose K is learned the digits of all its channels; for all
             quantizers, or by name.
         batches: inputs; they are kept in memory and run once for each quantizer and size.
@@ -50,6 +51,7 @@ def sensitivities(
     if not inputs:
         raise TrainError("sensitivities must be measured on at least one batch, but there was none")
     known = quantizers(model)
+    groups = names if isinstance(names, Mapping) else {name: (name,) for name in names}
     with _transparent(known) as windows:
         real = [_outputs(model(x)) for x in inputs]
         _require_metrics(metrics, real[0])
@@ -57,10 +59,10 @@ def sensitivities(
             window.looking = False
         return {
             name: {
-                size: _distance(model, known[name], size, windows[name], inputs, real, metrics)
+                size: _distance(model, [(known[each], windows[each]) for each in group], size, inputs, real, metrics)
                 for size in (sizes[name] if isinstance(sizes, Mapping) else sizes)
             }
-            for name in names
+            for name, group in groups.items()
         }
 
 
@@ -90,14 +92,27 @@ def _transparent(known: Mapping[str, Quantizer]) -> Iterator[dict[str, _Window]]
 
 def _distance(
     model: nn.Module,
-    quantizer: Quantizer,
+    group: Sequence[tuple[Quantizer, _Window]],
     size: int,
-    window: _Window,
     inputs: Sequence[Tensor],
     real: Sequence[Mapping[str, Tensor]],
     metrics: Mapping[str, Metric] | Metric,
 ) -> float:
-    """The mean distance of the outputs with one quantizer at work."""
+    """The mean distance of the outputs with these quantizers at work."""
+    found = []
+    with ExitStack() as stack:
+        for quantizer, window in group:
+            stack.enter_context(_at_work(quantizer, window, size))
+        for x, outputs in zip(inputs, real, strict=True):
+            for name, output in _outputs(model(x)).items():
+                metric = metrics[name] if isinstance(metrics, Mapping) else metrics
+                found.append(_number(metric(outputs[name], output), name))
+    return sum(found) / len(found)
+
+
+@contextmanager
+def _at_work(quantizer: Quantizer, window: _Window, size: int) -> Iterator[None]:
+    """Let a quantizer quantize by what its window has seen, at a width or K, and leave it as it was."""
     kept = quantizer.spec, quantizer.frac.clone(), quantizer.signed, quantizer.calibrated, quantizer.initial.clone()
     bits, quantizer.bits = quantizer.bits, None  # a learned width is tried as a stated one
     k = None if quantizer.k is None else quantizer.k.clone()
@@ -108,11 +123,7 @@ def _distance(
     quantizer.observer = window
     try:
         quantizer.initialise()
-        found = []
-        for x, outputs in zip(inputs, real, strict=True):
-            for name, output in _outputs(model(x)).items():
-                metric = metrics[name] if isinstance(metrics, Mapping) else metrics
-                found.append(_number(metric(outputs[name], output), name))
+        yield
     finally:
         quantizer.spec, frac, quantizer.signed, quantizer.calibrated, initial = kept
         quantizer.frac.copy_(frac)
@@ -120,7 +131,6 @@ def _distance(
         if k is not None and quantizer.k is not None:
             quantizer.k.copy_(k)
         quantizer.bits, quantizer.observer = bits, window
-    return sum(found) / len(found)
 
 
 def _require_metrics(metrics: Mapping[str, Metric] | Metric, outputs: Mapping[str, Tensor]) -> None:

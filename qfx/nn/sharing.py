@@ -1,5 +1,7 @@
 """What two layers have in common: one quantizer, or all that a module called twice owns but its formats."""
 
+from collections.abc import Iterator
+
 from torch import nn
 
 from qfx.nn.quantizer import Quantizer
@@ -38,3 +40,11 @@ def tie(layer: nn.Module, first: nn.Module) -> None:
     for name, quantizer in first.named_children():
         if isinstance(quantizer, Quantizer) and name not in ("input_quant", "output_quant"):
             share(layer, name, quantizer)
+
+
+def used(layer: nn.Module) -> Iterator[tuple[str, Quantizer]]:
+    """Each quantizer that ``layer`` uses, its own and those that others own, with its name below the layer."""
+    for part, module in layer.named_modules():
+        for name, quantizer in {**vars(module), **module._modules}.items():
+            if isinstance(quantizer, Quantizer):
+                yield ".".join(filter(None, (part, name))), quantizer

@@ -15,6 +15,7 @@ from qfx.boards import Board
 from qfx.errors import TrainError
 from qfx.graph.ops import Conv2d, DeformConv2d, Dense
 from qfx.nn.calibrate import quantizers
+from qfx.nn.choices import Choice
 from qfx.nn.program import Cost
 from qfx.plan import Resources, limits
 from qfx.plan.cost import estimate
@@ -53,7 +54,7 @@ class Hardware:
         return {name: getattr(found, name) for name in RESOURCES}
 
     def costs(
-        self, model: nn.Module, example: Tensor, limits: Mapping[str, int], choices: Mapping[str, Sequence[int]]
+        self, model: nn.Module, example: Tensor, limits: Mapping[str, int], choices: Sequence[Choice]
     ) -> dict[str, Cost]:
         """Return what widths cost of each resource, near those of ``model``, where it is exactly what the plan says.
 
@@ -65,13 +66,15 @@ class Hardware:
         made = planned(model, example, self.cycles, budget, self.estimate_rate, self._fifos)
         known = quantizers(model)
         sources, reads = _sources(made, model)
-        table = _Table({name: known[name].width for name in choices}, choices)
+        of = {name: choice.name for choice in choices for name in choice.quantizers}
+        now = {choice.name: next(known[q].width for q in choice.quantizers if q in known) for choice in choices}
+        table = _Table(now, {choice.name: choice.widths for choice in choices})
         for part, slopes in zip(made.network.parts, followed(made.graph, made.network.parts, reads), strict=True):
             by: dict[str, dict[str, float]] = {}
             for parameter, each in slopes.items():
                 for source, slope in each.items():
-                    if slope and (name := sources.get(source, "")) in choices:
-                        own = by.setdefault(name, {})
+                    if slope and (name := sources.get(source)) in of:
+                        own = by.setdefault(of[name], {})
                         own[parameter] = own.get(parameter, 0.0) + slope
             table.add(part, by, budget)
         return table.costs()

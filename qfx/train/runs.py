@@ -195,7 +195,7 @@ def budget_of(design: Design) -> Resources:
 
 
 def allocation_task(design: Design) -> dict[str, Any]:
-    """Return what ``training.allocate`` asks of `qfx.allocate`: recipe, budget, widths and hardware."""
+    """Return what ``training.allocate`` asks of `qfx.allocate`: recipe, budget, widths, points and hardware."""
     training = design.content.training
     asked = training.allocate
     assert asked is not None  # callers have it
@@ -206,7 +206,13 @@ def allocation_task(design: Design) -> dict[str, Any]:
         assert design.cycles is not None  # the design says the rate where it has a budget
         budget, hardware = {**budget, **training.budget.counts}, Hardware(design.board, design.cycles)
     recipe = recipe_at(design, training.widths[0])
-    return {"recipe": recipe, "budget": budget, "widths": asked.widths, "hardware": hardware}
+    return {
+        "recipe": recipe,
+        "budget": budget,
+        "widths": asked.widths,
+        "points": asked.points,
+        "hardware": hardware,
+    }
 
 
 def _allocated(design: Design, model: nn.Module, batches: list[torch.Tensor]) -> dict[str, Any] | None:

@@ -47,7 +47,9 @@ def test_the_choice_is_the_best_of_all() -> None:
         and macs[0] * choice[0] * 5 + macs[1] * choice[1] * choice[2] + macs[2] * choice[3] * choice[4] <= 60_000
     )
     assert found.noise == pytest.approx(best[0], rel=1e-9)
-    assert found.widths == {"0": (best[1][0], 5), "2": best[1][1:3], "5": best[1][3:5]}
+    (a, b, c, d, e) = best[1]
+    chosen = {"0": (a, 5), "2": (b, c), "5": (d, e)}
+    assert found.widths == {path: dict(zip(("weight", "activation"), w, strict=True)) for path, w in chosen.items()}
     assert found.cost["weight_bits"] <= 700 and found.cost["bit_operations"] <= 60_000
 
 
@@ -72,15 +74,41 @@ def test_a_recipe_keeps_what_it_fixes_and_its_modes() -> None:
         "layers": {"*": {"weight": 6}, "2": {"weight": {"width": 8, "digits": {"k": 2}}}},
     }
     found = qfx.allocate(net, [x], {"weight_bits": 1000}, recipe, (2, 4))
-    assert found.widths["2"][0] == 8 and found.widths["0"][1] == 5 and found.widths["0"][0] in (2, 4)
+    assert found.widths["2"]["weight"] == 8 and found.widths["0"]["activation"] == 5
+    assert found.widths["0"]["weight"] in (2, 4)
     assert list(found.recipe["layers"])[0] == "*"
     fixed = qfx.calibrate(qfx.convert(net, found.recipe, x).eval(), [x])
     known = quantizers(fixed)
     assert known["2.weight_quant"].spec.digits is not None and known["2.input_quant"].spec.rounding == "RND_CONV"
-    for path, (weight, activation) in found.widths.items():
+    for path, by in found.widths.items():
         layer = fixed.get_submodule(path)
-        assert (layer.weight_quant.width, layer.input_quant.width) == (weight, activation)
+        assert (layer.weight_quant.width, layer.input_quant.width) == (by["weight"], by["activation"])
     assert recipe["layers"]["*"] == {"weight": 6}  # as it was given
+
+
+def test_another_budget_needs_no_other_measurement() -> None:
+    net, x = small(), digits_like(16, 1)
+    first = qfx.allocate(net, [x], {"weight_bits": 700}, RECIPE, WIDTHS)
+
+    def never(real: Tensor, found: Tensor) -> float:
+        raise AssertionError("nothing is to be measured")
+
+    again = qfx.allocate(net, [x], {"weight_bits": 1200}, RECIPE, WIDTHS, metrics=never, measured=first.measured)
+    assert again == qfx.allocate(net, [x], {"weight_bits": 1200}, RECIPE, WIDTHS) != first
+    said = (
+        "measured must have the noise of '0.weight_quant' at each width to choose from: it must come from an allocation"
+    )
+    with pytest.raises(TrainError, match=re.escape(said)):
+        qfx.allocate(net, [x], {"weight_bits": 1200}, RECIPE, (2, 6), measured=first.measured)
+
+
+def test_a_later_pattern_still_holds_where_widths_are_chosen() -> None:
+    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3)).eval(), digits_like(16, 1)
+    layers = {"2": {"weight": 7, "activation": 9}, "*": {"activation": {"width": 6, "frac": 2}}}
+    found = qfx.allocate(net, [x], {"weight_bits": 150}, {"default": {"input": "u5.0"}, "layers": layers}, (2, 4))
+    known = quantizers(qfx.convert(net, found.recipe, x))
+    assert known["2.input_quant"].spec.width == found.widths["2"]["activation"] == 6
+    assert known["2.weight_quant"].spec.width == found.widths["2"]["weight"] in (2, 4)
 
 
 def test_learned_widths_start_from_those_chosen_and_one_width_is_a_choice_too() -> None:
@@ -89,13 +117,11 @@ def test_learned_widths_start_from_those_chosen_and_one_width_is_a_choice_too() 
     recipe = {"default": {"input": "u5.0", "weight": learned, "activation": 6}}
     found = qfx.allocate(net, [x], {"weight_bits": 700}, recipe, (2, 4))
     fixed = qfx.calibrate(qfx.convert(net, found.recipe, x).eval(), [x])
-    for path, (weight, activation) in found.widths.items():
+    for path, by in found.widths.items():
         layer = fixed.get_submodule(path)
-        assert layer.weight_quant.bits is not None and (layer.weight_quant.width, layer.input_quant.width) == (
-            weight,
-            activation,
-        )
-    assert sum(found.widths[path][0] * n for path, n in (("0", 36), ("2", 72), ("5", 96))) <= 700
+        assert layer.weight_quant.bits is not None
+        assert (layer.weight_quant.width, layer.input_quant.width) == (by["weight"], by["activation"])
+    assert sum(found.widths[path]["weight"] * n for path, n in (("0", 36), ("2", 72), ("5", 96))) <= 700
     only = qfx.allocate(net, [x], {"weight_bits": 700}, recipe, (2,)).recipe
     assert {points["weight"]["width"] for points in only["layers"].values()} == {2}
 

@@ -123,6 +123,18 @@ def test_training_starts_from_widths_that_are_allocated_within_the_budget(tmp_pa
     assert planned.resources.lut == budget["reached"]["lut"] and planned.budget.lut == 600
 
 
+def test_elementwise_widths_are_allocated_in_a_design_too(tmp_path: Path) -> None:
+    allocated = ALLOCATED.replace("{widths", "{points: [weight, activation, elementwise], widths")
+    build = Build(Design.load(design(tmp_path, allocated, STATED)), steps.STEPS)
+    result = build.run("train")
+    found = result.figures["widths"]["3"]
+    chosen = json.loads((result.folder / "recipe.json").read_text())["layers"]
+    assert found["formats"]["pool.input_quant"].startswith(f"u{chosen['pool']['elementwise']['width']}.")
+    assert set(chosen["conv"]) == {"weight"} and found["budget"]["fits"]
+    assert build.run("lower").figures["exact"]["codes"] > 0
+    assert Plan.load(build.run("plan").folder / "plan.json").resources.lut == found["budget"]["reached"]["lut"]
+
+
 def test_another_allocation_trains_anew(tmp_path: Path) -> None:
     folder = design(tmp_path, ALLOCATED, STATED)
     wide = Build(Design.load(folder), steps.STEPS).run("train").figures["widths"]["3"]["formats"]
@@ -144,6 +156,11 @@ def test_another_allocation_trains_anew(tmp_path: Path) -> None:
             "allocate: {weight_bits: 50}\n  widths: [3, 2]",
             r"training.widths must be one width beside training.allocate",
         ),
+        (
+            "allocate: {weight_bits: 90, points: [weight, elementwise]}",
+            r"design.yaml:12: training.allocate.points must have training.budget beside it for elementwise, which ",
+        ),
+        ("allocate: {weight_bits: 90, points: [bias]}", r"training.allocate.points.0 must be"),
         ("allocate: {luts: 5}", r"training.allocate.luts must be one of the known keys .*weight_bits"),
         (
             "allocate: {weight_bits: 20}",

@@ -14,6 +14,7 @@ import qfx
 from qfx.boards import Board
 from qfx.errors import PlanError, TrainError
 from qfx.nn.calibrate import quantizers
+from qfx.nn.choices import Choice
 from qfx.nn.program import Cost, least_noise
 from qfx.nn.sensitivity import sensitivities
 from qfx.plan import limits, plan
@@ -53,8 +54,15 @@ def planned(model: nn.Module, x: Tensor, budget: Mapping[str, float]) -> dict[st
 
 def estimated(model: nn.Module, x: Tensor) -> dict[str, Cost]:
     asked = Hardware(BOARD, CYCLES)
-    choices = {name: WIDTHS if name in FREE else (q.width,) for name, q in quantizers(model).items()}
-    return asked.costs(model, x[:1], asked.limits({"dsp": 0}), choices)
+    return asked.costs(model, x[:1], asked.limits({"dsp": 0}), choices(model, FREE, WIDTHS))
+
+
+def choices(model: nn.Module, free: Sequence[str], widths: Sequence[int]) -> list[Choice]:
+    """A choice for each quantizer."""
+    return [
+        Choice((), (name,), name in free, tuple(widths) if name in free else (q.width,))
+        for name, q in quantizers(model).items()
+    ]
 
 
 def now(model: nn.Module) -> dict[str, int]:
@@ -127,8 +135,8 @@ def test_an_activation_as_wide_as_what_it_reads_has_a_cost_too() -> None:
     model = narrowed(8)
     assert "2.in" not in qfx.lower(model, x[:1]).by_name
     asked = Hardware(BOARD, CYCLES)
-    choices = {name: (2, 8) if name == "2.input_quant" else (q.width,) for name, q in quantizers(model).items()}
-    cost, widths = asked.costs(model, x[:1], asked.limits({"dsp": 0}), choices)["lut"], now(model)
+    given = choices(model, ("2.input_quant",), (2, 8))
+    cost, widths = asked.costs(model, x[:1], asked.limits({"dsp": 0}), given)["lut"], now(model)
     saved = cost.of(widths) - cost.of({**widths, "2.input_quant": 2})
     real = planned(model, x, {"dsp": 0})["lut"] - planned(narrowed(2), x, {"dsp": 0})["lut"]
     assert 0.5 * real < saved < 1.5 * real
@@ -141,7 +149,7 @@ def test_all_resources_and_bits_hold_together() -> None:
     del budget["weight_bits"]
     needs, most = planned(built(found.recipe, x), x, budget), limits(BOARD, budget)
     assert all(needs[name] <= getattr(most, name) for name in RESOURCES)
-    assert found.cost["weight_bits"] <= 3000 and set(found.widths["3"]) != {2}
+    assert found.cost["weight_bits"] <= 3000 and set(found.widths["3"].values()) != {2}
 
 
 def test_the_program_takes_what_is_cut_off_for_nothing() -> None:
