@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
-from qfx.nn.calibrate import calibrate, quantizers
+from qfx.nn.calibrate import Method, calibrate, quantizers
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.convert import convert
 from qfx.nn.correct import correct
@@ -77,7 +77,7 @@ def allocate(
     metrics: Mapping[str, Metric] | Metric = relative_error,
     hardware: Hardware | None = None,
     looked_at: int | None = None,
-    method: Literal["error", "max", "percentile"] = "error",
+    method: Method = "error",
     percentile: float = 99.9,
 ) -> Allocation:
     """Choose the width of each layer's weights and input: the least noise at the outputs within ``budget``.
@@ -143,7 +143,7 @@ class _Task:
         recipe: Mapping[str, Any] | None,
         widths: tuple[int, ...],
         hardware: Hardware | None,
-        method: Literal["error", "max", "percentile"] = "error",
+        method: Method = "error",
         percentile: float = 99.9,
     ) -> None:
         if not widths or not all(isinstance(width, int) and 1 <= width <= 16 for width in widths):

@@ -309,6 +309,15 @@ def test_methods_of_calibration_differ_as_they_should(rng) -> None:
     assert calibrate(coarse, [values[:, 1:]], method="max")[0].frac_now == -1
 
 
-def test_an_unknown_method_of_calibration_is_refused() -> None:
-    with pytest.raises(TrainError, match=r"must use the method error, max or percentile .*, not median"):
-        calibrate(nn.Sequential(), [], method="median")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"method": "mse"}, "method must be 'error' or 'max' or 'percentile', not 'mse'"),
+        ({"method": None}, "method must be 'error' or 'max' or 'percentile', not None"),
+        ({"percentile": 0}, "percentile must be a number above 0 and at most 100, not 0"),
+        ({"method": "percentile", "percentile": 101.5}, "percentile must be a number above 0 and at most 100, not 101.5"),
+    ],
+)
+def test_what_calibration_is_given_wrong_is_said_and_nothing_else(given: dict, said: str) -> None:
+    with pytest.raises(TrainError, match=f"^{re.escape(said)}$"):
+        calibrate(nn.Sequential(), [], **given)

@@ -36,6 +36,8 @@ def run(folder: Path, count: int, kind: str) -> list[dict[str, Any]]:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0] * count, said
+    if kind not in ("hand", "fault", "idle"):  # where fit looks for idle parameters
+        assert not any("find_unused_parameters" in each for each in said)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(count)]
 
 
@@ -77,6 +79,13 @@ def test_fit_on_two_ranks_ends_in_the_formats_of_one(tmp_path: Path) -> None:
     ]
     assert [row["moves"] for row in logs[0]] == [row["moves"] for row in logs[1]]
     assert [row["loss"] for row in logs[0]] == pytest.approx([row["loss"] for row in logs[1]], rel=1e-3)
+
+
+def test_two_ranks_look_for_parameters_without_a_gradient_only_where_there_are_some(tmp_path: Path) -> None:
+    for found in run(tmp_path / "two", 2, "idle"):
+        assert found["looked"] == [True, True, False]
+        assert found["changed"] == ["used.weight", "used.bias", "norm.weight", "norm.bias"]
+        assert "Expected to have finished reduction in the prior iteration" in found["refused"]
 
 
 def test_two_ranks_learn_one_k_for_each_channel_within_the_budget(tmp_path: Path) -> None:
