@@ -52,7 +52,7 @@ def leaves_out(model: nn.Module, x: Tensor) -> bool:
     if ranks() == 1:
         return False
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with alone(), torch.random.fork_rng(), taken(x):
+    with alone(), torch.random.fork_rng([x.device] if x.is_cuda else []), taken(x):
         result = model(x)
     for buffer, before in kept:
         buffer.copy_(before)

@@ -145,7 +145,7 @@ def test_images_without_room_are_read_when_they_are_needed_and_train_to_the_same
 
 
 def held_out_wrongly(whole: Data, parts: Data, count: int) -> list[str]:
-    """What is wrong with parts that are to be the training images alone, the last ``count`` in the place of the test's."""
+    """What is wrong with parts that are to be the training images alone, the last ``count`` of them for testing."""
     x, y = (torch.cat(both) for both in ((parts.train_x[:], parts.test_x[:]), (parts.train_y, parts.test_y)))
     labelled = list(zip(whole.train_x[:].flatten(1).tolist(), whole.train_y.tolist(), strict=True))
     found = list(zip(x.flatten(1).tolist(), y.tolist(), strict=True))

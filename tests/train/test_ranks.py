@@ -172,10 +172,10 @@ def test_qfx_train_under_torchrun_trains_every_run_together_and_leaves_what_one_
     assert failed.returncode != 0 and said in failed.stderr
 
 
-def test_an_interrupt_of_torchrun_leaves_a_checkpoint_one_message_and_130(tmp_path: Path) -> None:
+def test_an_interrupt_of_torchrun_ends_its_ranks_with_one_message_and_130(tmp_path: Path) -> None:
     micro = Path(shutil.copytree(ROOT / "tests" / "steps" / "micro", tmp_path / "micro"))
     text = (micro / "design.yaml").read_text().replace("float: {epochs: 2,", "float: {epochs: 9000,")
-    (micro / "design.yaml").write_text(text.replace("  batch: 16", "  batch: 16\n  checkpoint: 9000"))
+    (micro / "design.yaml").write_text(text)
     process = torchrun(micro, "--redirects", "3", "--log-dir", str(tmp_path / "logs"))
     kept = micro / "build" / ".kept" / "train"
     begun = time.monotonic()
@@ -186,7 +186,6 @@ def test_an_interrupt_of_torchrun_leaves_a_checkpoint_one_message_and_130(tmp_pa
     assert [(tmp_path / f"{rank}.status").read_text() for rank in (0, 1)] == ["130", "130"], done.stderr
     said = [next((tmp_path / "logs").rglob(f"{rank}/stderr.log")).read_text().strip() for rank in (0, 1)]
     assert said == ["error: interrupted; finished results are whole, the same command carries on", ""]
-    assert any(kept.rglob("step_*/state.json"))  # of the step under way: none is due before the last epoch
 
 
 def test_a_second_signal_acts_at_once_but_on_several_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
