@@ -41,6 +41,21 @@ class Design:
         folder = _find(where)
         return cls(folder, yamlfile.load(folder / FILE_NAME, DesignFile, DesignError), str(where))
 
+    @classmethod
+    def of(cls, folder: Path, content: str, entry: int = 0) -> Design:
+        """Return the design of a folder whose content and ``entry`` are those of the one that gave the `dump`.
+
+        Raises:
+            DesignError: the content was changed into what design.yaml may not say.
+        """
+        made = cls(folder, yamlfile.of_json(content, f"the content of {folder.name}", DesignFile), str(folder))
+        made.entry = entry
+        return made
+
+    def dump(self) -> str:
+        """Return the content as JSON: what it is now, whatever design.yaml says."""
+        return self.content.model_dump_json(by_alias=True, exclude_unset=True)
+
     @property
     def name(self) -> str:
         """The design's name."""

@@ -49,6 +49,15 @@ def load(path: Path, model: type[_Model], error: type[QfxError] = DesignError) -
         raise error(f"{path}:{_line(node, found['loc'])}: {_sentence(found, model)}") from None
 
 
+def of_json(text: str, name: str, model: type[_Model], error: type[QfxError] = DesignError) -> _Model:
+    """Return what a ``model`` was dumped as, or raise ``error`` where that breaks its rules: <name>: <key> must ..."""
+    try:
+        return model.model_validate_json(text, strict=True)
+    except ValidationError as invalid:
+        first = {**invalid.errors()[0]}
+        raise error(f"{name}: {_sentence({**first, 'loc': _place(first)}, model)}") from None
+
+
 def read(path: Path, error: type[QfxError] = DesignError) -> dict[str, Any]:
     """Return the content of ``path``, a mapping that someone else checks."""
     return _content(path, error)[1]

@@ -79,7 +79,7 @@ CASES: list[tuple[Callable[[Any], Any], type[QfxError], str]] = [
     (lambda m: qfx.calibrate(m.fresh, [m.x[:0]]), Train, f"each batch, or its first element, {EMPTY}"),
     (lambda m: qfx.calibrate(m.fresh, [m.x[:, :, :2]]), Train, SHAPE),
     (lambda m: qfx.calibrate(m.fresh, [m.nan]), Train, "the values that reach quantizer 'input' must be finite"),
-    (lambda m: qfx.calibrate(m.fresh, [m.x], percentile="a"), Train, "percentile must be a number of at least 0, not"),
+    (lambda m: qfx.calibrate(m.fresh, [m.x], percentile="a"), Train, "percentile must be a number above 0 and at most"),
     (lambda m: qfx.exact(m.net), Train, "the model must have fixed-point layers, but Sequential has none: convert it"),
     (lambda m: qfx.exact(m.fresh)(m.x), Train, "must be calibrated before it runs: call qfx.calibrate(model, batches)"),
     (lambda m: qfx.exact(m.model)(m.array), Train, f"the input {ARRAY}"),

@@ -43,6 +43,7 @@ from qfx.graph.ops import (
     Upsample,
 )
 from qfx.graph.passes import run_passes
+from qfx.nn.calibrate import name_quantizers
 from qfx.nn.constants import Codes
 from qfx.nn.inputs import require_finite, require_input, require_model
 from qfx.nn.pixels import kept_images, reaches_linears
@@ -77,6 +78,7 @@ def lowered(model: nn.Module, example: Tensor, name: str | None = None) -> tuple
     require_input("example", example, LowerError)
     require_kind(LowerError, "name", name, (str, type(None)), "a text")
     require_finite(model, LowerError)
+    name_quantizers(model)
     traced = traced_graph(model)
     lowering = _Lowering(GraphBuilder(name or type(model).__name__), dict(model.named_modules()), tuple(example.shape))
     lowering.images = kept_images(traced, lowering.modules)
@@ -166,6 +168,7 @@ class _Lowering:
         return _LAYERS[type(module)](self, self._fresh(path), module, inputs)
 
     def _input(self, quantizer: Quantizer) -> None:
+        quantizer.require_calibrated()
         channels, *image = self.input_shape[1:]
         shape = (*([1] * (2 - len(image))), *image, channels) if image else (channels,)
         self.stated[self.builder.add(self.placeholder, Input(shape, quantizer.format()))] = quantizer
@@ -205,6 +208,7 @@ class _Lowering:
             )
         key = (x, id(quantizer))
         if key not in self.requantized:
+            quantizer.require_calibrated()
             spec = quantizer.spec
             op = Requantize(quantizer.format(), spec.rounding, spec.overflow)
             result = self.add(name, op, self.unflattened.get(x, x))

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
-from qfx.nn.calibrate import calibrate, quantizers
+from qfx.nn.calibrate import Method, calibrate, quantizers
 from qfx.nn.choices import BITS, COMPUTE, Choice, choices, require_points
 from qfx.nn.convert import convert
 from qfx.nn.correct import correct
@@ -78,7 +78,7 @@ def allocate(
     metrics: Mapping[str, Metric] | Metric = relative_error,
     hardware: Hardware | None = None,
     looked_at: int | None = None,
-    method: Literal["error", "max", "percentile"] = "error",
+    method: Method = "error",
     percentile: float = 99.9,
     points: Sequence[str] = BITS,
     measured: Noise | None = None,
@@ -155,7 +155,7 @@ class _Task:
         recipe: Mapping[str, Any] | None,
         widths: Sequence[int],
         hardware: Hardware | None,
-        method: Literal["error", "max", "percentile"] = "error",
+        method: Method = "error",
         percentile: float = 99.9,
         points: Sequence[str] = BITS,
     ) -> None:

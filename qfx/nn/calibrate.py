@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from qfx.arguments import require_kind, require_number
+from qfx.arguments import require_choice, require_kind, require_number
 from qfx.errors import TrainError
 from qfx.nn.affine import BatchNorm2d
 from qfx.nn.inputs import require_converted, require_input, taken
 from qfx.nn.observe import Observer
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ranks import gather
+
+Method = Literal["error", "max", "percentile"]
 
 
 def quantizers(model: nn.Module) -> dict[str, Quantizer]:
@@ -44,7 +46,7 @@ def floating(model: nn.Module) -> Iterator[None]:
 def calibrate(
     model: nn.Module,
     batches: Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]],
-    method: Literal["error", "max", "percentile"] = "error",
+    method: Method = "error",
     percentile: float = 99.9,
 ) -> nn.Module:
     """Choose every quantizer's initial format from float values.
@@ -59,6 +61,7 @@ def calibrate(
         batches: inputs, or tuples whose first element is the input.
         method: the finest binary point that clips nothing (``max``), or nothing of ``percentile`` percent of the
             values; or the one with the least squared error (``error``), at most four bits finer than ``max``.
+        percentile: above 0, at most 100; only that method reads it.
 
     Returns:
         the model itself.
@@ -67,12 +70,8 @@ def calibrate(
         TrainError: there is no batch, a value is not finite, a quantizer saw nothing, or a format that the recipe fixes
             cannot hold any of the values that it saw.
     """
-    require_number(TrainError, "percentile", percentile)
-    if method not in ("error", "max", "percentile") or not 0 < percentile <= 100:
-        raise TrainError(
-            "calibration must use the method error, max or percentile (above 0, at most 100), not "
-            f"{method}, {percentile}"
-        )
+    require_choice(TrainError, "method", method, get_args(Method))
+    require_number(TrainError, "percentile", percentile, 0, 100, above=True)
     require_converted(model)
     if isinstance(batches, Tensor):
         raise TrainError("batches must be a list of inputs, not one tensor: write [x], or x.split(64)")

@@ -206,11 +206,7 @@ class Quantizer(nn.Module):
         if self.observer is not None:
             self.observer.add(x.detach().clamp_min(0.0) if self.rectifies else x.detach())
             return x
-        if not self.calibrated:
-            raise TrainError(
-                f"quantizer '{self.path or type(self).__name__}' must be calibrated before it runs: "
-                "call qfx.calibrate(model, batches) once after qfx.convert"
-            )
+        self.require_calibrated()
         if self.spec.width == 0 and self.bits is None:
             return x * 0.0
         spec, mode = self.spec, self.spec.overflow
@@ -341,6 +337,14 @@ class Quantizer(nn.Module):
         width, signed, calibrated = (int(value) for value in state)
         self.require_width(width)
         self.signed, self.calibrated = bool(signed), bool(calibrated)
+
+    def require_calibrated(self) -> None:
+        """Refuse to run without a format."""
+        if not self.calibrated:
+            raise TrainError(
+                f"quantizer '{self.path or type(self).__name__}' must be calibrated before it runs: "
+                "call qfx.calibrate(model, batches) once after qfx.convert"
+            )
 
     def require_width(self, width: int) -> None:
         """Refuse the state of a quantizer of another width."""

@@ -26,8 +26,9 @@ class Softmax(nn.Module):
         unsigned = replace(spec, frac=None, signed=False)
         wide = replace(unsigned, width=TABLE_WIDTH, learn_width=False)
         self.input_quant = Quantizer(spec, axis=1)
-        self.exp = Table(partial(falling_exp, one=1 - 2.0**-spec.width), input_spec=unsigned, output_spec=unsigned)
-        self.reciprocal = Table(reciprocal, input_spec=wide, output_spec=wide)
+        exp = partial(falling_exp, one=1 - 2.0**-spec.width)
+        self.exp = Table(exp, input_spec=unsigned, output_spec=unsigned).fixed()
+        self.reciprocal = Table(reciprocal, input_spec=wide, output_spec=wide).fixed()
         self.output_quant = Quantizer(spec, axis=1)
         self.exact = False
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qfx.errors import LowerError
 from qfx.fixed import TABLE_WIDTH, Overflow
+from qfx.nn.calibrate import name_quantizers, quantizers
 from qfx.nn.constants import Codes, quantized_codes
 from qfx.nn.functional import code_range
 from qfx.nn.quantizer import ELEMENTWISE, Quantizer, Spec
@@ -50,6 +51,10 @@ class Table(nn.Module):
     are the quantization points of Polino et al. (2018, section 4): the gradient of each is the sum of those of the
     values that take it. That of the input has the slope between an entry's neighbours beside that of ``f``.
 
+    One that was not calibrated is ``f`` itself, since it may stand in a float network: ``qfx.convert`` makes it another
+    one, which refuses to run without formats. Exact evaluation, lowering and `qfx.train.fit` refuse it as they do any
+    layer without formats, the last where it stands beside fixed-point layers.
+
     Args:
         function: takes and gives a tensor of one shape, and ``weight`` where there is one.
         weight: what it learns, like the slope of PReLU: the table follows.
@@ -68,7 +73,8 @@ class Table(nn.Module):
         self.register_parameter("offset", None)
         self.input_quant = Quantizer(input_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
-        self.plain = True  # it may stand in a float network, where it has no formats yet and gives f itself
+        self.plain = True  # it may stand in a float network
+        self.exact = False
 
     @classmethod
     def from_float(cls, layer: nn.Module, input_spec: Spec, output_spec: Spec) -> Self:
@@ -82,11 +88,21 @@ class Table(nn.Module):
             if hasattr(own, "inplace"):
                 own.inplace = False
             new = cls(own, input_spec=input_spec, output_spec=output_spec)
-        new.plain = False
-        return new
+        return new.fixed()
+
+    def fixed(self) -> Self:
+        """Refuse from now on to run without formats, and return the table itself."""
+        self.plain = False
+        return self
+
+    @property
+    def in_float(self) -> bool:
+        """Whether it gives ``f`` itself, as a layer of a float network that was not calibrated."""
+        calibrated = self.input_quant.calibrated and self.output_quant.calibrated
+        return self.plain and not self.exact and not calibrated and self._unobserved()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.plain and not (self.input_quant.calibrated and self.output_quant.calibrated) and self._unobserved():
+        if self.in_float:
             return self._of(x)
         x = self.input_quant(x)
         if not self._unobserved():
@@ -161,6 +177,18 @@ class Table(nn.Module):
 
     def _codes(self) -> tuple[int, int]:
         return code_range(self.input_quant.width, self.input_quant.signed, Overflow.SAT)
+
+
+def require_fixed(model: nn.Module) -> None:
+    """Raise TrainError for a Table that gives ``f`` itself though it stands beside layers with formats."""
+    tables = [module for module in model.modules() if isinstance(module, Table)]
+    own = {id(quantizer) for table in tables for quantizer in (table.input_quant, table.output_quant)}
+    if any(quantizer.calibrated and id(quantizer) not in own for quantizer in quantizers(model).values()):
+        name_quantizers(model)
+        for table in tables:
+            if table.in_float:
+                table.input_quant.require_calibrated()
+                table.output_quant.require_calibrated()
 
 
 class _Offset(torch.autograd.Function):

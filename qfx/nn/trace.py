@@ -1,9 +1,11 @@
 """Tracing a model into calls of whole layers, for convert and for lowering."""
 
+from typing import Any
+
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
-from qfx.arguments import LEGAL_NAME, NAME
+from qfx.arguments import LEGAL_NAME, NAME, shown
 from qfx.errors import LowerError
 from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.binary import BinaryActivation, Thermometer
@@ -174,10 +176,14 @@ def misnamed(node: fx.Node) -> str | None:
 
 def misreturned(node: fx.Node) -> str | None:
     """Return why a graph cannot give what the model of an ``output`` node returns, or None."""
-    given = node.args[0]
-    several = isinstance(given, tuple | list) and len(given) > 1 and all(isinstance(one, fx.Node) for one in given)
-    if several or isinstance(given, fx.Node):
+    return unlike_results(node.args[0], fx.Node)
+
+
+def unlike_results(given: Any, kind: type) -> str | None:
+    """Return why what a network returns is neither one result of a ``kind`` nor several of it, or None."""
+    several = isinstance(given, tuple | list) and len(given) > 1 and all(isinstance(one, kind) for one in given)
+    if several or isinstance(given, kind):
         return None
-    kind = next((kind for kind in (dict, list, tuple) if isinstance(given, kind)), None)
-    what = f"a {kind.__name__} of {len(given)}" if kind else repr(given)  # type: ignore[arg-type]
+    known = next((known for known in (dict, list, tuple) if isinstance(given, known)), None)
+    what = f"a {known.__name__} of {len(given)}" if known else shown(given)
     return f"it must be a tensor, or a tuple of two or more tensors, not {what}: return the tensors alone"

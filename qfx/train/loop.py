@@ -15,6 +15,8 @@ from qfx.nn import digit_moves, moves, nonzero_digits
 from qfx.nn.control import scale_format_gradients
 from qfx.nn.inputs import taken
 from qfx.nn.ranks import gather, rank, ranks
+from qfx.nn.table import require_fixed
+from qfx.nn.trace import unlike_results
 from qfx.train.augment import Augment, augmented
 from qfx.train.budget import Budget
 from qfx.train.compiled import runnable
@@ -28,7 +30,7 @@ from qfx.train.pictures import in_turn
 from qfx.train.record import Record
 from qfx.train.settings import Settings
 from qfx.train.state import State
-from qfx.train.together import same_buffers, synchronous, without_averaging
+from qfx.train.together import leaves_out, same_buffers, synchronous, without_averaging
 from qfx.train.watchdog import first_diverged
 
 Judge = Callable[[Any, Tensor], Tensor]  # from the network's result for a batch, and the targets
@@ -68,6 +70,7 @@ def fit(
             checkpoint of another training; or a batch is too small for its parts; or a label is none of the classes.
     """
     _require_fitting(data, settings, teacher, loss, metric)
+    require_fixed(model)
     shown = teacher.eval() if teacher else None
     labels = ends(data.train_y) if loss is None else None
     learn = _Lesson(model, settings, augment, isinstance(data, Detection), shown, loss, metric, labels)
@@ -78,7 +81,7 @@ def fit(
     state, record = State.start(model, settings, per_epoch), Record(folder, settings, data, teacher, budget)
     state.budget = budget
     record.resume(state, per_epoch)
-    network, pace = synchronous(runnable(model.train(), settings)), Pace()
+    network, pace = _network(model.train(), settings, data.train_x[:2]), Pace()
     with Interrupts(folder is not None) as interrupts:
         while state.step < steps:
             order = torch.Generator()
@@ -88,7 +91,7 @@ def fit(
             mine = [chosen.tensor_split(ranks())[rank()] for chosen in batches]
             for chosen, x in in_turn(data.train_x, mine):
                 if state.freeze():
-                    network = synchronous(runnable(model, settings))
+                    network = _network(model, settings, data.train_x[:2])
                 _step(network, state, (x, data.train_y[chosen]), batch, settings, learn)
                 if state.step % per_epoch and interrupts.agreed():
                     record.save(state)
@@ -127,6 +130,11 @@ def _require_fitting(
         raise TrainError("a loss must stand without teacher and label_smoothing, which belong to cross entropy")
 
 
+def _network(model: nn.Module, settings: Settings, x: Tensor) -> nn.Module:
+    """Return what is to be called in training as long as the same parameters are learned; ``x`` are some inputs."""
+    return synchronous(runnable(model, settings), leaves_out(model, x))
+
+
 def _batch(settings: Settings, data: Data | Detection) -> int:
     batch, parts = min(settings.batch, len(data.train_x)), settings.accumulate * ranks()
     if batch < parts:
@@ -156,7 +164,9 @@ class _Lesson:
             x, y = augmented(self.augment, x, y, self.moves_targets)
         with taken(x), torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             result = network(x)
-        result = tuple(each.float() for each in result) if isinstance(result, tuple) else result.float()
+        if reason := unlike_results(result, Tensor):
+            raise TrainError(f"the network's result: {reason}")
+        result = result.float() if isinstance(result, Tensor) else tuple(each.float() for each in result)
         loss = self._classified(result, x, y) if self.loss is None else self._own(self.loss, result, y)
         if not torch.isfinite(loss):
             raise TrainError(

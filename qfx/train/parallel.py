@@ -51,7 +51,7 @@ class Children:
             OSError: a file could not be written.
         """
         places = [str(place) for place in (start, folder, halfway)]
-        job = json.dumps([str(design.folder), design.content.training.seed, design.entry, width, *places])
+        job = json.dumps([str(design.folder), design.dump(), design.entry, width, *places])
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with self._lock:
             if self._closed:
@@ -106,9 +106,9 @@ def main(job: str) -> int:
     """Do one run and tell its progress or its error, a JSON object a line."""
     from qfx.train import runs
 
-    folder, seed, entry, width, start, target, halfway = json.loads(job)
+    folder, content, entry, width, start, target, halfway = json.loads(job)
     try:
-        design = Design.load(folder).with_seed(seed).on_front(entry)
+        design = Design.of(Path(folder), content, entry)
         runs.train_fixed(
             design,
             runs.load_data(design),

@@ -1,23 +1,31 @@
 """One network on several ranks of torch.distributed: equal formats, averaged gradients, equal buffers."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
+import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from qfx.errors import TrainError
 from qfx.nn import quantizers
-from qfx.nn.ranks import gather, ranks
+from qfx.nn.inputs import taken
+from qfx.nn.ranks import alone, gather, ranks
 
 Run = tuple[int, int, Path, Path]  # width (0: float), entry of training.front, where it starts from, its checkpoints
 
 
-def synchronous(model: nn.Module) -> nn.Module:
+def synchronous(model: nn.Module, some_idle: bool = True) -> nn.Module:
     """Return what is to be called in training: the network itself, or one that averages gradients over ranks.
 
     To be made anew when parameters begin or cease to be learned.
+
+    Args:
+        some_idle: whether a forward may leave out parameters that are learned, as `leaves_out` says; looking for them
+            in each step costs time.
 
     Raises:
         TrainError: the ranks have different formats.
@@ -33,7 +41,36 @@ def synchronous(model: nn.Module) -> nn.Module:
                 f"quantizer '{path}' must have one format on all ranks, not {names.get(path)} and, on rank {number}, "
                 f"{other.get(path)}: call init_process_group before qfx.calibrate"
             )
-    return DistributedDataParallel(model, find_unused_parameters=True)
+    return DistributedDataParallel(model, find_unused_parameters=some_idle)
+
+
+def leaves_out(model: nn.Module, x: Tensor) -> bool:
+    """Return whether, on several ranks, what ``model`` makes of ``x`` leaves out a parameter that is to be learned.
+
+    The model runs once, alone; its buffers and torch's random numbers are left as they were.
+    """
+    if ranks() == 1:
+        return False
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with alone(), torch.random.fork_rng([x.device] if x.is_cuda else []), taken(x):
+        result = model(x)
+    for buffer, before in kept:
+        buffer.copy_(before)
+    reached = _reached(result if isinstance(result, tuple | list) else (result,))
+    idle = any(parameter.requires_grad and id(parameter) not in reached for parameter in model.parameters())
+    return any(gather(idle))
+
+
+def _reached(results: Iterable[Any]) -> set[int]:
+    """The ids of the parameters that results have gradients to."""
+    seen: set[Any] = set()
+    ahead = [result.grad_fn for result in results if isinstance(result, Tensor)]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [before for before, _ in node.next_functions]
+    return {id(node.variable) for node in seen if hasattr(node, "variable")}
 
 
 def call(run: Run | None) -> None:

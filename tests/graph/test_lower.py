@@ -166,6 +166,21 @@ def test_a_model_written_with_our_layers_lowers_without_convert() -> None:
     assert equals_torch(graph, model, x)
 
 
+@pytest.mark.parametrize(
+    ("layers", "path"),
+    [
+        ((qnn.Quantizer(qnn.Spec(8)), qnn.ReLU()), "0"),
+        ((qnn.Quantizer(qnn.Spec(8, 4, True)), qnn.MaxPool2d(2)), "1.input_quant"),
+    ],
+)
+def test_formats_that_nothing_has_chosen_are_refused_by_path(layers: tuple[nn.Module, ...], path: str) -> None:
+    model, x = nn.Sequential(*layers), torch.rand(2, 1, 4, 4)
+    with pytest.raises(LowerError, match=f"- quantizer '{path}' must be calibrated before it runs: call qfx.calibr"):
+        lower(model, x)
+    qnn.calibrate(model, [x])
+    assert equals_torch(lower(model, x), model, x)
+
+
 def test_two_convolutions_of_one_tensor_read_one_requantize() -> None:
     class Fork(nn.Module):
         def __init__(self) -> None:

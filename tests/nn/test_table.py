@@ -1,6 +1,7 @@
 """Functions of a single element: what training computes, and the table that evaluation reads."""
 
 import copy
+import re
 import warnings
 from functools import partial
 
@@ -14,6 +15,7 @@ import qfx.nn as qnn
 from qfx.errors import LowerError, TrainError
 from qfx.fixed import decode
 from qfx.nn.calibrate import floating
+from qfx.train import Data, Settings, fit
 
 LAYERS = {
     "sigmoid": nn.Sigmoid(),
@@ -260,6 +262,47 @@ def test_a_function_that_is_not_finite_somewhere_is_refused_in_lowering() -> Non
     wide = qnn.Table(torch.tanh, input_spec=qnn.Spec(13, 0, True), output_spec=qnn.Spec(8, 6, True))
     with pytest.raises(LowerError, match="must be at most 12 bits wide at point 'elementwise', not 13"):
         wide.eval()(torch.ones(1, 1))
+
+
+BEFORE = "must be calibrated before it runs: call qfx.calibrate(model, batches) once after qfx.convert"
+STATED = qnn.Spec(8, 4, True)
+
+
+@pytest.mark.parametrize(
+    ("specs", "open_"),
+    [({}, "input"), ({"output_spec": STATED}, "input"), ({"input_spec": STATED}, "output")],
+)
+def test_a_table_without_formats_is_its_function_in_a_float_network_and_refused_in_fixed_point(
+    specs: dict, open_: str
+) -> None:
+    x, y = some(), torch.arange(64) % 4
+    table, once = qnn.Table(torch.sin, **specs), Settings(epochs=1, lr=0.01, batch=32)
+    in_float = nn.Sequential(nn.Linear(4, 4), table)
+    fit(in_float, Data(x, y, x, y), once)
+    assert torch.equal(in_float(x), torch.sin(in_float[0](x)))
+    in_fixed = nn.Sequential(qnn.Linear(4, 4, weight_spec=STATED, input_spec=STATED), table)
+    for refusing in (
+        lambda: qnn.exact(in_fixed)(x),
+        lambda: qnn_lower(in_fixed, x),
+        lambda: fit(in_fixed, Data(x, y, x, y), once),
+    ):
+        with pytest.raises((TrainError, LowerError), match=re.escape(f"quantizer '1.{open_}_quant' {BEFORE}")):
+            refusing()
+    qnn.calibrate(in_fixed, [x])
+    fit(in_fixed, Data(x, y, x, y), once)
+    found = qnn.exact(in_fixed)(x)
+    assert (qnn_lower(in_fixed, x).evaluate(x.numpy()) == found.numpy()).all()
+    assert not torch.equal(found, torch.sin(x.double())), "a planted one that gives f itself"
+
+
+def test_a_softmax_whose_tables_have_no_formats_is_refused_though_its_own_are_stated() -> None:
+    formats = {"input": "s8.4", **dict.fromkeys(("elementwise", "output"), {"width": 8, "frac": 4, "signed": True})}
+    x = torch.randn(2, 4, 3, 3)
+    model = qnn.convert(nn.Softmax(1), {"default": formats}, x)
+    for running in (model, qnn.exact(model)):
+        with pytest.raises(TrainError, match=re.escape(f"quantizer 'softmax.exp.input_quant' {BEFORE}")):
+            running(x)
+    assert qnn.exact(qnn.calibrate(model, [x]))(x).abs().max() <= 1
 
 
 def test_nan_goes_through_a_table() -> None:

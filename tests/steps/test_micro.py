@@ -15,7 +15,7 @@ import pytest
 
 from qfx import steps
 from qfx.design import Design
-from qfx.errors import MismatchError, QfxError, TrainError
+from qfx.errors import DesignError, MismatchError, QfxError, TrainError
 from qfx.steps import engine, hardware
 from qfx.steps.engine import Build, Result, Work
 from qfx.tools._run import run as run_program
@@ -249,6 +249,38 @@ def test_an_error_in_a_run_of_its_own_process_is_the_steps_error(micro: Path) ->
     with pytest.raises(TrainError, match="frac of a quantizer must lie in"):
         open_micro(micro).run("train")
     assert open_micro(micro).find("train") is None
+
+
+def test_runs_side_by_side_train_a_design_as_python_changed_it_and_not_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    def weights(name: str, widths: tuple[int, ...]) -> bytes:
+        design = Design.load(Path(shutil.copytree(MICRO, tmp_path / name)))
+        training = design.content.training
+        fixed = training.fixed.model_copy(update={"lr": 0.05, "epochs": 2})
+        changed = training.model_copy(update={"fixed": fixed, "widths": widths, "seed": 4})
+        recipe = {"default": {"weight": {"width": widths[0], "rounding": "TRN"}}}
+        design.content = design.content.model_copy(update={"training": changed, "recipe": recipe})
+        return (Build(design, steps.STEPS).run("train").folder / "weights.safetensors").read_bytes()
+
+    alone = weights("alone", (3,))  # in this process
+    assert weights("together", (3, 2)) == alone
+    whole = Design.dump
+    monkeypatch.setattr(Design, "dump", lambda self: whole(Design.load(self.folder).with_seed(4)))  # the planted fault
+    assert weights("fault", (3, 2)) != alone
+
+
+def test_a_dumped_design_is_the_same_and_keeps_the_rules_of_the_file(tmp_path: Path) -> None:
+    for name in ("digits", "resnet18", "resnet20", "fracbnn"):
+        design = Design.load(name)
+        assert Design.of(design.folder, design.dump()).content == design.content
+    training = design.content.training
+    planted = training.model_copy(update={"fixed": training.fixed.model_copy(update={"lr": 2.0})})
+    design.content = design.content.model_copy(update={"training": planted})
+    with pytest.raises(DesignError, match="^the content of fracbnn: training.fixed.lr must be less than 1, not 2.0$"):
+        Design.of(design.folder, design.dump())
 
 
 def test_an_interrupt_ends_the_processes_of_all_runs(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ from qfx.boards import Board
 from qfx.errors import TrainError
 from qfx.nn import ranks
 from qfx.plan import limits
-from qfx.train import Data, DigitLimit, Hardware, HardwareCost, Schedule, Settings, budget, fit
+from qfx.train import Data, DigitLimit, Hardware, HardwareCost, Schedule, Settings, budget, fit, loop
 from qfx.train.sizes import learned_sizes
-from qfx.train.together import synchronous
+from qfx.train.together import leaves_out, synchronous
 
 
 def network(points: dict[str, object] | None = None) -> nn.Module:
@@ -140,6 +140,36 @@ def by_allocation(folder: Path) -> dict[str, object]:
     return {"widths": found.widths, "cost": found.cost}
 
 
+class Idle(nn.Module):
+    """A network with a layer that no result needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.used, self.idle, self.norm = nn.Linear(36, 2), nn.Linear(36, 2), nn.BatchNorm1d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.norm(self.used(x.flatten(1)))
+        return scores
+
+
+def by_idle(folder: Path) -> dict[str, object]:
+    """Train with `fit` a network that leaves a layer out, and again where that is not seen."""
+    x, y = (torch.cat(parts) for parts in zip(images(0), images(1), strict=True))
+    data, settings, net = Data(x, y, x, y), Settings(epochs=1, lr=0.01, batch=32), Idle()
+    before = copy.deepcopy(net.state_dict())
+    looked = leaves_out(net.train(), x[:2]), all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    fit(net, data, settings)
+    changed = [name for name, value in net.named_parameters() if not torch.equal(value, before[name])]
+    refused, loop.leaves_out = "", lambda model, x: False  # type: ignore[assignment]
+    try:
+        fit(Idle(), data, settings)
+    except TrainError as error:
+        refused = str(error)
+    used = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    return {"looked": [*looked, leaves_out(used, x[:2])], "changed": changed, "refused": refused}
+
+
 def formats(model: nn.Module) -> dict[str, str]:
     """The format of every quantizer."""
     return {path: str(quantizer.format()) for path, quantizer in qnn.quantizers(model).items()}
@@ -158,7 +188,7 @@ def main(folder: Path, rank: int, count: int, kind: str) -> None:
     if kind == "fault":  # each rank goes its own way, without a word
         ranks._alone = True
     shares = [rank] if count > 1 else [0, 1]
-    fits = {"fit": by_fit, "digits": by_digits, "budget": by_budget, "allocate": by_allocation}
+    fits = {"fit": by_fit, "digits": by_digits, "budget": by_budget, "allocate": by_allocation, "idle": by_idle}
     fits["twice"] = partial(by_budget, fault=True)
     found = fits[kind](folder / "run") if kind in fits else by_hand(shares)
     (folder / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")

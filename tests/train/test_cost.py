@@ -13,8 +13,10 @@ import qfx
 from qfx.boards import Board
 from qfx.errors import PlanError, TrainError
 from qfx.nn.calibrate import quantizers
-from qfx.plan import limits, network
+from qfx.nn.quantizer import Quantizer
+from qfx.plan import limits, network, slopes
 from qfx.plan.cost import estimate
+from qfx.plan.dataflow import Part
 from qfx.plan.depths import size_fifos
 from qfx.plan.limits import available
 from qfx.plan.search import choose
@@ -113,18 +115,46 @@ def test_every_learned_width_of_weights_and_activations_has_a_price() -> None:
     assert len(free) < len(learned_sizes(model)) / 3
 
 
-def test_the_estimate_follows_learned_k_as_the_plan_does() -> None:
+def wrong_about_k() -> list[str]:
+    """In what the estimate and the plan are not one about K, as it is and once it is held at 2."""
     model, x = calibrated(HOT)
     cost = HardwareCost(model, x, BOARD, CYCLES)
-    assert values(cost) == planned(cost)
-    before, slopes = values(cost), cost.local.slopes["lut"]
-    assert {name for name, slope in slopes.items() if slope > 0} == {n for n in learned_sizes(model) if "weight" in n}
-    for name in slopes:
+    before, at_first = values(cost), values(cost) == planned(cost)
+    priced = {name for name, slope in cost.local.slopes["lut"].items() if slope > 0}
+    for name in learned_sizes(model):
         hold(model, name, 2)
     told = values(cost)["lut"]
     cost.refresh()
-    assert values(cost) == planned(cost)
-    assert told < before["lut"] and abs(told - values(cost)["lut"]) < 0.15 * (before["lut"] - told)
+    after = planned(cost)
+    right = {
+        "values at first": at_first,
+        "what has a price": priced == {name for name in learned_sizes(model) if "weight" in name},
+        "what slopes tell": told < before["lut"] and abs(told - after["lut"]) < 0.15 * (before["lut"] - told),
+        "values of now": values(cost) == after,
+    }
+    return [name for name, is_so in right.items() if not is_so]
+
+
+def test_the_estimate_follows_learned_k_as_the_plan_does() -> None:
+    assert wrong_about_k() == []
+
+
+def test_planted_faults_in_k_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = costs.sloped
+
+    def fewer(part: Part) -> Part:
+        digits = part.parameters.get("Digits")
+        return replace(part, parameters={**part.parameters, "Digits": digits - 1}) if digits else part
+
+    with monkeypatch.context() as fault:  # the estimate counts a digit less of each constant
+        fault.setattr(costs, "sloped", lambda graph, net: whole(graph, replace(net, parts=(*map(fewer, net.parts),))))
+        assert {"values at first", "values of now"} <= {*wrong_about_k()}
+    with monkeypatch.context() as fault:  # a digit has no price
+        fault.delitem(slopes._RULES, "Digits")
+        assert wrong_about_k() == ["what has a price", "what slopes tell"]
+    with monkeypatch.context() as fault:  # hardware keeps the K of the recipe
+        fault.setattr(Quantizer, "max_digits", property(lambda q: q.spec.digits and q.spec.digits.most))
+        assert wrong_about_k() == ["what slopes tell", "values of now"]
 
 
 def test_what_a_digit_costs_is_learned_by_the_channels_that_have_most() -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from qfx.errors import TrainError
-from qfx.train import Settings, fit, image_folder, npz
+from qfx.train import Data, Settings, fit, image_folder, npz
 from qfx.train.pictures import Pictures, in_turn
 
 
@@ -144,17 +144,51 @@ def test_images_without_room_are_read_when_they_are_needed_and_train_to_the_same
     assert found[0].keys() == found[1].keys() and all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
-def test_the_last_training_images_are_held_out(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def held_out_wrongly(whole: Data, parts: Data, count: int) -> list[str]:
+    """What is wrong with parts that are to be the training images alone, the last ``count`` of them for testing."""
+    x, y = (torch.cat(both) for both in ((parts.train_x[:], parts.test_x[:]), (parts.train_y, parts.test_y)))
+    labelled = list(zip(whole.train_x[:].flatten(1).tolist(), whole.train_y.tolist(), strict=True))
+    found = list(zip(x.flatten(1).tolist(), y.tolist(), strict=True))
+    wrong = {
+        "size": len(parts.test_x) != count or len(parts.test_y) != count,
+        "in both": any(torch.equal(one, other) for one in parts.train_x[:] for other in parts.test_x[:]),
+        "another image": sorted(found) != sorted(labelled),
+        "order": found != labelled,
+    }
+    return [name for name, is_so in wrong.items() if is_so]
+
+
+def test_the_last_training_images_are_held_out_each_in_one_part_and_in_order(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = image_folder(tree)
-    parts = whole.held_out(2)
+    every = whole.train_x[:]
+    assert len({tuple(image.flatten().tolist()) for image in every}) == len(every)  # no two are the same
     monkeypatch.setattr("qfx.train.pictures.HELD", 0)
     unread = image_folder(tree).held_out(2)
     assert isinstance(unread.train_x, Pictures) and isinstance(unread.test_x, Pictures)
-    for found in (parts, unread):
-        assert torch.equal(found.train_x[:], whole.train_x[:-2]) and torch.equal(found.test_x[:], whole.train_x[-2:])
-        assert torch.equal(torch.cat((found.train_y, found.test_y)), whole.train_y) and len(found.test_y) == 2
+    for found in (whole.held_out(2), unread):
+        assert held_out_wrongly(whole, found, 2) == []
     with pytest.raises(TrainError, match=r"count of inputs to hold out must lie in 1..\d+, not 0"):
         whole.held_out(0)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "labels", "wrong"),
+    [
+        (slice(0, -2), slice(-3, -1), slice(-3, -1), ["in both", "another image", "order"]),  # one too early
+        (slice(0, -1), slice(-2, None), slice(-2, None), ["in both", "another image", "order"]),
+        (slice(2, None), slice(0, 2), slice(0, 2), ["order"]),  # the first ones
+        (slice(0, -2), slice(-2, None), slice(1, 3), ["another image", "order"]),  # labels of others
+        (slice(0, -3), slice(-3, None), slice(-3, None), ["size"]),
+    ],
+)
+def test_images_held_out_wrongly_are_found(
+    tree: Path, train: slice, test: slice, labels: slice, wrong: list[str]
+) -> None:
+    whole = image_folder(tree)
+    x, y = whole.train_x[:], whole.train_y
+    assert held_out_wrongly(whole, Data(x[train], y[train], x[test], y[labels]), 2) == wrong
 
 
 def network() -> torch.nn.Module:

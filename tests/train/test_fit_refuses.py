@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +60,53 @@ def test_a_teacher_that_cannot_teach_is_refused(teacher: nn.Module, said: str) -
 def test_a_network_that_does_not_go_with_the_data_is_refused(model: nn.Module, said: str) -> None:
     with pytest.raises(TrainError, match=re.escape(said)):
         fit(model, data(), ONCE)
+
+
+class Returning(nn.Module):
+    """Scores, returned in a structure."""
+
+    def __init__(self, structure: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.scores, self.structure = network(), structure
+
+    def forward(self, x: Tensor) -> Any:
+        return self.structure(self.scores(x))
+
+
+RESULT = "the network's result: it must be a tensor, or a tuple of two or more tensors, not "
+
+
+@pytest.mark.parametrize(
+    ("structure", "what"),
+    [
+        (lambda y: {"scores": y}, "a dict of 1"),
+        (lambda y: [y, (y, y)], "a list of 2"),
+        (lambda y: (y, None), "a tuple of 2"),
+        (lambda y: (y,), "a tuple of 1"),
+        (lambda y: None, "None"),
+        (lambda y: {y}, "set"),
+    ],
+)
+@pytest.mark.parametrize("own", [None, lambda result, y: result["scores"].mean()])
+def test_a_result_that_convert_would_refuse_is_refused_with_the_same_remedy(
+    structure: Callable[[Tensor], Any], what: str, own: Any
+) -> None:
+    with pytest.raises(TrainError, match=re.escape(f"{RESULT}{what}: return the tensors alone")):
+        fit(Returning(structure), data(), ONCE, loss=own)
+
+
+@pytest.mark.parametrize("several", [tuple, list])
+def test_a_loss_of_ones_own_is_given_several_results_as_a_tuple(several: type) -> None:
+    given: list[Any] = []
+
+    def loss(result: Any, y: Tensor) -> Tensor:
+        given.append(result)
+        return result[0].mean() + result[1].mean()
+
+    fit(Returning(lambda y: several([y, 2 * y])), data(), ONCE, loss=loss)
+    assert {type(each) for each in given} == {tuple} and all(torch.equal(2 * a, b) for a, b in given)
+    with pytest.raises(TrainError, match=re.escape("a tensor (N, classes), not tuple: give fit a loss of your own")):
+        fit(Returning(lambda y: several([y, 2 * y])), data(), ONCE)
 
 
 def test_the_folder_may_be_text_and_must_not_be_a_file(tmp_path: Path) -> None:

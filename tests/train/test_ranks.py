@@ -4,14 +4,25 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from qfx import steps
+from qfx.design import Design
+from qfx.nn import quantizers
+from qfx.train import interrupts, runs
+from qfx.train.interrupts import Interrupts
 
 JOB = Path(__file__).with_name("ranks_job.py")
 ROOT = Path(__file__).parents[2]
@@ -36,6 +47,8 @@ def run(folder: Path, count: int, kind: str) -> list[dict[str, Any]]:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0] * count, said
+    if kind not in ("hand", "fault", "idle"):  # where fit looks for idle parameters
+        assert not any("find_unused_parameters" in each for each in said)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(count)]
 
 
@@ -79,6 +92,13 @@ def test_fit_on_two_ranks_ends_in_the_formats_of_one(tmp_path: Path) -> None:
     assert [row["loss"] for row in logs[0]] == pytest.approx([row["loss"] for row in logs[1]], rel=1e-3)
 
 
+def test_two_ranks_look_for_parameters_without_a_gradient_only_where_there_are_some(tmp_path: Path) -> None:
+    for found in run(tmp_path / "two", 2, "idle"):
+        assert found["looked"] == [True, True, False]
+        assert found["changed"] == ["used.weight", "used.bias", "norm.weight", "norm.bias"]
+        assert "Expected to have finished reduction in the prior iteration" in found["refused"]
+
+
 def test_two_ranks_learn_one_k_for_each_channel_within_the_budget(tmp_path: Path) -> None:
     first, second = run(tmp_path / "two", 2, "digits")
     assert first == second and first["digits"] <= 1.2 * (4 * 9 + 128)
@@ -104,24 +124,40 @@ def test_two_ranks_allocate_the_widths_of_one_that_sees_all(tmp_path: Path) -> N
     assert len({width for widths in first["widths"].values() for width in widths}) > 1
 
 
-def torchrun(design: Path) -> subprocess.CompletedProcess[str]:
-    """Run `qfx train` on two ranks."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    return subprocess.run(
+def _heeding_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs without
+
+
+def torchrun(design: Path, *options: str) -> subprocess.Popen[str]:
+    """Start `qfx train` on two ranks, in the folder of the design's."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *options]
+    return subprocess.Popen(
         [*command, str(JOB.with_name("train_job.py")), "train", str(design)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=240,
+        cwd=design.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,  # so that a signal to all of it leaves this process alone
+        preexec_fn=_heeding_interrupts,
     )
+
+
+def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for a process, and end those that it leaves behind."""
+    try:
+        said = process.communicate(timeout=240)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
 
 def test_qfx_train_under_torchrun_trains_every_run_together_and_leaves_what_one_process_leaves(tmp_path: Path) -> None:
     micro = Path(shutil.copytree(ROOT / "tests" / "steps" / "micro", tmp_path / "micro"))
     text = (micro / "design.yaml").read_text()
     (micro / "design.yaml").write_text(text.replace("widths: [3]", "widths: [3, 2]"))
-    done = torchrun(micro)
+    done = finished(torchrun(micro))
     assert done.returncode == 0 and done.stdout.count("train ") == 1, done.stderr
     together = json.loads((micro / "build" / "train" / "result.json").read_text())["figures"]
     shutil.rmtree(micro / "build")
@@ -131,21 +167,90 @@ def test_qfx_train_under_torchrun_trains_every_run_together_and_leaves_what_one_
     }
     assert (micro / "build" / "train" / "2bits.log.csv").is_file()
     (micro / "design.yaml").write_text(text.replace("batch: 16", "batch: 1"))
-    failed = torchrun(micro)
+    failed = finished(torchrun(micro))
     said = "a batch must have an input for each of its 2 parts (accumulate times ranks), not 1 inputs: accumulate less"
     assert failed.returncode != 0 and said in failed.stderr
 
 
-def test_every_rank_trains_each_network_of_a_front_within_its_own_budget(tmp_path: Path) -> None:
+def test_an_interrupt_of_torchrun_ends_its_ranks_with_one_message_and_130(tmp_path: Path) -> None:
+    micro = Path(shutil.copytree(ROOT / "tests" / "steps" / "micro", tmp_path / "micro"))
+    text = (micro / "design.yaml").read_text().replace("float: {epochs: 2,", "float: {epochs: 9000,")
+    (micro / "design.yaml").write_text(text)
+    process = torchrun(micro, "--redirects", "3", "--log-dir", str(tmp_path / "logs"))
+    kept = micro / "build" / ".kept" / "train"
+    begun = time.monotonic()
+    while not any(kept.rglob("log.jsonl")) and time.monotonic() < begun + 200 and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: torchrun sends each rank another one
+    done = finished(process)
+    assert [(tmp_path / f"{rank}.status").read_text() for rank in (0, 1)] == ["130", "130"], done.stderr
+    said = [next((tmp_path / "logs").rglob(f"{rank}/stderr.log")).read_text().strip() for rank in (0, 1)]
+    assert said == ["error: interrupted; finished results are whole, the same command carries on", ""]
+
+
+def test_a_second_signal_acts_at_once_but_on_several_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), Interrupts(True):
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(interrupts, "ranks", lambda: 2)
+        monkeypatch.setattr(interrupts, "gather", lambda wanted: [None, wanted])
+        with pytest.raises(KeyboardInterrupt), Interrupts(True) as held:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            assert held.agreed()
+            held.obey()
+            raise AssertionError("it must have acted")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def different(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+    """The tensors of a network that are not the same bits in another."""
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def saved_formats(design: Design, folder: Path, names: Sequence[str]) -> list[dict[str, str]]:
+    """The formats of the networks along a front that the step train has left in a folder."""
+    found = []
+    for each, name in zip(design.along_front, names, strict=True):
+        place = folder / f"of.{name}"
+        place.mkdir()
+        shutil.copyfile(folder / name, place / "weights.safetensors")
+        model = runs.trained_model(each, place)
+        found.append({path: str(quantizer.format()) for path, quantizer in quantizers(model).items()})
+    return found
+
+
+def test_every_rank_trains_each_network_of_a_front_to_the_same_bits_and_within_its_own_budget(tmp_path: Path) -> None:
     micro = Path(shutil.copytree(ROOT / "tests" / "steps" / "micro", tmp_path / "micro"))
     text = (micro / "design.yaml").read_text()
     text = text.replace("weight: 3, activation: 3", "weight: {width: 6, learn_width: true}, activation: 6")
     text = text.replace("widths: [3]", "widths: [6]\n  budget: {lut: 800, dsp: 0}\n  front: [{lut: 590}]")
     (micro / "design.yaml").write_text(text)
-    done = torchrun(micro)
+    done = finished(torchrun(micro))
     assert done.returncode == 0 and done.stdout.count("train ") == 1, done.stderr
-    together = json.loads((micro / "build" / "train" / "result.json").read_text())["figures"]["front"]["networks"]
+    assert "find_unused_parameters" not in done.stderr
+    folder, names = micro / "build" / "train", ("weights.safetensors", "front1.weights.safetensors")
+    for name, file in zip(("float", "first", "second"), ("float.weights.safetensors", *names), strict=True):
+        ranks = [load_file(tmp_path / f"{rank}.{name}.safetensors") for rank in (0, 1)]
+        assert different(ranks[0], ranks[1]) == [] == different(ranks[0], load_file(folder / file))
+    weights = ranks[0]["classify.weight"]
+    planted = {**ranks[1], "classify.weight": torch.nextafter(weights, weights.max().expand_as(weights))}
+    assert different(ranks[0], planted) == ["classify.weight"]
+    together = json.loads((folder / "result.json").read_text())["figures"]["front"]["networks"]
+    formats = saved_formats(Design.load(micro), folder, names)
+    trained = [load_file(folder / name) for name in names]
     shutil.rmtree(micro / "build")
     alone = steps.train(micro).figures["front"]["networks"]
     assert [network["budget"] for network in together] == [network["budget"] for network in alone]
     assert together[1]["budget"]["reached"]["lut"] <= 590 < together[0]["budget"]["reached"]["lut"] <= 800
+    assert formats == saved_formats(Design.load(micro), folder, names) and formats[0] != formats[1]
+    for one, name in zip(trained, names, strict=True):  # sums of two parts are rounded otherwise
+        torch.testing.assert_close(one, load_file(folder / name), rtol=1e-2, atol=1e-3)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(*trained, rtol=1e-2, atol=1e-3)
