@@ -1,8 +1,8 @@
 """ReLU, Hardtanh, addition, concatenation, pooling and flatten in fixed point, of signals (N, C, L) too."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -146,15 +146,45 @@ class MaxPool2d(nn.Module):
         return shaped_like(F.max_pool2d(image, self.kernel, self.stride, padding), x)
 
 
-class AvgPool2d(nn.Module):
-    """``y = output_quant(sum(window of input_quant(x)) * code(1 / divisor))``: an exact sum, then a constant.
+class Average(nn.Module):
+    """What sums ``input_quant(x)`` exactly and multiplies by a constant: ``y = output_quant(sum * code(1 / divisor))``.
 
-    Padding counts as zeros (``count_include_pad``). The reciprocal is a constant with as many fraction bits as its
-    width allows.
+    The reciprocal has as many fraction bits as its width allows.
 
     Args:
-        divisor: what the sum is divided by; by default the window's size.
+        divisor: what a sum is divided by; by default the count of what it sums.
     """
+
+    def __init__(
+        self,
+        divisor: int | None = None,
+        *,
+        constant_spec: Spec = CONSTANT,
+        input_spec: Spec = ELEMENTWISE,
+        output_spec: Spec = ELEMENTWISE,
+    ) -> None:
+        super().__init__()
+        self.divisor = divisor
+        self.constant_spec = of_one(constant_spec)
+        self.input_quant = Quantizer(input_spec, axis=1)
+        self.output_quant = Quantizer(output_spec, axis=1)
+        self.exact = False
+
+    def average(self, total: Tensor, count: int) -> Tensor:
+        """Return ``total``, sums of ``count`` terms, times the code of the reciprocal, in the output's format."""
+        scale = _reciprocal_value(self.divisor or count, self.constant_spec)
+        if self.exact:
+            scales = torch.full((total.shape[1],), scale, dtype=torch.float64, device=total.device)
+            return exact_affine(total, scales, torch.zeros_like(scales), self.output_quant)
+        return self.output_quant(total * scale)
+
+    def scale(self, count: int) -> dict[str, Codes]:
+        """Return ``scale`` for sums of ``count`` terms: the reciprocal, shape (1,)."""
+        return {"scale": reciprocal(self.divisor or count, self.constant_spec)}
+
+
+class AvgPool2d(Average):
+    """The Average of each window; padding counts as zeros (``count_include_pad``)."""
 
     def __init__(
         self,
@@ -162,50 +192,32 @@ class AvgPool2d(nn.Module):
         stride: int | Pair | None = None,
         padding: int | Pair | Quad = 0,
         divisor: int | None = None,
-        *,
-        constant_spec: Spec = CONSTANT,
-        input_spec: Spec = ELEMENTWISE,
-        output_spec: Spec = ELEMENTWISE,
+        **specs: Spec,
     ) -> None:
-        super().__init__()
+        super().__init__(divisor, **specs)
         self.kernel = pair(kernel_size)
         self.stride = pair(stride or kernel_size)
         self.padding = quad(padding)
-        self.divisor = divisor or self.kernel[0] * self.kernel[1]
-        self.constant_spec = of_one(constant_spec)
-        self.input_quant = Quantizer(input_spec, axis=1)
-        self.output_quant = Quantizer(output_spec, axis=1)
-        self.exact = False
 
     def forward(self, x: Tensor) -> Tensor:
         half = self.kernel[0] // 2, self.kernel[1] // 2
         image, padding = padded(as_image(self.input_quant(x)), self.padding, half)
         total = F.avg_pool2d(image, self.kernel, self.stride, padding, divisor_override=1)
-        return times_reciprocal(self, shaped_like(total, x), self.divisor)
+        return self.average(shaped_like(total, x), math.prod(self.kernel))
 
     def constants(self) -> dict[str, Codes]:
         """Return ``scale``: the reciprocal, shape (1,)."""
-        return {"scale": reciprocal(self.divisor, self.constant_spec)}
+        return self.scale(math.prod(self.kernel))
 
 
-class AdaptiveAvgPool2d(nn.Module):
-    """Average pooling to ``output_size`` windows of one size; None keeps an axis. Otherwise like AvgPool2d."""
+class AdaptiveAvgPool2d(Average):
+    """The Average of each of ``output_size`` windows of one size; None keeps an axis."""
 
     def __init__(
-        self,
-        output_size: int | tuple[int | None, int | None],
-        divisor: int | None = None,
-        *,
-        constant_spec: Spec = CONSTANT,
-        input_spec: Spec = ELEMENTWISE,
-        output_spec: Spec = ELEMENTWISE,
+        self, output_size: int | tuple[int | None, int | None], divisor: int | None = None, **specs: Spec
     ) -> None:
-        super().__init__()
-        self.output_size, self.divisor = _sizes(output_size), divisor
-        self.constant_spec = of_one(constant_spec)
-        self.input_quant = Quantizer(input_spec, axis=1)
-        self.output_quant = Quantizer(output_spec, axis=1)
-        self.exact = False
+        super().__init__(divisor, **specs)
+        self.output_size = _sizes(output_size)
 
     def kernel_for(self, height: int, width: int) -> Pair:
         """Return the window (also the stride) on an input of that size; refuse one that would be uneven."""
@@ -215,12 +227,11 @@ class AdaptiveAvgPool2d(nn.Module):
         image = as_image(self.input_quant(x))
         kernel = self.kernel_for(image.shape[2], image.shape[3])
         total = F.avg_pool2d(image, kernel, kernel, divisor_override=1)
-        return times_reciprocal(self, shaped_like(total, x), self.divisor or kernel[0] * kernel[1])
+        return self.average(shaped_like(total, x), math.prod(kernel))
 
     def constants(self, height: int, width: int) -> dict[str, Codes]:
         """Return ``scale`` for an input of that size: the reciprocal, shape (1,)."""
-        kernel = self.kernel_for(height, width)
-        return {"scale": reciprocal(self.divisor or kernel[0] * kernel[1], self.constant_spec)}
+        return self.scale(math.prod(self.kernel_for(height, width)))
 
 
 class AdaptiveMaxPool2d(nn.Module):
@@ -276,15 +287,6 @@ def reciprocal(divisor: int, spec: Spec) -> Codes:
         codes = nearest_khot(np.array([2.0**frac / divisor]), spec.width, spec.digits.most, spec.digits.signed)
         return Codes(codes, form, spec.digits.most, spec.digits.signed)
     return Codes(encode(np.array([1 / divisor]), form, spec.rounding, spec.overflow), form)
-
-
-def times_reciprocal(layer: Any, total: Tensor, divisor: int) -> Tensor:
-    """Return ``total`` times the code of the reciprocal, in the format of the layer's ``output_quant``."""
-    scale = _reciprocal_value(divisor, layer.constant_spec)
-    if layer.exact:
-        scales = torch.full((total.shape[1],), scale, dtype=torch.float64, device=total.device)
-        return exact_affine(total, scales, torch.zeros_like(scales), layer.output_quant)
-    return layer.output_quant(total * scale)
 
 
 @torch.compiler.assume_constant_result
