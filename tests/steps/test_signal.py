@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from qfx import steps
 from qfx.errors import MismatchError, TrainError
 from qfx.graph import Graph
-from qfx.steps import engine, hardware
+from qfx.steps import hardware
 
 DESIGN = """\
 name: signal
@@ -48,16 +47,8 @@ def data() -> Data:
 '''
 
 
-@pytest.fixture(scope="module", autouse=True)
-def unchanged_sources() -> Iterator[None]:
-    """Whoever edits qfx while these tests run does not make its results stale."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "sources_digest", lambda names: "the same")
-        yield
-
-
 @pytest.fixture(scope="module")
-def lowered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lowered(tmp_path_factory: pytest.TempPathFactory, unchanged_sources: None) -> Path:
     folder = tmp_path_factory.mktemp("signal")
     (folder / "design.yaml").write_text(DESIGN)
     (folder / "model.py").write_text(MODEL)
