@@ -97,6 +97,17 @@ def test_the_rtl_gives_them_too_and_a_wrong_weight_fails(copy: Path) -> None:
         steps.sim(copy, force=True)
 
 
+def test_synth_counts_its_parts_and_the_report_shows_it(copy: Path) -> None:
+    steps.rtl(copy)
+    figures = steps.synth(copy).figures
+    assert figures["total"]["lut"] == sum(part["lut"] for part in figures["parts"]) > 0
+    assert {"0", "4"} <= {part["node"] for part in figures["parts"]}
+    steps.report(copy)
+    page = (copy / "build" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "32 training inputs, 16 test inputs" in page and "<td>Conv2d</td><td>1x8x3</td>" in page
+    assert f"{figures['total']['lut']:,}" in page and "not run: hls, sim" in page
+
+
 def test_data_of_another_shape_is_refused(copy: Path) -> None:
     design = copy / "design.yaml"
     design.write_text(re.sub(r"\[8, 2\]", "[2, 8]", design.read_text()))
