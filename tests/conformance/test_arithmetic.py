@@ -21,11 +21,13 @@ from qfx.plan.model import frame_ends
 from qfx.steps.compare import first_mismatch
 from qfx_sim.design import simulate
 from tests.conformance.engines import Codes, interpreter, run_csim
-from tests.graph.test_lower import calibrated, first_wrong
+from tests.graph.lowering import calibrated, changed, first_wrong
 
 
 class Gated(nn.Module):
     """Squeeze and excitation, spatial attention, a residual of half weight, and a softmax over classes."""
+
+    reads = (2, 5, 4)
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +45,8 @@ class Gated(nn.Module):
 class Halved(nn.Module):
     """Gated halves, the smaller and the larger of two, one of them broadcast, pixels into channels, and maxout."""
 
+    reads = (2, 6, 4)
+
     def __init__(self) -> None:
         super().__init__()
         self.wide, self.conv, self.fc = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(2, 3, 1), nn.Linear(12, 6)
@@ -57,33 +61,22 @@ class Halved(nn.Module):
 Change = Callable[[Graph], Graph]
 
 
-def with_constant(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Change:
-    def changed(graph: Graph) -> Graph:
-        old = graph.constants[name]
-        return replace(graph, constants={**graph.constants, name: replace(old, codes=change(old.codes))})
-
-    return changed
-
-
-def with_op(name: str, op: Op) -> Change:
-    def changed(graph: Graph) -> Graph:
-        nodes = (replace(node, op=op) if node.name == name else node for node in graph.nodes)
-        return replace(graph, nodes=tuple(nodes))
-
-    return changed
+def with_op(graph: Graph, name: str, op: Op) -> Graph:
+    nodes = (replace(node, op=op) if node.name == name else node for node in graph.nodes)
+    return replace(graph, nodes=tuple(nodes))
 
 
 FAULTS: dict[type[nn.Module], dict[str, Change]] = {  # by the node that has it
-    Gated: {"softmax.exp": with_constant("softmax.exp.table", lambda codes: codes // 2)},
+    Gated: {"softmax.exp": lambda graph: changed(graph, "softmax.exp.table", lambda codes: codes // 2)},
     Halved: {
-        "gate.getitem": with_op("gate.getitem", Select((3, 4, 5))),  # the half that is the gate
-        "minimum.beyond": with_op("minimum.beyond", Clamp(0, 127)),  # the larger of the two
-        "maximum.beyond": with_op("maximum.beyond", Clamp(-64, 0)),  # the smaller
-        "pixels.getitem_4": with_op("pixels.getitem_4", Select(tuple(range(12)))),  # ordered by pixel, not by channel
-        "max.negative": with_constant("max.negative.scale", np.negative),
+        # The other half; the larger for the smaller, and the other way round; pixels first, then channels.
+        "gate.getitem": lambda graph: with_op(graph, "gate.getitem", Select((3, 4, 5))),
+        "minimum.beyond": lambda graph: with_op(graph, "minimum.beyond", Clamp(0, 127)),
+        "maximum.beyond": lambda graph: with_op(graph, "maximum.beyond", Clamp(-64, 0)),
+        "pixels.getitem_4": lambda graph: with_op(graph, "pixels.getitem_4", Select(tuple(range(12)))),
+        "max.negative": lambda graph: changed(graph, "max.negative.scale", np.negative),
     },
 }
-SHAPES = {Gated: (2, 5, 4), Halved: (2, 6, 4)}
 
 
 class Lowered(NamedTuple):
@@ -100,7 +93,7 @@ class Lowered(NamedTuple):
 @pytest.fixture(scope="module", params=FAULTS, ids=lambda net: net.__name__.lower())
 def lowered(request: pytest.FixtureRequest) -> Lowered:
     torch.manual_seed(5)
-    x = torch.randint(-8, 8, (6, *SHAPES[request.param])).float() / 8
+    x = torch.randint(-8, 8, (6, *request.param.reads)).float() / 8
     points = {"weight": 5, "activation": 5, "elementwise": 6}
     model = calibrated(request.param(), x, {"default": {**points, "input": "s5.3"}})
     graph = lower(model, x)
