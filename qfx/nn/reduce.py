@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from qfx.nn.constants import Codes
-from qfx.nn.elementwise import Average
+from qfx.nn.pool import Average
 from qfx.nn.quantizer import ELEMENTWISE, Quantizer, Spec
 
 

@@ -234,8 +234,8 @@ def resources(rows: Sequence[Mapping[str, Any]]) -> Markup:
         axis.set_xlim(0, 108)
         axis.set_xlabel("% of the board")
         axis.grid(axis="x")
-        counted = {} if rows[0]["counted"] is None else {"counted by yosys": BLUE}
-        _legend(axis, {**counted, "the plan's estimate": PALE})
+        known = {"counted by yosys": BLUE} if rows[0]["counted"] is not None else {}
+        _legend(axis, {**known, "the plan's estimate": PALE})
 
     return _draw(len(rows), "resources", draw, 1.1)
 
