@@ -59,7 +59,7 @@ def test_places_are_filled_and_left(tmp_path: Path) -> None:
 FAULTS = {  # what is planted, and how it shows first
     "a third pixel": ("pixels_d != 2'd2", "1'b1", "in_ready_o must be 0 in cycle|ended prematurely"),
     "half a pixel": ("2'(push_o && in_last_i)", "2'(push_o || in_last_i)", "must be [01] in cycle|ended prematurely"),
-    "a credit too early": ("credit && full_q", "(credit || give_i) && full_q", "take_o must be 0 in cycle|ended prematurely"),
+    "early credit": ("credit && full_q", "(credit || give_i) && full_q", "take_o must be 0 in cycle|ended prematurely"),
 }
 
 
