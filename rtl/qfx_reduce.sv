@@ -47,37 +47,24 @@ module qfx_reduce #(
            InWidth, OutWidth, Channels, Lanes);
   end
 
-  // Pixels: a place for a result is taken by the pixel's last word and left when the result goes.
-  logic                 push, take, credit, last, full_q;
-  logic [1:0]           pixels_q, pixels_d;
+  // A place for a result is taken by the pixel's last word and left when the result goes.
+  logic                 push, take, last;
   logic [WordWidth-1:0] word;
-
-  assign push     = in_valid_i && in_ready_o;
-  assign take     = credit && full_q;
-  assign pixels_d = pixels_q + 2'(push && last) - 2'(take);
 
   qfx_agu_counter #(.Count(Words)) u_word (
     .clk_i, .rst_ni, .step_i(push), .value_o(word), .last_o(last)
   );
-  qfx_credit #(.Credits(Credits)) u_credit (
+  qfx_places #(.Credits(Credits)) u_places (
     .clk_i,
     .rst_ni,
-    .take_i     (take),
-    .give_i,
-    .available_o(credit)
+    .in_valid_i,
+    .in_ready_o,
+    .in_last_i (last),
+    .push_o    (push),
+    .out_last_i(1'b1),
+    .take_o    (take),
+    .give_i
   );
-
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) begin
-      pixels_q   <= '0;
-      full_q     <= 1'b0;
-      in_ready_o <= 1'b0;
-    end else begin
-      pixels_q   <= pixels_d;
-      full_q     <= pixels_d != '0;
-      in_ready_o <= pixels_d != 2'd2;
-    end
-  end
 
   // The words on their way through the tree, and the results on their way out: Delay cycles each.
   logic [Delay-1:0] push_q, first_q, last_q;
@@ -143,16 +130,5 @@ module qfx_reduce #(
   end
 
   assign out_valid_o = take_q[Delay];
-
-  // Assertions
-`ifndef SYNTHESIS
-  always_ff @(posedge clk_i) begin
-    if (rst_ni) begin
-      // A word comes only while a result has a place.
-      assert (pixels_q <= 2'd2) else $error("qfx_reduce: more than two results");
-      assert (!push || pixels_q != 2'd2) else $error("qfx_reduce: a word came without a place");
-    end
-  end
-`endif
 
 endmodule

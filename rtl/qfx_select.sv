@@ -46,40 +46,34 @@ module qfx_select #(
     end
   endfunction
 
-  // Pixels: the memory has two places, written and read in turn.
-  logic                 push, take, credit, in_last, out_last, full_q;
+  // The memory has two places, written and read in turn.
+  logic                 push, take, in_last, out_last;
   logic                 write_slot_q, read_slot_q;
-  logic [1:0]           pixels_q, pixels_d; // whole pixels that are kept
   logic [WordWidth-1:0] in_word;
   logic [AddrWidth-1:0] waddr;
 
-  assign push     = in_valid_i && in_ready_o;
-  assign take     = credit && full_q;
-  assign pixels_d = pixels_q + 2'(push && in_last) - 2'(take && out_last);
-  assign waddr    = AddrWidth'(in_word) + (write_slot_q ? AddrWidth'(InWords) : '0);
+  assign waddr = AddrWidth'(in_word) + (write_slot_q ? AddrWidth'(InWords) : '0);
 
   qfx_agu_counter #(.Count(InWords)) u_in_word (
     .clk_i, .rst_ni, .step_i(push), .value_o(in_word), .last_o(in_last)
   );
-  qfx_credit #(.Credits(Credits)) u_credit (
+  qfx_places #(.Credits(Credits)) u_places (
     .clk_i,
     .rst_ni,
-    .take_i     (take),
-    .give_i,
-    .available_o(credit)
+    .in_valid_i,
+    .in_ready_o,
+    .in_last_i (in_last),
+    .push_o    (push),
+    .out_last_i(out_last),
+    .take_o    (take),
+    .give_i
   );
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
-      pixels_q     <= '0;
-      full_q       <= 1'b0;
-      in_ready_o   <= 1'b0;
       write_slot_q <= 1'b0;
       read_slot_q  <= 1'b0;
     end else begin
-      pixels_q   <= pixels_d;
-      full_q     <= pixels_d != '0;
-      in_ready_o <= pixels_d != 2'd2;
       if (push && in_last) write_slot_q <= !write_slot_q;
       if (take && out_last) read_slot_q <= !read_slot_q;
     end
@@ -162,16 +156,5 @@ module qfx_select #(
       out_data_o[to*Width +: Width] <= code;
     end
   end
-
-  // Assertions
-`ifndef SYNTHESIS
-  always_ff @(posedge clk_i) begin
-    if (rst_ni) begin
-      // Neither side overtakes the other.
-      assert (pixels_q <= 2'd2) else $error("qfx_select: more than two pixels");
-      assert (!push || pixels_q != 2'd2) else $error("qfx_select: a word came without a place");
-    end
-  end
-`endif
 
 endmodule

@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8: the data, and a small residual network that uses every operation of the graph."""
+"""Handwritten digits, 8x8: the data, and a small residual network with a deformable block."""
 
 import torch
 import torch.nn.functional as F

@@ -1,6 +1,6 @@
 """Lowering: a trained fixed-point torch model becomes the integer graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,18 @@ from qfx.fixed import Fixed, Overflow, Rounding
 from qfx.graph.graph import Graph, GraphBuilder
 from qfx.graph.lower_arithmetic import add, extreme, multiply, rescale, scale, scale_and_shift, softmax
 from qfx.graph.lower_binary import binary, gated, thermometer
+from qfx.graph.lower_moves import (
+    chosen,
+    concat,
+    cut,
+    not_flattened,
+    pad_shortcut,
+    pixel_shuffle,
+    reordered,
+    select,
+    slices,
+    upsample,
+)
 from qfx.graph.lower_pixels import image_of, unflatten, unflattened, window_of
 from qfx.graph.lower_reduce import (
     adaptive_avg_pool,
@@ -23,12 +35,10 @@ from qfx.graph.lower_reduce import (
     channel_mean,
     max_pool,
 )
-from qfx.graph.moves import Steps
 from qfx.graph.ops import (
     Add,
     Affine,
     Clamp,
-    Concat,
     Conv2d,
     DeformConv2d,
     Dense,
@@ -38,9 +48,6 @@ from qfx.graph.ops import (
     Lookup,
     Multiply,
     Requantize,
-    Select,
-    Slice,
-    Upsample,
 )
 from qfx.graph.passes import run_passes
 from qfx.nn.calibrate import name_quantizers
@@ -265,21 +272,9 @@ def _conv_transpose(low: _Lowering, name: str, layer: Any, inputs: list[str]) ->
     if block != (1, 1):
         # The filters are ordered by group first, the channels of a block by pixel.
         order = np.arange(low.builder.type(image).channels).reshape(layer.groups, block[0] * block[1], -1)
-        ordered = _reordered(low, f"{name}.order", order.transpose(1, 0, 2).ravel().tolist(), image)
+        ordered = reordered(low, f"{name}.order", order.transpose(1, 0, 2).ravel().tolist(), image)
         image = low.add(name, DepthToSpace(block), ordered)
-    return _cut(low, f"{name}.cut", rows.kept, columns.kept, image)
-
-
-def _reordered(low: _Lowering, name: str, channels: Sequence[int], x: str) -> str:
-    """Choose channels, unless they are all, in order."""
-    chosen = tuple(channels)
-    return x if chosen == tuple(range(low.builder.type(x).channels)) else low.add(name, Select(chosen), x)
-
-
-def _cut(low: _Lowering, name: str, rows: Steps, columns: Steps, x: str) -> str:
-    """Choose rows and columns, unless they are all."""
-    height, width, _ = low.builder.type(x).shape
-    return x if (rows, columns) == ((0, height, 1), (0, width, 1)) else low.add(name, Slice(rows, columns), x)
+    return cut(low, f"{name}.cut", rows.kept, columns.kept, image)
 
 
 def _linear(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -337,59 +332,13 @@ def _prelu(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     return low.quantize(f"{name}.out", layer.output_quant, low.add(name, Add(), positive, sloped))
 
 
-def _concat(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
-    if any(x in low.unflattened or low.is_permuted(x) for x in inputs):
-        raise LowerError(f"the operands of '{name}' must not be flattened images: concatenate before the Flatten")
-    result = inputs[0]
-    for count, x in enumerate(inputs[1:], 2):
-        result = low.add(name if count == len(inputs) else f"{name}.{count}", Concat(), result, x)
-    return result
-
-
-def _select(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    return low.add(name, Select(layer.channels), _unflattened(low, name, inputs[0]))
-
-
-def _chosen(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    x = _unflattened(low, name, inputs[0])
-    return _reordered(low, name, layer.chosen(low.builder.type(x).channels), x)
-
-
-def _slice(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    """Fewer pixels first, so that fewer have their channels chosen."""
-    x = _unflattened(low, name, inputs[0])
-    shape = low.builder.type(x).shape
-    if len(shape) == 3:
-        signal = len(low.input_shape) == 3
-        rows, columns = (slice(*steps).indices(size) for steps, size in zip(layer.places(signal), shape, strict=False))
-        x = _cut(low, f"{name}.places", rows, columns, x)
-    return _reordered(low, name, layer.chosen(shape[-1]), x)
-
-
-def _pixel_shuffle(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    x = low.quantize(f"{name}.in", layer.input_quant, inputs[0])
-    ordered = _reordered(low, f"{name}.order", layer.chosen(low.builder.type(x).channels), x)
-    return low.add(name, DepthToSpace(layer.factor), ordered)
-
-
 def _zero_pad(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
     """A convolution of one pixel and weight 1 for each channel, whose padding it is."""
-    x = low.quantize(f"{name}.in", layer.input_quant, _unflattened(low, name, inputs[0]))
+    x = low.quantize(f"{name}.in", layer.input_quant, not_flattened(low, name, inputs[0]))
     channels = low.builder.type(x).channels
     ones = Codes(np.ones((1, 1, 1, channels), dtype=np.int64), Fixed(2, 0), 1)
     op = Conv2d((1, 1), layer.padding, (1, 1), channels)
     return low.add(name, op, x, low.constant(f"{name}.weight", ones))
-
-
-def _unflattened(low: _Lowering, name: str, x: str) -> str:
-    if x in low.unflattened or low.is_permuted(x):
-        raise LowerError(f"'{name}' must not read a flattened image: choose channels before the Flatten")
-    return x
-
-
-def _upsample(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    rows, columns = layer.factor
-    return low.add(name, Upsample((rows if len(low.input_shape) == 4 else 1, columns)), inputs[0])
 
 
 def _flatten(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
@@ -399,12 +348,6 @@ def _flatten(low: _Lowering, name: str, _: Any, inputs: list[str]) -> str:
     if inputs[0] in low.unflattened or len(low.builder.type(inputs[0]).shape) == 1:
         return inputs[0]
     return low.flatten(name, inputs[0])
-
-
-def _pad_shortcut(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
-    height, width, channels = low.builder.type(inputs[0]).shape
-    fewer = _cut(low, f"{name}.places", (0, height, layer.stride), (0, width, layer.stride), inputs[0])
-    return _reordered(low, name, layer.chosen(channels), fewer)
 
 
 def _quantizer(low: _Lowering, name: str, layer: Any, inputs: list[str]) -> str:
@@ -447,13 +390,13 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.Scale: scale,
     qnn.Rescale: rescale,
     qnn.Softmax: softmax,
-    qnn.Concat: _concat,
-    qnn.Select: _select,
-    qnn.ChannelShuffle: _chosen,
-    qnn.ChannelChunk: _chosen,
-    qnn.PadChannels: _chosen,
-    qnn.Slice: _slice,
-    qnn.PixelShuffle: _pixel_shuffle,
+    qnn.Concat: concat,
+    qnn.Select: select,
+    qnn.ChannelShuffle: chosen,
+    qnn.ChannelChunk: chosen,
+    qnn.PadChannels: chosen,
+    qnn.Slice: slices,
+    qnn.PixelShuffle: pixel_shuffle,
     qnn.ZeroPad: _zero_pad,
     qnn.MaxPool2d: max_pool,
     qnn.AvgPool2d: avg_pool,
@@ -461,10 +404,10 @@ _LAYERS: dict[type[nn.Module], Handler] = {
     qnn.AdaptiveAvgPool2d: adaptive_avg_pool,
     qnn.ChannelMean: channel_mean,
     qnn.ChannelMax: channel_max,
-    qnn.Upsample: _upsample,
+    qnn.Upsample: upsample,
     qnn.Flatten: _flatten,
     qnn.Unflatten: unflatten,
-    qnn.PadShortcut: _pad_shortcut,
+    qnn.PadShortcut: pad_shortcut,
     qnn.BinaryActivation: binary,
     qnn.Thermometer: thermometer,
     qnn.GatedConv2d: gated,

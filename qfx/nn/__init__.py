@@ -27,14 +27,10 @@ from qfx.nn.digits import digit_moves as digit_moves
 from qfx.nn.digits import digits_by_constant as digits_by_constant
 from qfx.nn.digits import limit_digits as limit_digits
 from qfx.nn.digits import nonzero_digits as nonzero_digits
-from qfx.nn.elementwise import AdaptiveAvgPool2d as AdaptiveAvgPool2d
-from qfx.nn.elementwise import AdaptiveMaxPool2d as AdaptiveMaxPool2d
 from qfx.nn.elementwise import Add as Add
-from qfx.nn.elementwise import AvgPool2d as AvgPool2d
 from qfx.nn.elementwise import Concat as Concat
 from qfx.nn.elementwise import Flatten as Flatten
 from qfx.nn.elementwise import Hardtanh as Hardtanh
-from qfx.nn.elementwise import MaxPool2d as MaxPool2d
 from qfx.nn.elementwise import ReLU as ReLU
 from qfx.nn.exact import exact as exact
 from qfx.nn.exact import exact_values as exact_values
@@ -57,6 +53,10 @@ from qfx.nn.moves import Unflatten as Unflatten
 from qfx.nn.moves import ZeroPad as ZeroPad
 from qfx.nn.moves import pixel_shuffle as pixel_shuffle
 from qfx.nn.multiply import Multiply as Multiply
+from qfx.nn.pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from qfx.nn.pool import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from qfx.nn.pool import AvgPool2d as AvgPool2d
+from qfx.nn.pool import MaxPool2d as MaxPool2d
 from qfx.nn.prelu import PReLU as PReLU
 from qfx.nn.quantizer import Digits as Digits
 from qfx.nn.quantizer import Quantizer as Quantizer

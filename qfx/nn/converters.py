@@ -14,20 +14,12 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.conversion import Conversion
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import (
-    SATURATING,
-    AdaptiveAvgPool2d,
-    AdaptiveMaxPool2d,
-    AvgPool2d,
-    Flatten,
-    Hardtanh,
-    MaxPool2d,
-    ReLU,
-)
+from qfx.nn.elementwise import SATURATING, Flatten, Hardtanh, ReLU
 from qfx.nn.gated import WIDEST_WEIGHT, GatedConv2d, PrecisionGatedConv2d
 from qfx.nn.geometry import NO_PADDING, added, beyond, inside, pool_window
 from qfx.nn.move_calls import flawed
 from qfx.nn.moves import ChannelShuffle, PixelShuffle, ZeroPad
+from qfx.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Spec
 from qfx.nn.results import never_negative, odd_levels_of

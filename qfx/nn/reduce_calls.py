@@ -5,7 +5,8 @@ from dataclasses import replace
 from torch import fx, nn
 
 from qfx.nn.conversion import Conversion, Reduction
-from qfx.nn.elementwise import AdaptiveAvgPool2d, AdaptiveMaxPool2d, Flatten
+from qfx.nn.elementwise import Flatten
+from qfx.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d
 from qfx.nn.reduce import ChannelMax, ChannelMean
 from qfx.nn.shapes import shape_of
 from qfx.nn.trace import call_name, scope

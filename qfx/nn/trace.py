@@ -11,17 +11,7 @@ from qfx.nn.affine import Affine, BatchNorm2d, Normalize
 from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.compute import Conv2d, Linear
 from qfx.nn.deform import DeformConv2d, SquareDeformConv2d
-from qfx.nn.elementwise import (
-    AdaptiveAvgPool2d,
-    AdaptiveMaxPool2d,
-    Add,
-    AvgPool2d,
-    Concat,
-    Flatten,
-    Hardtanh,
-    MaxPool2d,
-    ReLU,
-)
+from qfx.nn.elementwise import Add, Concat, Flatten, Hardtanh, ReLU
 from qfx.nn.extremes import Maximum, Minimum
 from qfx.nn.gated import GatedConv2d, PrecisionGatedConv2d
 from qfx.nn.moves import (
@@ -36,6 +26,7 @@ from qfx.nn.moves import (
     ZeroPad,
 )
 from qfx.nn.multiply import Multiply
+from qfx.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from qfx.nn.prelu import PReLU
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.reduce import ChannelMax, ChannelMean

@@ -97,8 +97,8 @@ def _hls(work: Work) -> dict[str, Any]:
 
 def _hls_summary(figures: Mapping[str, Any]) -> str:
     return (
-        f"csim = interpreter at {figures['nodes']} nodes, {figures['frames']} images, {figures['codes']:,} codes; "
-        f"{figures['images_per_second']:,.0f} images/s"
+        f"csim = interpreter at {figures['nodes']} nodes, {figures['frames']} inputs, {figures['codes']:,} codes; "
+        f"{figures['images_per_second']:,.0f} inputs/s"
     )
 
 
@@ -191,7 +191,7 @@ def _sim_summary(figures: Mapping[str, Any]) -> str:
     runs = figures["runs"]
     stalled, codes = sum(run["stalls"] != "none" for run in runs), sum(run["codes"] for run in runs)
     return (
-        f"RTL = interpreter on {runs[0]['frames']} images in {len(runs)} runs, {stalled} of them with stalls, one at "
+        f"RTL = interpreter on {runs[0]['frames']} inputs in {len(runs)} runs, {stalled} of them with stalls, one at "
         f"{max(run['nodes'] for run in runs)} nodes, {codes:,} codes; "
         f"{counted(figures['interval'] or 0, 'cycle')} a frame"
     )

@@ -246,7 +246,7 @@ def _lower_summary(figures: Mapping[str, Any]) -> str:
     compared = figures["exact"]
     return (
         f"{len(figures['nodes'])} nodes, {figures['macs']:,} MACs, {figures['parameters']:,} parameters; interpreter = "
-        f"torch at {compared['nodes']} of them, {compared['frames']} images, {compared['codes']:,} codes"
+        f"torch at {compared['nodes']} of them, {compared['frames']} inputs, {compared['codes']:,} codes"
     )
 
 

@@ -14,7 +14,7 @@ import qfx.nn as qnn
 from qfx.errors import LowerError, TrainError
 from qfx.graph.lower import lower
 from qfx.graph.ops import Conv2d
-from tests.graph.test_lower import calibrated, equals_torch
+from tests.graph.lowering import calibrated, equals_torch
 from tests.graph.test_lower_table import differences
 
 

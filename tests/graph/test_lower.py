@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 import qfx.nn as qnn
 from qfx.errors import LowerError
-from qfx.graph import Graph
 from qfx.graph.lower import lower
 from qfx.graph.ops import Add, Affine, Clamp, Conv2d, DeformConv2d, Dense, Flatten, MaxPool, Requantize, SumPool
-from qfx.graph.torch_values import node_codes
+from tests.graph.lowering import calibrated, changed, equals_torch, first_wrong, torch_codes
 
 
 class Everything(nn.Module):
@@ -41,15 +40,6 @@ class Everything(nn.Module):
         return self.classify(F.relu(self.hidden(x)))
 
 
-def calibrated(model: nn.Module, x: Tensor, recipe: dict | None = None) -> nn.Module:
-    """The model in fixed point, its BatchNorm statistics those of ``x``."""
-    model.train()
-    for _ in range(5):
-        model(x)
-    converted = qnn.convert(model.eval(), recipe, x)
-    return qnn.calibrate(converted, [x]).eval()
-
-
 @pytest.fixture
 def everything() -> tuple[nn.Module, Tensor]:
     torch.manual_seed(3)
@@ -63,23 +53,6 @@ def everything() -> tuple[nn.Module, Tensor]:
         },
     }
     return calibrated(Everything(), x, recipe), x
-
-
-def equals_torch(graph: Graph, model: nn.Module, x: Tensor) -> bool:
-    return bool((graph.evaluate(x.numpy(), "NCHW") == qnn.exact(model)(x).numpy()).all())
-
-
-def torch_codes(graph: Graph, model: nn.Module, x: Tensor) -> dict[str, np.ndarray]:
-    return node_codes(graph, {call: value.numpy() for call, value in qnn.exact_values(model)(x).items()})
-
-
-def first_wrong(graph: Graph, model: nn.Module, x: Tensor) -> str | None:
-    """The first node at which the graph parts from torch, of those that stand for a layer or a quantizer."""
-    trained = torch_codes(graph, model, x)
-    computed = graph.evaluate_codes(graph.encode(x.numpy(), "NCHW"), all_nodes=True)
-    return next(
-        (n.name for n in graph.nodes if n.name in trained and (trained[n.name] != computed[n.name]).any()), None
-    )
 
 
 def test_every_node_that_stands_for_a_layer_or_a_quantizer_is_compared(everything: tuple[nn.Module, Tensor]) -> None:
@@ -123,15 +96,10 @@ def test_khot_weights_keep_their_promise_in_the_graph(everything: tuple[nn.Modul
     assert graph.constants["norm.scale"].max_digits == 2
 
 
-def _changed(graph: Graph, name: str, change) -> Graph:  # type: ignore[no-untyped-def]
-    constant = graph.constants[name]
-    return replace(graph, constants={**graph.constants, name: replace(constant, codes=change(constant.codes))})
-
-
 @pytest.mark.parametrize("name", ["stem.weight", "depthwise.weight", "deform.weight", "classify.weight", "norm.shift"])
 def test_a_swapped_channel_in_lowering_shows(everything: tuple[nn.Module, Tensor], name: str) -> None:
     model, x = everything
-    graph = _changed(lower(model, x), name, lambda codes: codes[..., [1, 0, *range(2, codes.shape[-1])]])
+    graph = changed(lower(model, x), name, lambda codes: codes[..., [1, 0, *range(2, codes.shape[-1])]])
     assert not equals_torch(graph, model, x)
     assert first_wrong(graph, model, x) == {"norm.shift": "norm.out"}.get(name, name.removesuffix(".weight"))
 
@@ -142,7 +110,7 @@ def test_a_flatten_in_torch_order_shows(everything: tuple[nn.Module, Tensor]) ->
     def torch_order(codes: np.ndarray) -> np.ndarray:
         return codes.reshape(3, 4, 8, -1).transpose(2, 0, 1, 3).reshape(codes.shape)
 
-    graph = _changed(lower(model, x), "hidden.weight", torch_order)
+    graph = changed(lower(model, x), "hidden.weight", torch_order)
     assert not equals_torch(graph, model, x)
     assert first_wrong(graph, model, x) == "hidden"
 

@@ -19,7 +19,7 @@ from qfx.graph.ops import Affine, DepthToSpace, Select, Slice
 from qfx.nn.calibrate import floating
 from tests.conformance.engines import difference, run_csim, run_rtl
 from tests.conformance.random_graphs import random_codes
-from tests.graph.test_lower import calibrated, equals_torch
+from tests.graph.lowering import calibrated, equals_torch
 
 
 class Shuffled(nn.Module):

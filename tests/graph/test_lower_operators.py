@@ -15,11 +15,13 @@ from qfx.errors import LowerError
 from qfx.graph.lower import lower
 from qfx.graph.ops import Affine, Multiply, Select, Upsample
 from qfx.nn.calibrate import floating
-from tests.graph.test_lower import _changed, calibrated, equals_torch, first_wrong
+from tests.graph.lowering import calibrated, changed, equals_torch, first_wrong, made
 
 
 class Excited(nn.Module):
-    """Squeeze and excitation, spatial attention and both at once, on 3x6x5 inputs."""
+    """Squeeze and excitation, spatial attention and both at once."""
+
+    reads = (3, 6, 5)
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +38,9 @@ class Excited(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Constants in all spellings, of numbers, parameters and buffers, on 3x5x4 inputs."""
+    """Constants in all spellings, of numbers, parameters and buffers."""
+
+    reads = (3, 5, 4)
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +60,9 @@ class Scaled(nn.Module):
 
 
 class Flat(nn.Module):
-    """Constants and products of a vector of features and of a flattened image, on 2x3x4 inputs."""
+    """Constants and products of a vector of features and of a flattened image."""
+
+    reads = (2, 3, 4)
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +76,9 @@ class Flat(nn.Module):
 
 
 class Differing(nn.Module):
-    """A difference of signals, and of each from their mean, on 2x9 inputs."""
+    """A difference of signals, and of each from their mean."""
+
+    reads = (2, 9)
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +91,9 @@ class Differing(nn.Module):
 
 
 class Attending(nn.Module):
-    """Softmax of images, of a flattened image and of features, in all spellings, on 3x4x5 inputs."""
+    """Softmax of images, of a flattened image and of features, in all spellings."""
+
+    reads = (3, 4, 5)
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,14 +107,7 @@ class Attending(nn.Module):
         return torch.softmax(self.last(x.softmax(-1)), dim=1)
 
 
-NETS = {Attending: (3, 4, 5), Excited: (3, 6, 5), Scaled: (3, 5, 4), Flat: (2, 3, 4), Differing: (2, 9)}
-
-
-def made(net: type[nn.Module], recipe: dict | None = None) -> tuple[nn.Module, nn.Module, Tensor]:
-    """A float network, it in fixed point, and a batch."""
-    torch.manual_seed(1)
-    x, network = torch.rand(6, *NETS[net]) * 4 - 1, net()
-    return network, calibrated(network, x, recipe), x
+NETS = (Attending, Excited, Scaled, Flat, Differing)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -139,8 +142,8 @@ def test_a_changed_constant_shows(net: type[nn.Module], victim: str) -> None:
     _, model, x = made(net)
     graph = lower(model, x)
     odd = np.arange(graph.constants[victim].codes.size) % 2
-    changed = _changed(graph, victim, lambda codes: codes - odd.reshape(codes.shape) * (codes // 2 + 1))
-    assert first_wrong(changed, model, x) is not None
+    wrong = changed(graph, victim, lambda codes: codes - odd.reshape(codes.shape) * (codes // 2 + 1))
+    assert first_wrong(wrong, model, x) is not None
 
 
 def test_a_gate_is_broadcast_over_pixels_and_over_channels() -> None:

@@ -16,11 +16,13 @@ from qfx.graph.ops import ChannelMax, ChannelSum, Conv2d, Dense, Flatten, MaxPoo
 from qfx.nn.calibrate import floating
 from tests.conformance.engines import difference, run_csim, run_rtl
 from tests.conformance.random_graphs import random_codes
-from tests.graph.test_lower import _changed, calibrated, equals_torch, first_wrong
+from tests.graph.lowering import calibrated, changed, equals_torch, first_wrong, made
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze and excitation by dense layers, whose features a second head reads too, on 3x6x5 inputs."""
+    """Squeeze and excitation by dense layers, whose features a second head reads too."""
+
+    reads = (3, 6, 5)
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +37,9 @@ class SqueezeExcite(nn.Module):
 
 
 class Attention(nn.Module):
-    """Channel and spatial attention by means and largest values, on 3x6x4 inputs."""
+    """Channel and spatial attention by means and largest values."""
+
+    reads = (3, 6, 4)
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +58,9 @@ class Attention(nn.Module):
 
 
 class Decoder(nn.Module):
-    """An image of what a dense layer makes of a flattened one, on 2x4x4 inputs."""
+    """An image of what a dense layer makes of a flattened one."""
+
+    reads = (2, 4, 4)
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +73,9 @@ class Decoder(nn.Module):
 
 
 class Signals(nn.Module):
-    """The same of signals, on 3x8 inputs."""
+    """The same of signals."""
+
+    reads = (3, 8)
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,23 +87,7 @@ class Signals(nn.Module):
         return self.last(x.sum(1)) + self.last(x.max(1).values)
 
 
-NETS = {SqueezeExcite: (3, 6, 5), Attention: (3, 6, 4), Decoder: (2, 4, 4), Signals: (3, 8)}
-
-
-def made(net: type[nn.Module], recipe: dict | None = None) -> tuple[nn.Module, nn.Module, Tensor]:
-    """A float network, it in fixed point, and a batch."""
-    torch.manual_seed(2)
-    x, network = torch.rand(6, *NETS[net]) * 4 - 1, net()
-    return network, calibrated(network, x, recipe), x
-
-
-def same(graph, model: nn.Module, x: Tensor) -> bool:
-    """Whether all results, also several, have the values and shapes of exact evaluation."""
-    found, wanted = graph.evaluate(x.numpy(), "NCHW"), qnn.exact(model)(x)
-    if isinstance(wanted, Tensor):
-        return found.shape == wanted.shape and equals_torch(graph, model, x)
-    pairs = zip(found.values(), wanted, strict=True)
-    return all(one.shape == other.shape and (one == other.numpy()).all() for one, other in pairs)
+NETS = (SqueezeExcite, Attention, Decoder, Signals)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -112,7 +104,7 @@ def test_the_graph_gives_the_integers_of_torch(net: type[nn.Module], bits: int) 
     points = dict.fromkeys(("weight", "activation", "constant"), bits)
     _, model, x = made(net, {"default": {**points, "elementwise": bits + 1}})
     graph = lower(model, x)
-    assert same(graph, model, x) and first_wrong(graph, model, x) is None
+    assert equals_torch(graph, model, x) and first_wrong(graph, model, x) is None
 
 
 @pytest.mark.parametrize(
@@ -122,7 +114,7 @@ def test_the_graph_gives_the_integers_of_torch(net: type[nn.Module], bits: int) 
 def test_a_changed_constant_shows(net: type[nn.Module], victim: str) -> None:
     _, model, x = made(net)
     graph = lower(model, x)
-    assert not same(_changed(graph, victim, np.negative), model, x)
+    assert not equals_torch(changed(graph, victim, np.negative), model, x)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -217,7 +209,7 @@ def test_each_spelling_gives_the_integers_of_torch(name: str) -> None:
     torch.manual_seed(4)
     network, x = Called(SPELLED[name]), torch.rand(4, 3, 6, 6) * 2 - 1
     model = calibrated(network, x)
-    assert same(lower(model, x), model, x)
+    assert equals_torch(lower(model, x), model, x)
     wanted = network(x)
     assert ((qnn.exact(model)(x) - wanted).abs().mean() / wanted.abs().mean()).item() < 0.15
 
@@ -227,7 +219,7 @@ def test_without_an_example_what_is_certain_converts_too() -> None:
     sure = ("sum", "amax", "values", "without its axis")
     for call in (*(OVER_CHANNELS[name] for name in sure), OVER_PIXELS["amax"], PIXELS["view"], PIXELS["None"]):
         model = qnn.calibrate(qnn.convert(Called(call).eval()), [x])
-        assert same(lower(model, x), model, x)
+        assert equals_torch(lower(model, x), model, x)
 
 
 REFUSED = {

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import qfx.nn as qnn
 from qfx.errors import LowerError
 from qfx.graph.lower import lower
-from tests.graph.test_lower import calibrated, equals_torch
+from tests.graph.lowering import calibrated, equals_torch
 
 
 class Called(nn.Module):

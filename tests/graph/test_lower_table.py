@@ -18,7 +18,7 @@ from qfx.plan import plan
 from qfx.steps.compare import Mismatch, first_mismatch
 from qfx_sim.design import Difference, simulate
 from tests.conformance.engines import run_csim
-from tests.graph.test_lower import _changed, calibrated, equals_torch, first_wrong
+from tests.graph.lowering import calibrated, changed, equals_torch, first_wrong
 
 
 class Slopes(nn.Module):
@@ -75,7 +75,7 @@ def test_the_graph_has_the_integers_of_torch_at_every_function(elementwise: int)
     assert equals_torch(graph, model, x) and first_wrong(graph, model, x) is None
     assert torch.equal(model(x).double(), qnn.exact(model)(x))
     table = f"{next(node.name for node in graph.nodes if isinstance(node.op, Lookup))}.table"
-    shifted = _changed(graph, table, lambda codes: codes[[*range(1, len(codes)), 0]])
+    shifted = changed(graph, table, lambda codes: codes[[*range(1, len(codes)), 0]])
     assert first_wrong(shifted, model, x) == table.removesuffix(".table")
 
 
@@ -84,7 +84,7 @@ def test_a_slope_for_each_channel_is_exact(elementwise: int, tmp_path: Path) -> 
     graph, model, x = lowered(elementwise, Slopes)
     assert equals_torch(graph, model, x) and first_wrong(graph, model, x) is None
     assert torch.equal(model(x).double(), qnn.exact(model)(x))
-    wrong = _changed(graph, "act.sloped.scale", lambda codes: codes[[1, 0, 2]])
+    wrong = changed(graph, "act.sloped.scale", lambda codes: codes[[1, 0, 2]])
     assert first_wrong(wrong, model, x) == "act.out"
     if elementwise == 8:
         assert differences(graph, graph, x, tmp_path) == [None, None]
@@ -97,7 +97,7 @@ def test_csim_and_rtl_have_the_integers_of_every_function_and_a_wrong_entry_show
     assert min(len(np.unique(golden[name])) for name in functions) > 8
     assert differences(graph, graph, x, tmp_path) == [None, None]
     victim = functions[0]
-    wrong = _changed(graph, f"{victim}.table", lambda entries: entries ^ (entries == golden[victim].flat[0]))
+    wrong = changed(graph, f"{victim}.table", lambda entries: entries ^ (entries == golden[victim].flat[0]))
     assert [found.node for found in differences(wrong, graph, x, tmp_path) if found] == [victim, victim]
 
 

@@ -16,13 +16,15 @@ from qfx.fixed import Overflow, Rounding
 from qfx.graph.lower import lower
 from qfx.graph.ops import Clamp, Concat, Conv2d, MaxPool, Requantize, SumPool, Upsample
 from qfx.nn.calibrate import floating
-from tests.graph.test_lower import _changed, calibrated, equals_torch, first_wrong
+from tests.graph.lowering import calibrated, changed, equals_torch, first_wrong, made
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
 
 class Signal(nn.Module):
-    """Every layer for (N, C, L), on 2x20 inputs."""
+    """Every layer for (N, C, L)."""
+
+    reads = (2, 20)
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +42,9 @@ class Signal(nn.Module):
 
 
 class Padded(nn.Module):
-    """Padding in all its spellings, on 3x9x10 inputs."""
+    """Padding in all its spellings."""
+
+    reads = (3, 9, 10)
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +61,9 @@ class Padded(nn.Module):
 
 
 class Bounded(nn.Module):
-    """Both bounds, behind convolutions, BatchNorm, and an average, on 2x6x6 inputs."""
+    """Both bounds, behind convolutions, BatchNorm, and an average."""
+
+    reads = (2, 6, 6)
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +79,9 @@ class Bounded(nn.Module):
 
 
 class Twice(nn.Module):
-    """One convolution, BatchNorm and Linear, each called twice, on 4x6x6 inputs."""
+    """One convolution, BatchNorm and Linear, each called twice."""
+
+    reads = (4, 6, 6)
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +97,9 @@ class Twice(nn.Module):
 
 
 class Averaged(nn.Module):
-    """Adaptive pooling into all even windows, on 2x8x12 inputs."""
+    """Adaptive pooling into all even windows."""
+
+    reads = (2, 8, 12)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = x.mean(3, keepdim=True), x.mean(dim=-2, keepdim=True)
@@ -101,7 +111,9 @@ class Averaged(nn.Module):
 
 
 class Joined(nn.Module):
-    """Channels joined in all spellings: exact results, formats of their own, a tensor twice; on 3x6x8 inputs."""
+    """Channels joined in all spellings: exact results, formats of their own, a tensor twice."""
+
+    reads = (3, 6, 8)
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +128,9 @@ class Joined(nn.Module):
 
 
 class Grown(nn.Module):
-    """A small U-Net: pixels repeated in all spellings and joined to those of a skip, on 2x6x8 inputs."""
+    """A small U-Net: pixels repeated in all spellings and joined to those of a skip."""
+
+    reads = (2, 6, 8)
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +152,9 @@ class Grown(nn.Module):
 
 
 class Echo(nn.Module):
-    """A signal and its echo, on 2x12 inputs."""
+    """A signal and its echo."""
+
+    reads = (2, 12)
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,23 +164,7 @@ class Echo(nn.Module):
         return self.last(F.interpolate(F.relu(self.stem(x)), None, 3, "nearest-exact"))
 
 
-NETS = {
-    Signal: (2, 20),
-    Padded: (3, 9, 10),
-    Bounded: (2, 6, 6),
-    Twice: (4, 6, 6),
-    Averaged: (2, 8, 12),
-    Joined: (3, 6, 8),
-    Grown: (2, 6, 8),
-    Echo: (2, 12),
-}
-
-
-def made(net: type[nn.Module], recipe: dict | None = None) -> tuple[nn.Module, nn.Module, Tensor]:
-    """A float network, it in fixed point, and a batch."""
-    torch.manual_seed(1)
-    x, network = torch.rand(6, *NETS[net]) * 4 - 1, net()
-    return network, calibrated(network, x, recipe), x
+NETS = (Signal, Padded, Bounded, Twice, Averaged, Joined, Grown, Echo)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -186,7 +186,7 @@ def test_the_graph_gives_the_integers_of_torch(net: type[nn.Module], bits: int) 
 @pytest.mark.parametrize(("net", "victim"), [(Signal, "depthwise"), (Padded, "even"), (Twice, "conv_1")])
 def test_a_swapped_channel_shows(net: type[nn.Module], victim: str) -> None:
     _, model, x = made(net)
-    graph = _changed(lower(model, x), f"{victim}.weight", lambda codes: codes[..., [1, 0, *range(2, codes.shape[-1])]])
+    graph = changed(lower(model, x), f"{victim}.weight", lambda codes: codes[..., [1, 0, *range(2, codes.shape[-1])]])
     assert first_wrong(graph, model, x) == victim
 
 

@@ -11,40 +11,20 @@ from torch import Tensor, nn
 import qfx
 from qfx import emit
 from qfx.boards import Board
+from qfx.design import Design
 from qfx.errors import LowerError
 from qfx.graph import Graph
 from qfx.nn import BinaryActivation, GatedConv2d, PrecisionGatedConv2d, Quantizer, Spec, Thermometer
 from qfx.plan import plan
 from qfx.tools import csim
 from qfx_sim.design import simulate
-from tests.graph.test_lower import _changed, calibrated, equals_torch, first_wrong
+from tests.graph.lowering import calibrated, changed, equals_torch, first_wrong
 
+RPReLU = Design.load(Path(__file__).parents[2] / "designs" / "fracbnn").object("model.py:RPReLU", "model")
 RECIPE = {
     "default": {"input": "u5.0", "weight": {"levels": "binary", "frac": 0}, "elementwise": 8, "activation": 8},
     "layers": {"last": {"weight": 6}, "norm1": {"constant": {"digits": {"k": 2}}}},
 }
-
-
-class Shift(nn.Module):
-    """``y = x + bias[c]``."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias.view(1, -1, 1, 1)
-
-
-class RPReLU(nn.Module):
-    """``y = prelu(x + shift_x[c]) + shift_y[c]`` with a slope for each channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.shift_x, self.prelu, self.shift_y = Shift(channels), nn.PReLU(channels), Shift(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.shift_y(self.prelu(self.shift_x(x)))
 
 
 class Fractional(nn.Module):
@@ -194,7 +174,7 @@ def test_training_and_every_engine_agree(tmp_path: Path) -> None:
 )
 def test_a_planted_fault_shows_at_its_layer(constant: str, change, where: str) -> None:
     _, model, x = fractional()
-    assert first_wrong(_changed(qfx.lower(model, x), constant, change), model, x) == where
+    assert first_wrong(changed(qfx.lower(model, x), constant, change), model, x) == where
 
 
 @pytest.mark.parametrize("frac", [-2, 0, 3])

@@ -12,7 +12,7 @@ import qfx.nn as qnn
 from qfx.errors import LowerError
 from qfx.fixed import Fixed, decode, digits_of
 from qfx.nn import Digits, Spec, calibrate, freeze_bn
-from qfx.nn.elementwise import reciprocal
+from qfx.nn.pool import reciprocal
 from qfx.nn.quantizer import CONSTANT
 
 

@@ -4,13 +4,16 @@ import copy
 import re
 import subprocess
 from importlib import metadata
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from qfx import doctor
-from qfx.emit.report import report
+from qfx.emit.report import plots, report
 from qfx.tools import git
 from tests.report.records import DESIGN, front, record, records
 
@@ -161,6 +164,23 @@ def test_a_front_is_a_table_and_a_picture_of_what_its_networks_take(tmp_path: Pa
     ) in text_of(page)
     (drawn,) = re.findall(r"<h2>Front</h2>.*?(<svg.*?</svg>)", page, flags=re.DOTALL)
     assert drawn.count('id="front-axes_') == 1, "all take no DSP: one picture, against LUT"
+
+
+def test_names_of_networks_that_take_nearly_the_same_stand_apart() -> None:
+    points = [(2912, 96.25, "front1"), (2912, 96.25, "front2"), (2950, 96.3, "front3"), (7000, 99.0, "a long name")]
+    axis = Figure(figsize=(4, 2)).subplots()
+    axis.scatter(*zip(*[point[:2] for point in points], strict=True))
+    axis.figure.draw_without_rendering()
+    plots._label(axis, points)
+    assert [label.get_text() for label in axis.texts] == ["front1, front2", "front3", "a long name"]
+    assert not overlapping(axis) and all(axis.bbox.containsx(label.get_window_extent().x1) for label in axis.texts)
+    for label in axis.texts:
+        label.set(ha="left", va="bottom", position=(6, 4))  # as if each had a figure of its own
+    assert overlapping(axis)
+
+
+def overlapping(axis: Axes) -> bool:
+    return any(one.overlaps(other) for one, other in combinations([text.get_window_extent() for text in axis.texts], 2))
 
 
 def test_a_build_of_one_budget_has_no_front(page: str) -> None:

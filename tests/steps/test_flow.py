@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,13 @@ import pytest
 
 from qfx import cli, steps
 from qfx.errors import MismatchError
-from qfx.steps import engine, hardware
+from qfx.steps import hardware
 
 MICRO = Path(__file__).with_name("micro")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def unchanged_sources() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "sources_digest", lambda names: "the same")
-        yield
-
-
 @pytest.fixture(scope="module")
-def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def flow(tmp_path_factory: pytest.TempPathFactory, unchanged_sources: None) -> Path:
     folder = Path(shutil.copytree(MICRO, tmp_path_factory.mktemp("flow") / "micro"))
     assert cli.run(["build", str(folder)]) == 0
     return folder

@@ -16,7 +16,7 @@ import pytest
 from qfx import steps
 from qfx.design import Design
 from qfx.errors import DesignError, MismatchError, QfxError, TrainError
-from qfx.steps import engine, hardware
+from qfx.steps import hardware
 from qfx.steps.engine import Build, Result, Work
 from qfx.tools._run import run as run_program
 
@@ -28,16 +28,8 @@ def open_micro(folder: Path) -> Build:
     return Build(Design.load(folder), tuple(step for step in steps.STEPS if step.name in QUICK))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def unchanged_sources() -> Iterator[None]:
-    """Whoever edits qfx while these tests run does not make its results stale."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "sources_digest", lambda names: "the same")
-        yield
-
-
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory, unchanged_sources: None) -> Path:
     folder = tmp_path_factory.mktemp("steps") / "micro"
     shutil.copytree(MICRO, folder)
     build = open_micro(folder)

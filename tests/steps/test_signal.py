@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from qfx import steps
 from qfx.errors import MismatchError, TrainError
 from qfx.graph import Graph
-from qfx.steps import engine, hardware
+from qfx.steps import hardware
 
 DESIGN = """\
 name: signal
@@ -48,16 +47,8 @@ def data() -> Data:
 '''
 
 
-@pytest.fixture(scope="module", autouse=True)
-def unchanged_sources() -> Iterator[None]:
-    """Whoever edits qfx while these tests run does not make its results stale."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "sources_digest", lambda names: "the same")
-        yield
-
-
 @pytest.fixture(scope="module")
-def lowered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lowered(tmp_path_factory: pytest.TempPathFactory, unchanged_sources: None) -> Path:
     folder = tmp_path_factory.mktemp("signal")
     (folder / "design.yaml").write_text(DESIGN)
     (folder / "model.py").write_text(MODEL)
@@ -104,6 +95,17 @@ def test_the_rtl_gives_them_too_and_a_wrong_weight_fails(copy: Path) -> None:
     rom.write_text("\n".join(words) + "\n")
     with pytest.raises(MismatchError, match=r"RTL: node '[\w.]+' must give code"):
         steps.sim(copy, force=True)
+
+
+def test_synth_counts_its_parts_and_the_report_shows_it(copy: Path) -> None:
+    steps.rtl(copy)
+    figures = steps.synth(copy).figures
+    assert figures["total"]["lut"] == sum(part["lut"] for part in figures["parts"]) > 0
+    assert {"0", "4"} <= {part["node"] for part in figures["parts"]}
+    steps.report(copy)
+    page = (copy / "build" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "32 training inputs, 16 test inputs" in page and "<td>Conv2d</td><td>1x8x3</td>" in page
+    assert f"{figures['total']['lut']:,}" in page and "not run: hls, sim" in page
 
 
 def test_data_of_another_shape_is_refused(copy: Path) -> None:

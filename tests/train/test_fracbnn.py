@@ -15,7 +15,7 @@ import qfx
 from qfx.design import Design
 from qfx.nn import GatedConv2d, quantizers
 from qfx.train import accuracy, runs
-from tests.graph.test_lower import _changed, first_wrong
+from tests.graph.lowering import changed, first_wrong
 
 DESIGN = Design.load(Path(__file__).parents[2] / "designs" / "fracbnn")
 sys.path.insert(0, str(DESIGN.folder))
@@ -133,7 +133,7 @@ def test_every_layer_has_its_width_and_the_graph_the_integers_of_torch(file: Pat
     graph = qfx.lower(model, x)
     assert np.array_equal(graph.evaluate(x.numpy(), "NCHW"), qfx.exact(model)(x).numpy())
     assert first_wrong(graph, model, x) is None
-    wrong = _changed(graph, "layer1.0.conv2.beyond.shift", lambda codes: codes + 3)
+    wrong = changed(graph, "layer1.0.conv2.beyond.shift", lambda codes: codes + 3)
     assert first_wrong(wrong, model, x) == "layer1.0.conv2"
 
 

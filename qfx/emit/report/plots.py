@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -103,19 +104,42 @@ def front(rows: Sequence[Mapping[str, Any]], resources: Sequence[str]) -> Markup
             if len(shown) == 1:  # of several resources, none alone orders the front
                 axis.plot(*zip(*on, strict=True), color=PALE, linewidth=1.4, zorder=1, drawstyle="steps-post")
             for number, (x, row) in enumerate(zip(counts, rows, strict=True)):
-                face = "white" if row["dominated"] else ORANGE if number == 0 else BLUE
                 edge = ORANGE if number == 0 else BLUE
-                axis.scatter([x], [row["accuracy"]], s=34, facecolor=face, edgecolor=edge, zorder=2)
-                axis.annotate(row["name"], (x, row["accuracy"]), (6, 5), textcoords="offset points", fontsize=8)
+                face, above = "white" if row["dominated"] else edge, 3 if number == 0 else 2
+                axis.scatter([x], [row["accuracy"]], s=34, facecolor=face, edgecolor=edge, zorder=above)
             axis.set_xlabel(f"{name} of the plan")
-            axis.locator_params(axis="x", integer=True, nbins=6)
+            axis.locator_params(axis="x", integer=True, nbins=max(6 // len(shown), 2))
             axis.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
             axis.margins(x=0.14, y=0.16)
             axis.grid()
         panels[0].set_ylabel("test accuracy, %", color=GREY)
         _legend(panels[-1], {"this build": ORANGE, "the other budgets (hollow: off the front)": BLUE})
+        panels[0].figure.draw_without_rendering()  # a label's place depends on its size, which is known from here on
+        for axis, counts in zip(panels, shown.values(), strict=True):
+            _label(axis, [(x, row["accuracy"], row["name"]) for x, row in zip(counts, rows, strict=True)])
 
     return _draw(9, "front", draw, 0.7, len(shown))
+
+
+def _label(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write each point's name beside it, where nothing else stands and there is room; those of one point together."""
+    from matplotlib.transforms import Bbox
+
+    names: dict[tuple[float, float], list[str]] = {}
+    for x, y, name in points:
+        names.setdefault((x, y), []).append(name)
+    reach = 4 * axis.figure.dpi / 72
+    taken = [Bbox([place - reach, place + reach]) for place in axis.transData.transform([*names])]
+    for place, of in names.items():
+        for side, row in product((1, -1), (1, -1)):
+            label = axis.annotate(", ".join(of), place, (6 * side, 4 * row), textcoords="offset points", fontsize=8)
+            label.set(ha="left" if side > 0 else "right", va="bottom" if row > 0 else "top")
+            box = label.get_window_extent()
+            fits = axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1 and not box.count_overlaps(taken)
+            if fits or (side, row) == (-1, -1):
+                break
+            label.remove()
+        taken.append(box)
 
 
 def cycles(nodes: Mapping[str, int]) -> Markup:
@@ -128,6 +152,7 @@ def cycles(nodes: Mapping[str, int]) -> Markup:
             axis.text(count, place, f"  {count:,}", va="center", fontsize=8)
         _names(axis, list(nodes))
         axis.set_xlim(0, most * 1.12)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_xlabel("cycles a frame; the slowest node sets the rate")
         axis.grid(axis="x")
 
@@ -209,7 +234,8 @@ def resources(rows: Sequence[Mapping[str, Any]]) -> Markup:
         axis.set_xlim(0, 108)
         axis.set_xlabel("% of the board")
         axis.grid(axis="x")
-        _legend(axis, {"counted by yosys": BLUE, "the plan's estimate": PALE})
+        known = {"counted by yosys": BLUE} if rows[0]["counted"] is not None else {}
+        _legend(axis, {**known, "the plan's estimate": PALE})
 
     return _draw(len(rows), "resources", draw, 1.1)
 
@@ -222,6 +248,4 @@ def _legend(axis: Axes, colours: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=colour, label=label) for label, colour in colours.items()]
-    axis.legend(
-        handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(handles), frameon=False, fontsize=8
-    )
+    axis.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=8)

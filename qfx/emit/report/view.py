@@ -79,7 +79,7 @@ def tiles(design: Mapping[str, Any], records: Records) -> list[dict[str, str]]:
     if plan:
         rate_now = f"{plan['frames_per_second']:,.0f}"
         found.append({"value": rate_now, "name": "frames a second", "more": f"at {plan['clock_mhz']:g} MHz"})
-        more = f"latency {plan['latency']:,}"
+        more = f"latency {plan['latency']:,} cycles"
         found.append({"value": f"{plan['interval']:,}", "name": "cycles a frame", "more": more})
     if synth:
         for key, name in (("lut", "LUT"), ("dsp", "DSP")):
@@ -190,11 +190,12 @@ def formats(records: Records) -> dict[str, Any] | None:
         {**node, "size": "x".join(map(str, node["shape"])), "constants": [_constant(c) for c in node["constants"]]}
         for node in lower["nodes"]
     ]
+    kib = lower["weight_bits"] / 8192
     return {
         "rows": rows,
         "macs": lower["macs"],
         "parameters": lower["parameters"],
-        "kib": lower["weight_bits"] / 8192,
+        "kib": f"{kib:,.1f}" if kib >= 1 else f"{kib:.3f}",
         "plot": plots.formats(lower["nodes"]),
     }
 

@@ -107,7 +107,6 @@ FAULTS = {  # what is planted, and how it shows first
         "chosen_q[1][LaneWidth-1:0] == LaneWidth'(i)",
         "serial_1_out: word",
     ),
-    "overtaken": ("pixels_d != 2'd2", "1'b1", "ended prematurely"),  # an assertion
     "place": ("(read_slot_q ? AddrWidth", "(write_slot_q ? AddrWidth", "serial_1_out: word"),
 }
 
