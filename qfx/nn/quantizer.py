@@ -315,9 +315,9 @@ class Quantizer(nn.Module):
         lost &= self.spec.digits is None or self.spec.digits.zero
         share = {name: each.double().mean().item() for name, each in zip(_FATES, (negative, wide, lost), strict=True)}
         fate = max(share, key=lambda name: share[name])
-        step = 2.0 ** -self.frac_now.min().item()
-        reason, remedy = _FATES[fate]
-        said = reason.format(format=self.format(), top=high * step, step=step, low=seen.min(), high=seen.max())
+        form, (reason, remedy) = Fixed(self.width, int(self.frac_now.min()), self.signed), _FATES[fate]
+        step = 2.0**-form.scalar_frac
+        said = reason.format(format=form, top=high * step, step=step, low=seen.min(), high=seen.max())
         said = f"hold the values that reach it, but {100 * share[fate]:.3g} % {said}; {remedy}"
         if share[fate] >= _NEARLY_ALL:
             raise TrainError(f"quantizer '{self.path}' must {said}")

@@ -202,9 +202,15 @@ def misreturned(node: fx.Node) -> str | None:
     several = isinstance(given, tuple | list) and len(given) > 1 and all(isinstance(one, fx.Node) for one in given)
     if several or isinstance(given, fx.Node):
         return None
-    kind = next((kind for kind in (dict, list, tuple) if isinstance(given, kind)), None)
-    what = f"a {kind.__name__} of {len(given)}" if kind else repr(given)  # type: ignore[arg-type]
     if isinstance(given, tuple | list) and len(given) > 1:
-        other = next(type(one).__name__ for one in given if not isinstance(one, fx.Node))
-        what = f"a {type(given).__name__} with a {other} in it"
+        what = f"{_kind(given)} with {next(_kind(one) for one in given if not isinstance(one, fx.Node))} in it"
+    elif isinstance(given, dict | tuple | list):
+        what = f"{_kind(given)} of {len(given)}"
+    else:
+        what = repr(given)
     return f"it must be a tensor, or a tuple of two or more tensors, not {what}: return the tensors alone"
+
+
+def _kind(given: object) -> str:
+    kinds = {dict: "a dict", list: "a list", tuple: "a tuple"}
+    return next((name for kind, name in kinds.items() if isinstance(given, kind)), repr(given))
