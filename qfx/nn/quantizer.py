@@ -304,7 +304,7 @@ class Quantizer(nn.Module):
     def _require_room(self, samples: Tensor) -> None:
         """Refuse a stated format that holds next to none of the values: they saturate, or are lost to zero.
 
-        Warn where those are many, unless they may be meant so.
+        Warn where those are many of a layer's weights or constants.
         """
         counted = samples.abs() >= 2.0 ** -(FRAC_RANGE[1] + 1)  # the others are 0 in any format
         if self.learned or self.width == 0 or not counted.any():
@@ -321,8 +321,8 @@ class Quantizer(nn.Module):
         said = f"hold the values that reach it, but {100 * share[fate]:.3g} % {said}; {remedy}"
         if share[fate] >= _NEARLY_ALL:
             raise TrainError(f"quantizer '{self.path}' must {said}")
-        meant = fate == "negative" and self.axis == 1 or fate == "lost" and self.width <= 2  # a ReLU; ternary words
-        if share[fate] >= _MANY and not meant:
+        ternary = fate == "lost" and self.width <= 2  # which is meant to have zeros
+        if share[fate] >= _MANY and self.axis == 0 and not ternary:
             warnings.warn(f"quantizer '{self.path}' should {said}", stacklevel=4)  # where calibrate is called
 
     def _least_error(self, samples: Tensor, widest: Tensor) -> Tensor:
