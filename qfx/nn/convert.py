@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from qfx.errors import LowerError
+from qfx.errors import LowerError, said
 from qfx.nn.affine import BatchNorm2d
 from qfx.nn.binary import BinaryActivation, Thermometer
 from qfx.nn.calibrate import floating, name_quantizers
@@ -21,6 +21,7 @@ from qfx.nn.elementwise import ReLU
 from qfx.nn.float_optimizer import remember
 from qfx.nn.gated import GatedConv2d
 from qfx.nn.in_place import refuse_in_place, require_same
+from qfx.nn.instead import instead, remedy
 from qfx.nn.move_calls import convert_move
 from qfx.nn.operators import NUMBER
 from qfx.nn.prelu import PReLU
@@ -30,9 +31,9 @@ from qfx.nn.recipe import Recipe, placed
 from qfx.nn.reduce_calls import convert_reduction
 from qfx.nn.shapes import flattened_from, misread, require_batch, shape_of
 from qfx.nn.sharing import tie
-from qfx.nn.spelling import as_modules, is_helper, remedy
+from qfx.nn.spelling import as_modules, is_helper
 from qfx.nn.table import Table
-from qfx.nn.trace import call_name, is_layer, misnamed, misreturned, node_path, scope, trace
+from qfx.nn.trace import call_name, is_layer, is_leaf, misnamed, misreturned, node_path, scope, trace
 from qfx.nn.transposed import ConvTranspose2d
 from qfx.nn.view_calls import convert_view
 
@@ -55,7 +56,7 @@ def convert(
     """
     require_ready(model, example)
     training = model.training
-    traced = trace(copy.deepcopy(model), example)
+    traced = _traced(_copied(model), example)
     if example is not None:
         require_batch(traced, example)
         require_same(model, traced, example)
@@ -66,6 +67,33 @@ def convert(
             converted.eval()(example)
     remember(model)
     return converted.train(training)  # type: ignore[return-value]
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever the user's attributes raise
+        raise LowerError(
+            f"model must be a network that copy.deepcopy takes, which ends in {said(error)}: remove the attribute that "
+            "it does not take (a function of torch.jit.script, a tensor that is computed of parameters, a lock)"
+        ) from error
+
+
+def _traced(model: nn.Module, example: Tensor | None) -> fx.GraphModule:
+    """Return what ``trace`` does, or refuse the model with the layers that are in the way beside that."""
+    try:
+        return trace(model, example)
+    except LowerError as error:
+        unknown = [
+            f"  {path} ({type(module).__name__}): {instead(type(module).__name__)}"
+            for path, module in model.named_modules()
+            if path and is_leaf(module) and type(module) not in MODULES and not is_layer(module)
+        ]
+        if not unknown:
+            raise
+        raise LowerError(
+            "\n".join((f"{error}; beside that there are layers that qfx does not know:", *unknown))
+        ) from error
 
 
 def _run(conversion: Conversion) -> fx.GraphModule:

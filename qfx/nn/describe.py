@@ -18,7 +18,7 @@ class Row:
     """One layer or call."""
 
     path: str
-    was: str  # torch's layer or call; "" for the quantizers of input and output
+    was: str  # torch's layer or call; "" for the quantizers of input and output, and in a model that was pickled
     became: str  # a layer of qfx.nn, "nothing", or the path of the layer that it was folded into
     points: dict[str, str]  # format or width by quantization point
 
@@ -45,9 +45,9 @@ def describe(model: nn.Module) -> Description:
     Raises:
         LowerError: the model is not what convert returned.
     """
-    was: dict[str, str] | None = getattr(model, "meta", {}).get(WAS)
+    was: dict[str, str] = getattr(model, "meta", {}).get(WAS, {})
     graph = getattr(model, "graph", None)
-    if was is None or graph is None:
+    if graph is None or not quantizers(model):
         raise LowerError(f"the model must be what qfx.convert returned, not a {type(model).__name__}")
     names = {id(quantizer): name for name, quantizer in quantizers(model).items()}
     kept = [str(node.target) for node in graph.nodes if node.op == "call_module"]

@@ -36,7 +36,7 @@ def exact(model: nn.Module) -> Callable[..., Any]:
         for x in inputs:
             require_input("the input", x)
             if not x.isfinite().all():
-                raise TrainError("the input must be finite, but NaN or infinity is among its values")
+                raise TrainError("the input must be finite, but NaN or infinity is among its values: look at the data")
         require_finite(model)
         name_quantizers(model)
         device = inputs[0].device.type

@@ -1,5 +1,6 @@
 """The quantizer: one format with a learnable binary point, and the statistics that initialise it."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
@@ -76,6 +77,11 @@ class Spec:
             raise TrainError(f"a learned width must start at {WIDEST_LEARNED} bits or less, not {self.width}")
         if self.digits and self.signed is False:
             raise TrainError("a K-hot word must be signed: its digits are those of a sign-magnitude number")
+        if self.digits and self.digits.most > max(self.width - 1, 1):
+            raise TrainError(
+                f"the k of a K-hot word must be at most {max(self.width - 1, 1)}, the digits that {self.width} bits "
+                f"have beside the sign, not {self.digits.most}"
+            )
         if self.digits and self.digits.of_channels and not 2 <= self.width <= WIDEST_CHANNEL_DIGITS:
             raise TrainError(
                 f"a word with a K for each channel must have a width in 2..{WIDEST_CHANNEL_DIGITS}, not {self.width}"
@@ -88,7 +94,7 @@ ACTIVATION = Spec()
 ELEMENTWISE = Spec()
 
 
-_NEARLY_ALL = 0.99  # of the values that are not zero
+_NEARLY_ALL, _MANY = 0.99, 0.4  # of the values that are not zero: refused; warned of (a half, of few weights)
 _FATES = {  # of values that a stated format does not hold: what is said of them, and the remedy
     "negative": (
         "of them are negative and saturate at 0: {format} has no sign",
@@ -292,7 +298,10 @@ class Quantizer(nn.Module):
             )
 
     def _require_room(self, samples: Tensor) -> None:
-        """Refuse a stated format that holds next to none of the values: they saturate, or are lost to zero."""
+        """Refuse a stated format that holds next to none of the values: they saturate, or are lost to zero.
+
+        Warn where those are many of a layer's weights or constants.
+        """
         counted = samples.abs() >= 2.0 ** -(FRAC_RANGE[1] + 1)  # the others are 0 in any format
         if self.learned or self.width == 0 or not counted.any():
             return
@@ -302,12 +311,15 @@ class Quantizer(nn.Module):
         lost &= self.spec.digits is None or self.spec.digits.zero
         share = {name: each.double().mean().item() for name, each in zip(_FATES, (negative, wide, lost), strict=True)}
         fate = max(share, key=lambda name: share[name])
+        form, (reason, remedy) = Fixed(self.width, int(self.frac_now.min()), self.signed), _FATES[fate]
+        step = 2.0**-form.scalar_frac
+        said = reason.format(format=form, top=high * step, step=step, low=seen.min(), high=seen.max())
+        said = f"hold the values that reach it, but {100 * share[fate]:.3g} % {said}; {remedy}"
         if share[fate] >= _NEARLY_ALL:
-            step = 2.0 ** -self.frac_now.min().item()
-            reason, remedy = _FATES[fate]
-            said = reason.format(format=self.format(), top=high * step, step=step, low=seen.min(), high=seen.max())
-            part = f"{100 * share[fate]:.3g} %"
-            raise TrainError(f"quantizer '{self.path}' must hold the values that reach it, but {part} {said}; {remedy}")
+            raise TrainError(f"quantizer '{self.path}' must {said}")
+        ternary = fate == "lost" and self.width <= 2  # which is meant to have zeros
+        if share[fate] >= _MANY and self.axis == 0 and not ternary:
+            warnings.warn(f"quantizer '{self.path}' should {said}", stacklevel=4)  # where calibrate is called
 
     def _least_error(self, samples: Tensor, widest: Tensor) -> Tensor:
         """The frac, from the one that clips nothing to 4 bits finer, with the least squared error; ties: the widest."""

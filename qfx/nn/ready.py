@@ -42,6 +42,7 @@ def require_ready(model: nn.Module, example: Tensor | None) -> None:
     if lines:
         raise LowerError("the model must be ready for convert, but is not:\n" + "\n".join(lines))
     _require_float32(model)
+    _require_variances(model)
     if example is not None:
         require_input("example", example, LowerError)
         if example.dtype != torch.float32:
@@ -63,6 +64,8 @@ def _reasons(module: nn.Module) -> Iterator[str]:
     kind = type(module)
     if hasattr(module, "_orig_mod"):
         yield "it must be the module itself, not what torch.compile made of it: convert it first, then compile"
+    elif isinstance(module, torch.jit.ScriptModule):
+        yield "it must be the module itself, not what torch.jit.script or trace made of it: convert it before"
     elif isinstance(module, _WRAPPERS):
         yield "it must be the network inside of it: convert its .module, then wrap the result"
     elif isinstance(module, LazyModuleMixin):
@@ -105,6 +108,18 @@ def _require_float32(model: nn.Module) -> None:
             raise LowerError(
                 f"the network must be float32, but '{name}' is {_name(values.dtype)}: convert model.float()"
             )
+
+
+def _require_variances(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
+            least = (module.running_var + module.eps).min().item()
+            if not least > 0:
+                raise LowerError(
+                    f"running_var of '{path or type(module).__name__}' must be above 0 where eps is added, not "
+                    f"{least:.3g}: load another checkpoint, or call reset_running_stats() and run some batches "
+                    "in training mode"
+                )
 
 
 def _name(dtype: torch.dtype) -> str:

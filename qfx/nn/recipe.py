@@ -158,15 +158,15 @@ def _spec(given: Any, point: str, where: str) -> Spec:
         raise
     except QfxError as error:
         raise RecipeError(f"{error}, in recipe key '{where}'", where) from None
+    if spec.width == 0 and point not in _VECTORS:
+        raise _wrong(where, "must be at least one bit wide, not 0")
     if point == "input":
         _require_sent(spec, where)
     return spec
 
 
 def _require_sent(spec: Spec, where: str) -> None:
-    """Refuse an input that is not what the host sends: codes of at least a bit, which it rounds RND and saturates."""
-    if spec.width == 0:
-        raise _wrong(where, "must be at least one bit wide, not 0")
+    """Refuse an input that is not what the host sends: codes that it rounds RND and saturates."""
     for key, usual in (("rounding", Rounding.RND), ("overflow", Overflow.SAT)):
         if (found := getattr(spec, key)) != usual:
             raise _wrong(f"{where}.{key}", f"must be {usual}, by which the host's codes are made, not {found}")

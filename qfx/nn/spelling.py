@@ -1,4 +1,4 @@
-"""What torch calls layers, in words: the modules that functional calls stand for, and what to use instead of others."""
+"""What torch's functional calls are: the modules that they stand for, sums, concatenations, sizes."""
 
 import operator
 from collections.abc import Callable
@@ -14,85 +14,10 @@ from qfx.nn.table import Table
 from qfx.nn.trace import call_name
 from qfx.nn.tracer import DROPOUTS
 
-_INSTEAD = {
-    "add": "a sum of tensors, or of a tensor and a constant, without alpha",
-    "stack": "torch.cat(tensors, 1)",
-    "batch_norm": "the module nn.BatchNorm2d",
-    "conv2d": "the module nn.Conv2d",
-    "linear": "the module nn.Linear",
-    **dict.fromkeys(DROPOUTS, "training=self.training, since it drops values in evaluation too, or nn.Dropout"),
-    "matmul": "the module nn.Linear",
-    "conv_transpose2d": "the module nn.ConvTranspose2d",
-    "pad": "zeros of channels, or of the sides of an image right before a convolution or a pool,",
-    "squeeze": "torch.flatten(x, 1), or the axes of an image of one pixel, squeeze((2, 3)),",
-    "clamp": "both bounds, as numbers",
-    "GroupNorm": "nn.BatchNorm2d",
-    **dict.fromkeys(("ReflectionPad2d", "ReplicationPad2d", "CircularPad2d"), "nn.ZeroPad2d"),
-    **dict.fromkeys(("ReflectionPad1d", "ReplicationPad1d", "CircularPad1d"), "nn.ZeroPad1d"),
-    **dict.fromkeys(("RReLU", "rrelu"), "nn.LeakyReLU"),
-    **dict.fromkeys(("Softmin", "softmin"), "nn.Softmax(1) of the negative, -x,"),
-    **dict.fromkeys(("to", "type", "half", "bfloat16", "double"), "float32 throughout"),
-    "LPPool2d": "nn.AvgPool2d of x * x",
-    "LayerNorm": "nn.BatchNorm2d",
-    "InstanceNorm2d": "nn.BatchNorm2d",
-    "view": "torch.flatten(x, 1)",
-    "reshape": "torch.flatten(x, 1)",
-    "size": "torch.flatten(x, 1), or a constant",
-    "getattr": "torch.flatten(x, 1), or a constant",
-    **dict.fromkeys(
-        ("sum", "mean", "amax", "max"),
-        "all of an image, dim=(2, 3), or its channels, its rows or its columns, with keepdim=True,",
-    ),
-}
-_INSTEAD |= dict.fromkeys(
-    ("div", "truediv", "itruediv", "divide", "true_divide", "reciprocal"),
-    "a product with qfx.nn.Table(torch.reciprocal)(divisor)",
-)
-_INSTEAD |= dict.fromkeys(
-    ("sub", "isub", "subtract", "rsub"), "a difference of tensors, or of a tensor and a constant, without alpha"
-)
-_INSTEAD |= dict.fromkeys(
-    (
-        "max_pool1d",
-        "max_pool2d",
-        "avg_pool1d",
-        "avg_pool2d",
-        "adaptive_avg_pool2d",
-        "adaptive_max_pool2d",
-        "interpolate",
-    ),
-    "numbers for its sizes, or give convert an example that tells them,",
-)
-_INSTEAD |= dict.fromkeys(("mul", "imul", "multiply"), "a product of tensors, or of a tensor and a constant")
-_AXES = "keep the axes as they are, and bring the data into their order before the network"
-_PARTS = "let a layer of its own give each part"
-_WITHOUT = {
-    **dict.fromkeys(("transpose", "permute", "movedim", "swapaxes", "unsqueeze", "unflatten"), _AXES),
-    **dict.fromkeys(("expand", "expand_as"), "leave it out, sums and products repeat what has an axis of length 1"),
-    **dict.fromkeys(("chunk", "split", "unbind", "getitem"), _PARTS),
-}
-_TABLES = ("abs", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "erf")
 RANDOM = (  # calls that give other values each time
     *DROPOUTS,
     *("rand_like", "randn_like", "bernoulli", "rrelu", "gumbel_softmax"),
 )
-_LOG_SOFTMAX = ("logsoftmax", "log_softmax")
-
-
-def remedy(name: str, node: fx.Node) -> str:
-    """Return what to do about a layer or call of that name, such as what to use instead."""
-    if node.op == "get_attr":
-        return "it is a parameter outside of a layer: make it the bias of a layer, or a constant of a BatchNorm2d"
-    if name.lower() in _LOG_SOFTMAX:
-        return (
-            "it has no fixed-point form; leave it out: the argmax of the logits is the same, and "
-            "nn.functional.cross_entropy trains on logits"
-        )
-    if name in _TABLES and any(source.op != "get_attr" for source in node.all_input_nodes):
-        return f"use qfx.nn.Table(torch.{name})(x) instead"
-    if name not in _INSTEAD:
-        return "there is no fixed-point form of it" + (f": {_WITHOUT[name]}" if name in _WITHOUT else "")
-    return f"use {_INSTEAD[name]} instead"
 
 
 def is_helper(node: fx.Node) -> bool:

@@ -1,7 +1,11 @@
 """Tracing a model into calls of whole layers, for convert and for lowering."""
 
+import traceback
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
@@ -81,6 +85,7 @@ FIXED_LAYERS = (
     GatedConv2d,
 )
 _LEAVES = (*FIXED_LAYERS, SquareDeformConv2d, Normalize, PrecisionGatedConv2d)
+_NOT_THE_USERS = (Path(torch.__file__).parent, Path(__file__).parents[1])  # code that traces; a forward is elsewhere
 
 
 def trace(model: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
@@ -92,8 +97,14 @@ def trace(model: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
         example: an input that tells sizes; that of its batch stays open.
 
     Raises:
-        LowerError: the forward depends on data, or cannot be traced for another reason.
+        LowerError: the forward depends on data, or cannot be traced for another reason; or there is no network, but
+            a layer alone.
     """
+    state = is_leaf(model) and next(model.parameters(), None) is not None and not isinstance(model, nn.PReLU)
+    if state or isinstance(model, FIXED_LAYERS):
+        raise LowerError(
+            f"model must be a network of layers, not a {type(model).__name__} alone: convert nn.Sequential(layer)"
+        )
     graph = traced_graph(model, example)
     refuse_taken_names(graph)
     return fx.GraphModule(model, graph, type(model).__name__)
@@ -106,7 +117,7 @@ def traced_graph(model: nn.Module, example: Tensor | None = None) -> fx.Graph:
         return tracer.trace(model)
     except Exception as error:  # whatever the user's forward raises on symbols
         part = f"'{tracer.failed}'" if tracer.failed else type(model).__name__
-        raise LowerError(f"the forward of {part} {_untraceable(error)}") from error
+        raise LowerError(f"the forward of {part} {_untraceable(error)}{_place(error)}") from error
 
 
 def _untraceable(error: Exception) -> str:
@@ -116,12 +127,19 @@ def _untraceable(error: Exception) -> str:
         case TraceError():
             return (
                 "must be traceable by torch.fx, without branches or loops that depend on data: take the decision out "
-                f"of the network, or compute both sides (torch: {error})"
+                "of the network, or compute both sides"
             )
     return (
         "must be traceable by torch.fx, which calls it with symbols instead of tensors, but ends in "
-        f"{type(error).__name__}: {error}"
+        f"{type(error).__name__}: {error}: leave that call out, or compute it before or after the network"
     )
+
+
+def _place(error: Exception) -> str:
+    """Return the line of a forward in which tracing ended."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(each) for each in _NOT_THE_USERS)]
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno}: {shorten(own[-1].line or '', 80)})" if own else ""
 
 
 def refuse_taken_names(graph: fx.Graph) -> None:
@@ -134,6 +152,11 @@ def refuse_taken_names(graph: fx.Graph) -> None:
             f"the model must not have layers or parameters of the names {', '.join(taken)}, which torch.fx uses for "
             "its own: rename them, in checkpoints too"
         )
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Return whether a module is traced as one call, whatever it consists of."""
+    return Tracer(_LEAVES).is_leaf_module(module, "")
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -175,6 +198,15 @@ def unlike_results(given: Any, kind: type) -> str | None:
     several = isinstance(given, tuple | list) and len(given) > 1 and all(isinstance(one, kind) for one in given)
     if several or isinstance(given, kind):
         return None
-    known = next((known for known in (dict, list, tuple) if isinstance(given, known)), None)
-    what = f"a {known.__name__} of {len(given)}" if known else shown(given)
+    if isinstance(given, tuple | list) and len(given) > 1:
+        what = f"{_kind(given)} with {next(_kind(one) for one in given if not isinstance(one, kind))} in it"
+    elif isinstance(given, dict | tuple | list):
+        what = f"{_kind(given)} of {len(given)}"
+    else:
+        what = shown(given)
     return f"it must be a tensor, or a tuple of two or more tensors, not {what}: return the tensors alone"
+
+
+def _kind(given: object) -> str:
+    kinds = {dict: "a dict", list: "a list", tuple: "a tuple"}
+    return next((name for kind, name in kinds.items() if isinstance(given, kind)), shown(given))

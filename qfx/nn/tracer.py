@@ -36,6 +36,8 @@ class _Symbol(fx.Proxy):
     def __getattr__(self, name: str) -> Any:
         tracer = self.tracer
         assert isinstance(tracer, Tracer)
+        if name.startswith("__array"):
+            self.__array_function__()
         value = tracer.values.get(self.node)
         if isinstance(value, Tensor) and name == "shape":
             return tracer.shape(self)
@@ -51,12 +53,18 @@ class _Symbol(fx.Proxy):
 
     def __len__(self) -> int:
         value = self.tracer.values.get(self.node)  # type: ignore[attr-defined]
-        return len(value) if isinstance(value, tuple | list) else self.tracer.refuse_number(self)  # type: ignore
+        return len(value) if isinstance(value, tuple | list) else self.tracer.refuse_size()  # type: ignore
 
     def __int__(self) -> int:
         return self.tracer.refuse_number(self)  # type: ignore[attr-defined, no-any-return]
 
-    __index__ = __int__
+    __index__ = __float__ = __int__  # type: ignore[assignment]
+
+    def __array_function__(self, *_: Any) -> NoReturn:
+        raise UntraceableError(
+            "must compute in torch, not in numpy: use torch's function of that name, or compute it outside of the "
+            "network"
+        )
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise UntraceableError(
@@ -69,7 +77,7 @@ class _Batch(_Symbol):
     """How many inputs a batch has: the same for all tensors, and never a number."""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Batch) or self.tracer.refuse_number(self)  # type: ignore[attr-defined, no-any-return]
+        return isinstance(other, _Batch) or self.tracer.refuse_size()  # type: ignore[attr-defined, no-any-return]
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -86,11 +94,13 @@ class Tracer(fx.Tracer):
     Args:
         leaves: layers that are not looked into, beside torch's.
         example: an input; zeros of its shape run through the network as it is traced, in a batch of another size.
+
+    Both may be missing: torch traces what it has pickled by a tracer that it makes itself.
     """
 
     proxy_buffer_attributes = True  # a buffer that arithmetic reads is seen, however it is reshaped
 
-    def __init__(self, leaves: tuple[type[nn.Module], ...], example: Tensor | None) -> None:
+    def __init__(self, leaves: tuple[type[nn.Module], ...] = (), example: Tensor | None = None) -> None:
         super().__init__()
         self.leaves, self.example = leaves, example
         self.values: dict[fx.Node, Any] = {}  # what the example gives
@@ -144,14 +154,30 @@ class Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Symbol(node, self)
 
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """An argument of the network behind the first is its default, where it has one that is no tensor."""
+        fn, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        symbols = [place for place, arg in enumerate(args) if isinstance(arg, fx.Proxy)]
+        for place in symbols[1:]:
+            default = _default(root_fn, str(args[place].node.target))
+            if default is not inspect.Parameter.empty and not isinstance(default, Tensor):
+                self.graph.erase_node(args[place].node)
+                args[place] = default
+        return fn, args
+
     def to_bool(self, obj: fx.Proxy) -> bool:
+        if obj.node.op == "placeholder":
+            raise UntraceableError(
+                f"must not branch on its argument '{obj.node.target}': give it a default, which is then used, or set "
+                "it in __init__"
+            )
         if _of_sizes(obj.node):
-            self.refuse_number(obj)
+            self.refuse_size()
         return super().to_bool(obj)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         if _of_sizes(obj.node) or (self.example is None and obj.node.target in ("chunk", "split", "unbind")):
-            self.refuse_number(obj)
+            self.refuse_size()
         return super().iter(obj)
 
     # Sizes ----------------------------------------------------------------------------------------------------------
@@ -167,7 +193,16 @@ class Tracer(fx.Tracer):
         return (self._batches[proxy.node], *sizes[1:])
 
     def refuse_number(self, proxy: fx.Proxy) -> NoReturn:
-        """Refuse to give a number that no example tells, or that is of the batch."""
+        """Refuse to give a number that depends on data, that no example tells, or that is of the batch."""
+        if _of_sizes(proxy.node):
+            self.refuse_size()
+        raise UntraceableError(
+            "must not take a number from data, as float(y.max()) does: compute with the tensor itself, or take what "
+            "needs the number out of the network"
+        )
+
+    def refuse_size(self) -> NoReturn:
+        """Refuse to give a size that no example tells, or that is of the batch."""
         if self.example is None:
             raise UntraceableError(
                 "must know sizes where it branches, loops or counts: give convert an example, "
@@ -251,6 +286,16 @@ def _of_sizes(node: fx.Node) -> bool:
     if node.target is getattr and node.args[1] in _SIZES:
         return True
     return bool(node.all_input_nodes) and all(map(_of_sizes, node.all_input_nodes))
+
+
+def _default(function: Callable[..., Any], argument: str) -> Any:
+    """Return what a function's argument is where a call leaves it out, or Parameter.empty."""
+    found = inspect.signature(function).parameters.get(argument.lstrip("*"))
+    if found is None:
+        return inspect.Parameter.empty
+    if found.kind == found.VAR_POSITIONAL:
+        return ()
+    return {} if found.kind == found.VAR_KEYWORD else found.default
 
 
 def _attribute(module: nn.Module, path: str) -> Any:

@@ -307,7 +307,7 @@ def test_a_name_that_torch_fx_uses_is_refused_at_the_top_alone(name: str) -> Non
 
 def test_a_second_input_is_refused() -> None:
     class Two(nn.Module):
-        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
             return F.relu(x)
 
     with pytest.raises(LowerError, match=r"mask \(mask\): it must be the only input: concatenate the inputs before"):

@@ -201,21 +201,24 @@ MANY = "output (output): it must be a tensor, or a tuple of two or more tensors,
                 "keepdim=True, instead"
             ],
         ),
-        (lambda net, x: x.cumsum(1), [f"cumsum (cumsum): {NONE}"]),
+        (lambda net, x: x.cumsum(1), [f"cumsum (cumsum): {NONE}: compute it behind the network, of its result"]),
         (
             lambda net, x: x / x.relu(),
             ["truediv (truediv): use a product with qfx.nn.Table(torch.reciprocal)(divisor) instead"],
         ),
         (
             lambda net, x: x * net.p.exp(),
-            [f"exp (exp): {NONE}", "mul (mul): use a product of tensors, or of a tensor and a constant instead"],
+            [
+                "exp (exp): it computes of parameters alone: make its result a parameter or buffer",
+                "mul (mul): use a product of tensors, or of a tensor and a constant instead",
+            ],
         ),
         (
             lambda net, x: torch.add(x, net.p, alpha=2),
             ["add (add): use a sum of tensors, or of a tensor and a constant, without alpha instead"],
         ),
         (lambda net, x: {"a": x, "b": x.relu()}, [f"{MANY} a dict of 2: return the tensors alone"]),
-        (lambda net, x: [x, (x, x)], [f"{MANY} a list of 2: return the tensors alone"]),
+        (lambda net, x: [x, (x, x)], [f"{MANY} a list with a tuple in it: return the tensors alone"]),
         (lambda net, x: (x,), [f"{MANY} a tuple of 1: return the tensors alone"]),
         (lambda net, x: None, [f"{MANY} None: return the tensors alone"]),
     ],
