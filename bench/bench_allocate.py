@@ -1,0 +1,94 @@
+"""Widths allocated within what uniform widths of designs/resnet20 take of the board: accuracy without training.
+
+    python bench/bench_allocate.py [W3A3] [B]
+
+A row of uniform widths is planned without DSPs at a rate. The LUTs of its plan are the budget within which
+`qfx.allocate` chooses the widths of all layers at all points. Formats and corrected statistics come from 256 training
+images, noise from the first 64. The test images are run once a row, of uniform ones by bench_resnet20.py.
+Needs QFX_CIFAR10 and QFX_CHECKPOINTS (designs/resnet20/README.md).
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from bench_resnet20 import with_input
+from harness import RESULTS, publish
+from resnet20_rows import recipes
+from torch import Tensor, nn
+
+import qfx
+from qfx.design import Design
+from qfx.plan import limits, plan
+from qfx.train import Data, Hardware, accuracy, runs
+from qfx.train.float_checkpoint import load_float
+
+CYCLES = 100_000  # of a frame: 2,500 frames/s at the design's clock
+CALIBRATION, LOOKED_AT = 256, 64  # images
+POINTS = ("weight", "activation", "elementwise", "constant")
+
+
+def main() -> None:
+    """Measure the rows that the command line asks for, and publish them."""
+    design = Design.load("resnet20")
+    data = runs.load_data(design)
+    model = load_float(runs.float_model(design), design.float_checkpoint).eval()
+    batches = list(data.train_x[:CALIBRATION].split(256))
+    hardware, given = Hardware(design.board, CYCLES), {"default": {"input": design.content.input.format}}
+    rows, measured = [], None
+    for name in sys.argv[1:] or ["W3A3", "B"]:
+        graph = qfx.lower(network(model, with_input(design, recipes()[name]), batches), batches[0][:1])
+        needs = plan(graph, design.board, CYCLES, budget=limits(design.board, {"dsp": 0})).resources
+        budget = {"lut": needs.lut, "dsp": 0}
+        rows.append(
+            {"widths": f"uniform, row {name}", **asdict(needs), "test accuracy, %": known(name), "minutes": 0.0}
+        )
+        start = time.monotonic()
+        task: dict[str, Any] = {"hardware": hardware, "looked_at": LOOKED_AT, "points": POINTS, "measured": measured}
+        found = qfx.allocate(model, batches, budget, given, **task)
+        minutes, measured = (time.monotonic() - start) / 60, found.measured
+        print(f"{name}: {found.widths}, {found.cost}, noise {found.noise}", flush=True)
+        rows.append({**allocated(design, model, found, budget, batches, data), "minutes": minutes})
+        title = f"designs/resnet20 at {CYCLES:,} cycles a frame on {design.board.name}: allocated and uniform widths"
+        publish("allocate", title, rows, calibration_images=CALIBRATION, noise_images=LOOKED_AT)
+
+
+def allocated(
+    design: Design,
+    model: nn.Module,
+    found: qfx.nn.Allocation,
+    budget: Mapping[str, int],
+    batches: list[Tensor],
+    data: Data,
+) -> dict[str, Any]:
+    """Return what allocated widths take, as their network is planned within the budget, and what they reach."""
+    fixed = network(model, found.recipe, batches)
+    graph = qfx.lower(fixed, batches[0][:1])
+    needs = plan(graph, design.board, CYCLES, budget=limits(design.board, budget)).resources
+    if asdict(needs) != {name: int(found.cost[name]) for name in asdict(needs)}:
+        raise SystemExit(f"the plan must take what allocate says, {found.cost}, not {needs}")
+    some = data.test_x[:2]
+    if not (graph.evaluate(some.numpy(), layout="NCHW") == qfx.exact(fixed)(some).numpy()).all():
+        raise SystemExit("the interpreter must give the values of exact arithmetic, but does not")
+    with torch.no_grad():
+        reached = accuracy(fixed, data.test_x, data.test_y)
+    return {"widths": "allocated", **asdict(needs), "test accuracy, %": reached}
+
+
+def network(model: nn.Module, recipe: Mapping[str, Any], batches: list[Tensor]) -> nn.Module:
+    """Return ``model`` in the formats of ``recipe``, without training."""
+    return qfx.correct(qfx.calibrate(qfx.convert(model, recipe).eval(), batches), batches)
+
+
+def known(name: str) -> float:
+    """Return the accuracy of a row that bench_resnet20.py has measured."""
+    rows = json.loads((RESULTS / "resnet20.json").read_text())["rows"]
+    return next(row["test accuracy, %"] for row in rows if row["row"] == f"{name}, quantized after training")
+
+
+if __name__ == "__main__":
+    main()
