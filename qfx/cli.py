@@ -69,8 +69,7 @@ def run(arguments: list[str]) -> int:
         _complain(str(error))
         return _WRONG_USAGE if isinstance(error, UsageError) else 1
     except (KeyboardInterrupt, typer.Abort):
-        if os.environ.get("RANK", "0") == "0":  # of those that torchrun started, one speaks for all
-            _complain("interrupted; finished results are whole, the same command carries on")
+        _complain("interrupted; finished results are whole, the same command carries on")
         return _INTERRUPTED
     except Exception as error:
         if not hasattr(error, "show") or not hasattr(error, "exit_code"):

@@ -13,8 +13,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """Within the block the first SIGINT or SIGTERM is only noted; `obey` lets it act. A second one acts at once.
 
-    On several ranks it does not: torchrun sends each of them one more when it is stopped itself, and ends those that
-    have not left after a while. Without ``hold``, or in a thread of its own, signals act as ever.
+    Without ``hold``, or in a thread of its own, signals act as ever.
     """
 
     def __init__(self, hold: bool) -> None:
@@ -51,8 +50,7 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.wanted = signal.Signals(number)
-        if ranks() == 1:
-            self._restore()
+        self._restore()
 
     def _restore(self) -> None:
         for number, before in self._before.items():

@@ -18,15 +18,13 @@ def joined(design: Design) -> Iterator[bool]:
     An error ends its process, and torchrun then ends the others.
     """
     dist.init_process_group("gloo")
-    try:
-        if rank():
-            _follow(design)
-            yield False
-        else:
-            yield True
-            call(None)
-    finally:
-        dist.destroy_process_group()  # its threads would abort a process that leaves with them
+    if rank():
+        _follow(design)
+        yield False
+    else:
+        yield True
+        call(None)
+    dist.destroy_process_group()
 
 
 def _follow(design: Design) -> None:

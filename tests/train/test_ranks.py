@@ -4,12 +4,9 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,7 @@ from torch import Tensor
 from qfx import steps
 from qfx.design import Design
 from qfx.nn import quantizers
-from qfx.train import interrupts, runs
-from qfx.train.interrupts import Interrupts
+from qfx.train import runs
 
 JOB = Path(__file__).with_name("ranks_job.py")
 ROOT = Path(__file__).parents[2]
@@ -124,40 +120,25 @@ def test_two_ranks_allocate_the_widths_of_one_that_sees_all(tmp_path: Path) -> N
     assert len({width for widths in first["widths"].values() for width in widths}) > 1
 
 
-def _heeding_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs without
-
-
-def torchrun(design: Path, *options: str) -> subprocess.Popen[str]:
-    """Start `qfx train` on two ranks, in the folder of the design's."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *options]
-    return subprocess.Popen(
+def torchrun(design: Path) -> subprocess.CompletedProcess[str]:
+    """Run `qfx train` on two ranks, in the folder of the design's."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    return subprocess.run(
         [*command, str(JOB.with_name("train_job.py")), "train", str(design)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        check=False,
+        timeout=240,
         cwd=design.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        start_new_session=True,  # so that a signal to all of it leaves this process alone
-        preexec_fn=_heeding_interrupts,
     )
-
-
-def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    """Wait for a process, and end those that it leaves behind."""
-    try:
-        said = process.communicate(timeout=240)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
 
 def test_qfx_train_under_torchrun_trains_every_run_together_and_leaves_what_one_process_leaves(tmp_path: Path) -> None:
     micro = Path(shutil.copytree(ROOT / "tests" / "steps" / "micro", tmp_path / "micro"))
     text = (micro / "design.yaml").read_text()
     (micro / "design.yaml").write_text(text.replace("widths: [3]", "widths: [3, 2]"))
-    done = finished(torchrun(micro))
+    done = torchrun(micro)
     assert done.returncode == 0 and done.stdout.count("train ") == 1, done.stderr
     together = json.loads((micro / "build" / "train" / "result.json").read_text())["figures"]
     shutil.rmtree(micro / "build")
@@ -167,45 +148,9 @@ def test_qfx_train_under_torchrun_trains_every_run_together_and_leaves_what_one_
     }
     assert (micro / "build" / "train" / "2bits.log.csv").is_file()
     (micro / "design.yaml").write_text(text.replace("batch: 16", "batch: 1"))
-    failed = finished(torchrun(micro))
+    failed = torchrun(micro)
     said = "a batch must have an input for each of its 2 parts (accumulate times ranks), not 1 inputs: accumulate less"
     assert failed.returncode != 0 and said in failed.stderr
-
-
-def test_an_interrupt_of_torchrun_ends_its_ranks_with_one_message_and_130(tmp_path: Path) -> None:
-    micro = Path(shutil.copytree(ROOT / "tests" / "steps" / "micro", tmp_path / "micro"))
-    text = (micro / "design.yaml").read_text().replace("float: {epochs: 2,", "float: {epochs: 9000,")
-    (micro / "design.yaml").write_text(text)
-    process = torchrun(micro, "--redirects", "3", "--log-dir", str(tmp_path / "logs"))
-    kept = micro / "build" / ".kept" / "train"
-    begun = time.monotonic()
-    while not any(kept.rglob("log.jsonl")) and time.monotonic() < begun + 200 and process.poll() is None:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: torchrun sends each rank another one
-    done = finished(process)
-    assert [(tmp_path / f"{rank}.status").read_text() for rank in (0, 1)] == ["130", "130"], done.stderr
-    said = [next((tmp_path / "logs").rglob(f"{rank}/stderr.log")).read_text().strip() for rank in (0, 1)]
-    assert said == ["error: interrupted; finished results are whole, the same command carries on", ""]
-
-
-def test_a_second_signal_acts_at_once_but_on_several_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), Interrupts(True):
-            signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        monkeypatch.setattr(interrupts, "ranks", lambda: 2)
-        monkeypatch.setattr(interrupts, "gather", lambda wanted: [None, wanted])
-        with pytest.raises(KeyboardInterrupt), Interrupts(True) as held:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            assert held.agreed()
-            held.obey()
-            raise AssertionError("it must have acted")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def different(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
@@ -232,7 +177,7 @@ def test_every_rank_trains_each_network_of_a_front_to_the_same_bits_and_within_i
     text = text.replace("weight: 3, activation: 3", "weight: {width: 6, learn_width: true}, activation: 6")
     text = text.replace("widths: [3]", "widths: [6]\n  budget: {lut: 800, dsp: 0}\n  front: [{lut: 590}]")
     (micro / "design.yaml").write_text(text)
-    done = finished(torchrun(micro))
+    done = torchrun(micro)
     assert done.returncode == 0 and done.stdout.count("train ") == 1, done.stderr
     assert "find_unused_parameters" not in done.stderr
     folder, names = micro / "build" / "train", ("weights.safetensors", "front1.weights.safetensors")
