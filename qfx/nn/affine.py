@@ -10,7 +10,7 @@ from qfx.nn.barrier import keep
 from qfx.nn.constants import Codes, quantized_codes
 from qfx.nn.integer import exact_affine
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
-from qfx.nn.ranks import moments
+from qfx.nn.ranks import moments, ranks
 
 _INITIAL = 0.1  # part of the initial statistics in those of an immature BatchNorm
 
@@ -58,7 +58,8 @@ class Affine(nn.Module):
 class BatchNorm2d(nn.Module):
     """``y = output_quant(x * s + b)``, ``s = scale_quant(gamma / sigma)``, ``b = shift_quant(beta - mean * s)``.
 
-    Batch statistics, over all ranks, in training until ``frozen``, running ones otherwise. The shift takes up the
+    Batch statistics, over all ranks, in training until ``frozen``, running ones otherwise, and for a single value a
+    channel, where torch's layer refuses. The shift takes up the
     scale's rounding error. Constants from running statistics are computed in float64, by one function for training,
     evaluation, exact evaluation and lowering. Takes (N, C, H, W) and (N, C).
 
@@ -119,7 +120,8 @@ class BatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = _real(x)
-        x, mean, var = self._observed(x) if self.observes_batches else (x, *self._running())
+        several = x.numel() > x.shape[1] or ranks() > 1  # one value a channel has no variance
+        x, mean, var = self._observed(x) if self.observes_batches and several else (x, *self._running())
         return apply_affine(self, x, *self._constants(mean, var))
 
     def fold(self, weight: Tensor, bias: Tensor | None, observed: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Initial formats from observed ranges, and walks over the quantizers of a model."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -13,7 +13,7 @@ from qfx.nn.affine import BatchNorm2d
 from qfx.nn.inputs import require_converted, require_input, taken
 from qfx.nn.observe import Observer
 from qfx.nn.quantizer import Quantizer
-from qfx.nn.ranks import gather
+from qfx.nn.ranks import alone, gather
 
 Method = Literal["error", "max", "percentile"]
 
@@ -55,7 +55,7 @@ def calibrate(
     any mode (see BatchNorm2d); the running ones are left as they were. Formats that the recipe fixes stay; a sign that
     it leaves open becomes unsigned where no negative value was seen. Constants (BatchNorm) get room to move: see
     Observer. Where several ranks train together, each brings its own batches, and all get the formats that one would
-    choose that saw them all (where batch statistics are used each must bring as many).
+    choose that saw them all (in training mode each must bring as many).
 
     Args:
         batches: inputs, or tuples whose first element is the input.
@@ -79,14 +79,15 @@ def calibrate(
     part = percentile / 100 if method == "percentile" else 1.0
     name_quantizers(model)
     pending = list(quantizers(model).values())
-    with floating(model), torch.no_grad(), maturing(model):
+    with floating(model), torch.no_grad():
         count = 0
-        for batch in batches:
-            x = batch[0] if isinstance(batch, tuple | list) and batch else batch
-            require_input("each batch, or its first element,", x)
-            with taken(x):
-                model(x)
-            count += 1
+        with maturing(model):
+            for batch in batches:
+                x = batch[0] if isinstance(batch, tuple | list) and batch else batch
+                require_input("each batch, or its first element,", x)
+                with taken(x):
+                    model(x)
+                count += 1
         if not any(gather(count)):
             raise TrainError("calibration must have at least one batch, but there was none")
         for quantizer in pending:
@@ -98,15 +99,20 @@ def calibrate(
 
 @contextmanager
 def maturing(model: nn.Module) -> Iterator[None]:
-    """Let immature BatchNorms use batch statistics, as training will; all statistics and modes stay as they were."""
+    """Let immature BatchNorms use batch statistics, as training will; all statistics and modes stay as they were.
+
+    In evaluation each rank uses those of its own batches: one process that has all of them sees the same.
+    """
     found = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+    together = any(norm.training for norm in found)
     norms = [norm for norm in found if norm.training or norm.immature]
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers(recurse=False)} for norm in norms]
     modes = [norm.training for norm in norms]
     for norm in norms:
         norm.training = True
     try:
-        yield
+        with nullcontext() if together else alone():
+            yield
     finally:
         for norm, mode, buffers in zip(norms, modes, kept, strict=True):
             norm.training = mode

@@ -56,7 +56,7 @@ def correct(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...] | li
     inputs = [batch if isinstance(batch, Tensor) else batch[0] for batch in batches]
     if not any(gather(len(inputs))):
         raise TrainError("correction must have at least one batch, but there was none")
-    with _evaluating(model), maturing(model):
+    with _evaluating(model):
         layers = _correctable(model)
         with floating(model):
             wanted = _moments(model, layers, inputs)
@@ -133,9 +133,10 @@ def _moments(model: nn.Module, layers: Mapping[str, Layer], inputs: list[Tensor]
 
     hooks = [_hook(layer, name, note) for name, layer in layers.items()]
     try:
-        for x in inputs:
-            with suppress(_Enough):
-                model(x)
+        with maturing(model):
+            for x in inputs:
+                with suppress(_Enough):
+                    model(x)
     finally:
         for hook in hooks:
             hook.remove()

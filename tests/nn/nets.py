@@ -7,6 +7,14 @@ from torch import Tensor, nn
 from qfx.nn import Normalize, SquareDeformConv2d
 
 
+def settled(net: nn.Module) -> nn.Module:
+    """The network itself, its BatchNorms with running statistics that are not the initial ones."""
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.running_mean.fill_(2.0**-10)
+    return net
+
+
 class Block(nn.Module):
     """A residual block: an ordinary and a depthwise convolution, one ReLU module called twice, a plain +."""
 

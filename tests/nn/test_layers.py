@@ -57,6 +57,14 @@ def test_batch_norm_learns_the_statistics_that_torchs_learns(rng) -> None:
         assert ours.num_batches_tracked == torchs.num_batches_tracked
 
 
+def test_a_single_value_a_channel_meets_the_running_statistics() -> None:
+    norm = qnn.BatchNorm2d(2)
+    calibrate(norm, [torch.randn(64, 2, generator=torch.Generator().manual_seed(0))])
+    x, kept = torch.tensor([[0.5, -1.0]]), norm.running_var.clone()
+    assert torch.equal(norm.train()(x), norm.eval()(x)) and torch.equal(norm.running_var, kept)
+    assert not torch.equal(norm.train()(x.repeat(2, 1) * torch.tensor([[1.0], [2.0]]))[:1], norm.eval()(x))
+
+
 def test_frozen_batch_norm_uses_running_statistics_in_training(rng) -> None:
     norm = qnn.BatchNorm2d(3)
     norm.running_mean.fill_(0.5)

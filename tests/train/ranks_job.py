@@ -23,10 +23,11 @@ from qfx.train.sizes import learned_sizes
 from qfx.train.together import leaves_out, synchronous
 
 
-def network(points: dict[str, object] | None = None) -> nn.Module:
+def network(points: dict[str, object] | None = None, immature: bool = False) -> nn.Module:
     """The same float network on each rank, converted."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))
+    net[1].running_mean.fill_(0.0 if immature else 2.0**-10)
     signed = {
         "width": 8,
         "signed": True,
@@ -41,9 +42,9 @@ def images(rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x, (x[:, 0, -1].sum(1) > x[:, 0, 0].sum(1)).long()
 
 
-def by_hand(shares: list[int]) -> dict[str, object]:
+def by_hand(shares: list[int], immature: bool = False) -> dict[str, object]:
     """Calibrate and train with a loop of one's own on the images of some ranks."""
-    model = qnn.calibrate(network().eval(), [images(rank)[0] for rank in shares])
+    model = qnn.calibrate(network(immature=immature).eval(), [images(rank)[0] for rank in shares])
     calibrated = formats(model)
     corrected = qnn.correct(copy.deepcopy(model), [images(rank)[0] for rank in shares])
     for quantizer in qnn.quantizers(model).values():
@@ -190,7 +191,7 @@ def main(folder: Path, rank: int, count: int, kind: str) -> None:
     shares = [rank] if count > 1 else [0, 1]
     fits = {"fit": by_fit, "digits": by_digits, "budget": by_budget, "allocate": by_allocation, "idle": by_idle}
     fits["twice"] = partial(by_budget, fault=True)
-    found = fits[kind](folder / "run") if kind in fits else by_hand(shares)
+    found = fits[kind](folder / "run") if kind in fits else by_hand(shares, kind == "immature")
     (folder / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
     if count > 1:
         dist.destroy_process_group()

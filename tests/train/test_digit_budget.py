@@ -33,6 +33,7 @@ def network(weight: object = LEARNED, constant: object = 8) -> nn.Module:
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2))
     x = data().train_x
     net(x)
+    net[1].num_batches_tracked.zero_()  # its statistics count as given
     recipe = {"default": {"weight": weight, "constant": constant, "activation": 6, "input": "u4.0"}}
     return qnn.calibrate(qnn.convert(net, recipe, x[:2]).eval(), [x])
 

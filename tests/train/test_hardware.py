@@ -20,7 +20,7 @@ from qfx.nn.sensitivity import sensitivities
 from qfx.plan import limits, plan
 from qfx.plan.limits import RESOURCES
 from qfx.train import Hardware, hardware
-from tests.nn.nets import digits_like
+from tests.nn.nets import digits_like, settled
 
 BOARD = Board.load("ultra96v2")
 CYCLES = 400
@@ -123,7 +123,7 @@ def test_an_activation_as_wide_as_what_it_reads_has_a_cost_too() -> None:
     """No Requantize stands there: the graph's node has the format of the layer before."""
     x = digits_like(16, 1)
     torch.manual_seed(3)
-    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 6)).eval()
+    plain = settled(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 6))).eval()
 
     def narrowed(width: int) -> nn.Module:
         recipe = {

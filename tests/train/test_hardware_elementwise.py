@@ -19,7 +19,7 @@ from qfx.nn.program import Cost
 from qfx.nn.sensitivity import sensitivities
 from qfx.plan import limits, plan
 from qfx.train import Hardware
-from tests.nn.nets import Net, digits_like
+from tests.nn.nets import Net, digits_like, settled
 
 BOARD = Board.load("ultra96v2")
 CYCLES = 400
@@ -31,7 +31,7 @@ CHOSEN = ("activation", "elementwise")
 def net() -> nn.Module:
     torch.manual_seed(3)
     layers = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Sigmoid(), nn.Conv2d(4, 3, 6), nn.BatchNorm2d(3), nn.Flatten())
-    return nn.Sequential(*layers).eval()
+    return settled(nn.Sequential(*layers)).eval()
 
 
 def built(recipe: object, x: Tensor, model: nn.Module | None = None) -> Any:

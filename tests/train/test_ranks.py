@@ -43,7 +43,7 @@ def run(folder: Path, count: int, kind: str) -> list[dict[str, Any]]:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0] * count, said
-    if kind not in ("hand", "fault", "idle"):  # where fit looks for idle parameters
+    if kind not in ("hand", "immature", "fault", "idle"):  # where fit looks for idle parameters
         assert not any("find_unused_parameters" in each for each in said)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(count)]
 
@@ -61,6 +61,15 @@ def test_formats_calibrated_and_trained_on_two_ranks_are_those_of_one_that_sees_
     assert first["trained"] == second["trained"] == alone["trained"] != alone["calibrated"]
     assert first["corrected"] == second["corrected"] == [pytest.approx(each) for each in alone["corrected"]]
     assert first["mean"] == second["mean"] and first["mean"] == pytest.approx(alone["mean"], rel=1e-4)
+
+
+def test_immature_batch_norms_get_the_formats_of_one_that_sees_the_same_batches(
+    alone: dict[str, Any], tmp_path: Path
+) -> None:
+    (one,) = run(tmp_path / "one", 1, "immature")
+    first, second = run(tmp_path / "two", 2, "immature")
+    assert first["calibrated"] == second["calibrated"] == one["calibrated"] != alone["calibrated"]
+    assert first["corrected"] == second["corrected"] == [pytest.approx(each) for each in one["corrected"]]
 
 
 def test_without_what_the_ranks_share_their_formats_would_differ(alone: dict[str, Any], tmp_path: Path) -> None:
