@@ -349,7 +349,7 @@ def test_a_concatenation_of_flattened_images_written_by_hand_is_refused_in_lower
     class Joins(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.input, self.flat, self.join = qnn.Quantizer(qnn.Spec(8, 0, True)), qnn.Flatten(), qnn.Concat()
+            self.input, self.flat, self.join = qnn.Quantizer(qnn.Spec(8, 0, True), axis=1), qnn.Flatten(), qnn.Concat()
             self.fc = qnn.Linear(12, 2)
 
         def forward(self, x: Tensor) -> Tensor:

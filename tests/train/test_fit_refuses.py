@@ -80,8 +80,8 @@ RESULT = "the network's result: it must be a tensor, or a tuple of two or more t
     ("structure", "what"),
     [
         (lambda y: {"scores": y}, "a dict of 1"),
-        (lambda y: [y, (y, y)], "a list of 2"),
-        (lambda y: (y, None), "a tuple of 2"),
+        (lambda y: [y, (y, y)], "a list with a tuple in it"),
+        (lambda y: (y, None), "a tuple with None in it"),
         (lambda y: (y,), "a tuple of 1"),
         (lambda y: None, "None"),
         (lambda y: {y}, "set"),
