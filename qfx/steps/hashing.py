@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import threading
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
@@ -13,6 +14,7 @@ from typing import Any
 from qfx import resources
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_PARSING = threading.Lock()  # CPython 3.11 counts the depth of all threads' parsing in one place (its issue 106905)
 _SOURCE_SUFFIXES = {".py", ".sv", ".v", ".hpp", ".h", ".cpp", ".md", ".j2", ".yaml", ".css"}
 
 
@@ -38,7 +40,9 @@ def folder_digest(folder: Path, leave_out: Iterable[str] = ()) -> str:
 def python_digest(path: Path) -> str:
     """Return the hash of what a Python file says: comments and layout do not count."""
     try:
-        return digest(ast.dump(ast.parse(path.read_bytes())))
+        with _PARSING:
+            tree = ast.parse(path.read_bytes())
+        return digest(ast.dump(tree))
     except SyntaxError:
         return file_digest(path)
 
