@@ -11,7 +11,6 @@ from qfx.arguments import require_choice, require_kind, require_number
 from qfx.errors import TrainError
 from qfx.nn.affine import BatchNorm2d
 from qfx.nn.inputs import require_converted, require_input, taken
-from qfx.nn.observe import Observer
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ranks import alone, gather
 
@@ -34,8 +33,7 @@ def floating(model: nn.Module) -> Iterator[None]:
     """Let a model compute in float: its quantizers only look on."""
     found = quantizers(model).values()
     for quantizer in found:
-        axis = quantizer.axis if quantizer.spec.per_channel else None
-        quantizer.observer = Observer(axis, quantizer.constant, quantizer.path, weights=quantizer.axis == 0)
+        quantizer.watch()
     try:
         yield
     finally:

@@ -13,7 +13,6 @@ from qfx.nn.affine import BatchNorm2d
 from qfx.nn.calibrate import floating, maturing
 from qfx.nn.compute import Conv2d, Linear, quantized
 from qfx.nn.deform import DeformConv2d
-from qfx.nn.observe import Observer
 from qfx.nn.quantizer import Quantizer
 from qfx.nn.ranks import gather
 from qfx.nn.transposed import ConvTranspose2d
@@ -101,8 +100,8 @@ def _follow(norm: BatchNorm2d, real: _Moments, found: _Moments) -> None:
 
 
 def _initialise(quantizer: Quantizer, constants: Tensor) -> None:
-    quantizer.observer = Observer(0 if quantizer.spec.per_channel else None, constant=True, path=quantizer.path)
-    quantizer.observer.add(constants)
+    quantizer.watch()
+    quantizer(constants)
     quantizer.initialise()
 
 

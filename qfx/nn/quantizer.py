@@ -260,6 +260,11 @@ class Quantizer(nn.Module):
         self.initial.copy_(self.frac)
         self.calibrated = True
 
+    def watch(self) -> None:
+        """Look on from now on, as calibration does, instead of quantizing."""
+        axis = self.axis if self.spec.per_channel else None
+        self.observer = Observer(axis, self.constant, self.path, weights=self.axis == 0)
+
     @torch.no_grad()
     def initialise(self, least_error: bool = True, part: float = 1.0) -> None:
         """Choose what the spec leaves open of the format from what the observer has seen, and check that it holds it.

@@ -125,3 +125,13 @@ def test_constants_with_one_binary_point_are_corrected_too() -> None:
     model = qfx.convert(net, {"default": {"constant": {"width": 8, "granularity": "tensor"}, "weight": 3}}, x).eval()
     corrected = qfx.correct(qfx.calibrate(model, [x]), [x]).get_submodule("1").running_mean
     assert not torch.equal(corrected, net[1].running_mean)
+
+
+def test_scales_that_start_at_zero_keep_their_room_to_learn() -> None:
+    x, net = torch.rand(8, 3, 6, 6), nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    nn.init.zeros_(net[1].weight), net[1].running_mean.fill_(0.1)
+    model = qfx.calibrate(qfx.convert(net, {"default": {"constant": 8}}, x).eval(), [x])
+    scale = model.get_submodule("1").scale_quant
+    assert scale.format().fracs(4).tolist() == [6, 6, 6, 6]  # 127 / 64 holds 1
+    qfx.correct(model, [x])
+    assert scale.format().fracs(4).tolist() == [6, 6, 6, 6]
