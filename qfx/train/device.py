@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from qfx.errors import TrainError
 
@@ -33,24 +32,6 @@ def choose(asked: str) -> torch.device:
             f"{str(error).splitlines()[0]}"
         ) from error
     return device
-
-
-def home(model: nn.Module) -> torch.device:
-    """Return the device where a network's parameters and buffers are.
-
-    Raises:
-        TrainError: they are on several.
-    """
-    places: dict[torch.device, str] = {}
-    for name, values in (*model.named_parameters(), *model.named_buffers()):
-        places.setdefault(values.device, name)
-    if len(places) > 1:
-        (one, first), (other, second) = list(places.items())[:2]
-        raise TrainError(
-            f"the network must be on one device, but '{first}' is on {one} and '{second}' on {other}: call "
-            f"model.to('{other}')"
-        )
-    return next(iter(places), torch.device("cpu"))
 
 
 @contextmanager

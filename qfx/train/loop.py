@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qfx.errors import TrainError
 from qfx.nn import digit_moves, moves, nonzero_digits
 from qfx.nn.control import scale_format_gradients
-from qfx.nn.inputs import taken
+from qfx.nn.inputs import home, taken
 from qfx.nn.ranks import gather, rank, ranks
 from qfx.nn.table import require_fixed
 from qfx.nn.trace import unlike_results
@@ -22,7 +22,7 @@ from qfx.train.budget import Budget
 from qfx.train.compiled import runnable
 from qfx.train.data import Data, ends, require_classes
 from qfx.train.detection import Detection
-from qfx.train.device import home, repeatable
+from qfx.train.device import repeatable
 from qfx.train.distill import distilled, require_scores, taught
 from qfx.train.interrupts import Interrupts
 from qfx.train.memory import keep_freed_memory

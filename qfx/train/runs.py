@@ -15,6 +15,7 @@ from torch import nn
 from qfx.design import FILE_NAME, Design
 from qfx.errors import PlanError, RecipeError, TrainError
 from qfx.nn import allocate, calibrate, convert, correct, digits_by_constant, exact, moves, quantizers
+from qfx.nn.inputs import home
 from qfx.nn.ranks import rank, ranks
 from qfx.nn.recipe import Recipe, placed
 from qfx.plan import Resources, limits
@@ -24,7 +25,7 @@ from qfx.train.budget import reached as reached_within
 from qfx.train.budget import start as start_within
 from qfx.train.cost import HardwareCost
 from qfx.train.data import Data
-from qfx.train.device import choose, home
+from qfx.train.device import choose
 from qfx.train.float_checkpoint import load_float
 from qfx.train.hardware import Hardware
 from qfx.train.log import LOGS, TENSORBOARD
@@ -85,7 +86,7 @@ def fixed_model(design: Design, model: nn.Module, width: int, recipe: Mapping[st
     """Return the fixed-point copy of a float network by a recipe, or else by the design's at a ``width``."""
     given = recipe or recipe_at(design, width)
     with placed(design.folder / FILE_NAME, "recipe"):
-        return convert(model, given, example(design))
+        return convert(model, given, example(design).to(home(model)))
 
 
 def recipe_at(design: Design, width: int) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
             load_float(model, place)
     elif start:
         load_weights(model, start)
-    return model.to(device_of(design)).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def device_of(design: Design) -> torch.device:
@@ -317,6 +318,7 @@ def _fit(
     teacher: nn.Module | None = None,
     budget: Budget | None = None,
 ) -> None:
+    teacher = teacher and teacher.to(home(model))
     with _threads(design):
         fit(model, data, settings(design, phase), progress, augmentation(design), halfway, teacher, budget)
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from qfx.nn import freeze_bn, freeze_formats, param_groups
+from qfx.nn.inputs import home
 from qfx.nn.ranks import rank
 from qfx.train.average import Average, format_names
 from qfx.train.budget import Budget
-from qfx.train.device import home
 from qfx.train.digit_budget import DigitBudget
 from qfx.train.schedule import scheduler
 from qfx.train.settings import Settings
