@@ -5,9 +5,10 @@ that of designs/resnet20, and every binary point learns. Compiled must take at m
 variant, eager at most 2.0 times. Beside it stand the fixed-point quantizers of Brevitas, HGQ2 (Keras 3 on torch) and
 PQuantML, each where it is installed (``pip install brevitas HGQ2 pquant-ml``); the loss of the last two has the cost
 of their widths, as in their own training. Freed memory stays with the process, as in `qfx.train.fit`, for all of them.
-CPU time is that of the process, over all its threads.
+CPU time is that of the process, over all its threads. On a GPU there are compiled variants that are replayed as CUDA
+graphs too, and results go to train_step_gpu.json.
 
-    python bench/bench_train_step.py [--rounds 15] [--threads N] [--variants NAME ...]
+    python bench/bench_train_step.py [--rounds 15] [--threads N] [--device cuda] [--variants NAME ...]
 """
 
 import argparse
@@ -30,6 +31,11 @@ from qfx.train.memory import keep_freed_memory
 
 BATCH = 128
 PEERS = {"brevitas": "brevitas", "hgq": "HGQ2", "pquant": "pquant-ml"}  # package of PyPI by module
+RUNS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "eager": lambda model: model,
+    "compiled": torch.compile,
+    "graphs": lambda model: torch.compile(model, mode="reduce-overhead"),  # CUDA graphs
+}
 Step = Callable[[], None]
 
 
@@ -57,36 +63,41 @@ def networks() -> dict[str, Callable[[torch.Tensor], nn.Module]]:
     return found
 
 
-def variants() -> dict[str, tuple[str, bool, bool]]:
-    """Return network, whether compiled, whether channels last, by the name of the row."""
+def variants(device: torch.device) -> dict[str, tuple[str, str, bool]]:
+    """Return network, how it runs (a key of RUNS), whether channels last, by the name of the row."""
+    ours = ("eager", "compiled", "graphs") if device.type == "cuda" else ("eager", "compiled")
     rows = {}
     for network in networks():
-        for compiled in (False, True) if network in ("float", "qfx") else (False,):
+        for run in ours if network in ("float", "qfx") else ("eager",):
             for last in (False, True):
-                name = f"{network}, {'compiled' if compiled else 'eager'}, {'NHWC' if last else 'NCHW'}"
-                rows[name] = (network, compiled, last)
+                rows[f"{network}, {run}, {'NHWC' if last else 'NCHW'}"] = (network, run, last)
     return rows
 
 
-def prepare(make: Callable[[torch.Tensor], nn.Module], compiled: bool, last: bool) -> tuple[Step, float]:
+def prepare(
+    make: Callable[[torch.Tensor], nn.Module], kind: str, last: bool, device: torch.device
+) -> tuple[Step, float]:
     """Return a training step and the seconds that its first call took."""
     torch.manual_seed(0)
     images = torch.randint(0, 256, (BATCH, 3, 32, 32)).float()
-    labels = torch.randint(10, (BATCH,))
-    model = make(images).train()
+    labels = torch.randint(10, (BATCH,)).to(device)
+    model = make(images).to(device).train()
+    images = images.to(device)
     if last:
         images, model = (
             images.contiguous(memory_format=torch.channels_last),
             model.to(memory_format=torch.channels_last),
         )
     optimizer = torch.optim.AdamW(qfx.param_groups(model, 1e-3))
-    run = torch.compile(model) if compiled else model
+    run = RUNS[kind](model)
     penalty = getattr(model, "penalty", lambda: 0.0)
 
     def step() -> None:
         optimizer.zero_grad()
         (F.cross_entropy(run(images), labels) + penalty()).backward()
         optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     start = time.perf_counter()
     step()
@@ -115,16 +126,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--variants", nargs="*", help="parts of names of rows; default: all")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     make = networks()
     chosen = {
         name: row
-        for name, row in variants().items()
+        for name, row in variants(arguments.device).items()
         if not arguments.variants or any(part in name for part in arguments.variants)
     }
-    steps = {name: prepare(make[network], compiled, last) for name, (network, compiled, last) in chosen.items()}
+    device = arguments.device
+    steps = {name: prepare(make[network], run, last, device) for name, (network, run, last) in chosen.items()}
     wall, cpu = measure({name: step for name, (step, _) in steps.items()}, arguments.rounds)
     floats = [name for name in steps if name.startswith("float")]
     base = min(statistics.median(wall[name]) for name in floats)
@@ -143,7 +156,10 @@ def main() -> None:
     threads = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores"
     facts = {package: version(package) for module, package in PEERS.items() if importlib.util.find_spec(module)}
     facts |= {"rounds": arguments.rounds, "machine": threads}
-    publish("train_step", "one training step of ResNet-20, batch 128", rows, **facts)
+    if device.type == "cuda":
+        facts["device"] = torch.cuda.get_device_name(device)
+    name = "train_step" if device.type == "cpu" else "train_step_gpu"
+    publish(name, "one training step of ResNet-20, batch 128", rows, **facts)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import qfx
 import qfx.nn as qnn
 from qfx.design import Design
 from qfx.errors import TrainError
+from qfx.graph import save
+from qfx.graph.lower import lower
 from qfx.nn import fused
 from qfx.nn.inputs import home
 from qfx.steps import open_build
@@ -85,6 +87,16 @@ def test_exact_evaluation_gives_the_integers_of_the_cpu(name: str) -> None:
     with torch.no_grad():
         model.get_submodule("stem").weight_quant.frac += 1
     assert not torch.equal(qnn.exact(model)(x.to(name)).cpu(), here)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_a_network_there_is_lowered_to_the_graph_of_the_cpu(name: str, tmp_path: Path) -> None:
+    model, x = network()
+    qnn.calibrate(model, [x])
+    for place in ("cpu", name):
+        save(lower(model.to(place), x[:2].to(place)), tmp_path / place)
+    files = [{path.name: path.read_bytes() for path in (tmp_path / place).iterdir()} for place in ("cpu", name)]
+    assert files[0] == files[1] and len(files[0]) > 1
 
 
 @pytest.mark.parametrize("name", DEVICES)
