@@ -17,6 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 import torch
@@ -47,20 +48,21 @@ def networks() -> dict[str, Callable[[torch.Tensor], nn.Module]]:
         model = runs.fixed_model(design, runs.float_model(design), design.content.training.widths[0])
         return qfx.calibrate(model, [images])
 
-    found = {"float": lambda images: runs.float_model(design), "qfx": fixed}
-    if importlib.util.find_spec("brevitas"):
-        from brevitas_resnet import BrevitasResNet
+    def peer(images: torch.Tensor, file: str, name: str) -> nn.Module:
+        kind = getattr(importlib.import_module(file), name)
+        return kind(images) if name == "PquantResNet" else kind()
 
-        found["brevitas"] = lambda images: BrevitasResNet()
-    if importlib.util.find_spec("hgq"):
-        from hgq2_resnet import Hgq2ResNet
-
-        found["hgq2"] = lambda images: Hgq2ResNet()
-    if importlib.util.find_spec("pquant"):
-        from pquant_resnet import PquantResNet
-
-        found["pquant"] = PquantResNet
-    return found
+    peers = {
+        "brevitas": ("brevitas", "brevitas_resnet", "BrevitasResNet"),
+        "hgq2": ("hgq", "hgq2_resnet", "Hgq2ResNet"),
+        "pquant": ("pquant", "pquant_resnet", "PquantResNet"),
+    }
+    there = {name: rest for name, (module, *rest) in peers.items() if importlib.util.find_spec(module)}
+    return {
+        "float": lambda images: runs.float_model(design),
+        "qfx": fixed,
+        **{name: partial(peer, file=file, name=kind) for name, (file, kind) in there.items()},
+    }
 
 
 def variants(device: torch.device) -> dict[str, tuple[str, str, bool]]:
@@ -102,7 +104,6 @@ def prepare(
     start = time.perf_counter()
     step()
     first = time.perf_counter() - start
-    print(f"first step {first:.1f} s", flush=True)
     return step, first
 
 
@@ -137,7 +138,14 @@ def main() -> None:
         if not arguments.variants or any(part in name for part in arguments.variants)
     }
     device = arguments.device
-    steps = {name: prepare(make[network], run, last, device) for name, (network, run, last) in chosen.items()}
+    steps, failed = {}, {}
+    for name, (network, run, last) in chosen.items():
+        try:
+            steps[name] = prepare(make[network], run, last, device)
+            print(f"{name}: first step {steps[name][1]:.1f} s", flush=True)
+        except Exception as error:  # one network that cannot run must not cost the table of the others
+            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            print(f"{name}: {failed[name]}", flush=True)
     wall, cpu = measure({name: step for name, (step, _) in steps.items()}, arguments.rounds)
     floats = [name for name in steps if name.startswith("float")]
     base = min(statistics.median(wall[name]) for name in floats)
@@ -155,6 +163,7 @@ def main() -> None:
     ]
     threads = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores"
     facts = {package: version(package) for module, package in PEERS.items() if importlib.util.find_spec(module)}
+    facts |= {"failed": failed} if failed else {}
     facts |= {"rounds": arguments.rounds, "machine": threads}
     if device.type == "cuda":
         facts["device"] = torch.cuda.get_device_name(device)
