@@ -28,13 +28,14 @@ from torch import nn
 import qfx
 from qfx.design import Design
 from qfx.train import runs
+from qfx.train.compiled import compiled
 from qfx.train.memory import keep_freed_memory
 
 BATCH = 128
 PEERS = {"brevitas": "brevitas", "hgq": "HGQ2", "pquant": "pquant-ml"}  # package of PyPI by module
 RUNS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "eager": lambda model: model,
-    "compiled": torch.compile,
+    "compiled": compiled,
     "graphs": lambda model: torch.compile(model, mode="reduce-overhead"),  # CUDA graphs
 }
 Step = Callable[[], None]

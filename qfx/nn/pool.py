@@ -186,6 +186,5 @@ def reciprocal(divisor: int, spec: Spec) -> Codes:
 
 @torch.compiler.assume_constant_result
 def _reciprocal_value(divisor: int, spec: tuple[Any, ...]) -> float:
-    *plain, digits, _ = spec
-    constant = reciprocal(divisor, Spec(*plain, digits and Digits(*digits)))
+    constant = reciprocal(divisor, Spec(*(Digits(*value) if isinstance(value, tuple) else value for value in spec)))
     return float(constant.codes[0]) * 2.0**-constant.fixed.scalar_frac
