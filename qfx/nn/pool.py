@@ -186,5 +186,7 @@ def reciprocal(divisor: int, spec: Spec) -> Codes:
 
 @torch.compiler.assume_constant_result
 def _reciprocal_value(divisor: int, spec: tuple[Any, ...]) -> float:
-    constant = reciprocal(divisor, Spec(*(Digits(*value) if isinstance(value, tuple) else value for value in spec)))
+    width, frac, signed, rounding, overflow, per_channel, digits, _ = spec
+    form = Spec(width, frac, signed, rounding, overflow, per_channel, Digits(*digits) if digits else None)
+    constant = reciprocal(divisor, form)
     return float(constant.codes[0]) * 2.0**-constant.fixed.scalar_frac
