@@ -7,7 +7,7 @@ training images, and the weight and bias that leave its result as it is, so that
 batches. Needs QFX_CIFAR10: see README.md.
 """
 
-import sys
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,9 +49,13 @@ def with_statistics(net: nn.Module, images: Tensor, batch: int = 128) -> nn.Modu
 
 def main() -> None:
     """Write the file that design.yaml names."""
-    source, target = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="the published arrays, an npz")
+    parser.add_argument("target", type=Path, help="the file to write, which training.float.checkpoint names")
+    arguments = parser.parse_args()
+    target = arguments.target
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(with_statistics(published(source), data().train_x[:IMAGES]).state_dict(), target)
+    save_file(with_statistics(published(arguments.source), data().train_x[:IMAGES]).state_dict(), target)
 
 
 if __name__ == "__main__":
