@@ -51,10 +51,12 @@ def _fixed_runs(design: Design) -> list[_Run]:
 def _train(work: Work) -> dict[str, Any]:
     """Train in float, and in fixed point at each width and budget; the first one's network is the one that goes on."""
     from qfx.train import runs
+    from qfx.train.device import described
     from qfx.train.preflight import preflight
 
     design = work.design
     _ = design.board  # refused now, not after training
+    device = runs.device_of(design)
     data = runs.load_data(design)
     for warning in preflight(design, data):
         work.warn(warning)
@@ -68,6 +70,7 @@ def _train(work: Work) -> dict[str, Any]:
     found = {name: runs.metrics(place) for name, place in places.items()}
     figures: dict[str, Any] = {
         "images": {"train": len(data.train_x), "test": len(data.test_x)},
+        "device": described(device),
         "float": runs.metrics(start),
         "widths": {str(run.width): found[run.name] for run in fixed if not run.design.entry},
         "lowered": fixed[0].width,

@@ -34,6 +34,11 @@ def choose(asked: str) -> torch.device:
     return device
 
 
+def described(device: torch.device) -> str:
+    """Return a device's name, and of a GPU what torch calls it."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
     """Let a GPU compute the same bits each time in the block, and float32 as float32, where torch has kernels for it.

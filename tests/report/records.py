@@ -51,7 +51,8 @@ def _constant(shape: list[int], fixed: str, width: int, fracs: list[int], digits
 
 def _train() -> dict[str, Any]:
     widths = {"4": _run(96.11, 98.61), "3": _run(83.33, 97.5), "2": _run(31.94, 93.06)}
-    return {"images": {"train": 1437, "test": 360}, "float": {"accuracy": 98.89}, "widths": widths, "lowered": 4}
+    images = {"train": 1437, "test": 360}
+    return {"images": images, "device": "cuda:0 (GPU)", "float": {"accuracy": 98.89}, "widths": widths, "lowered": 4}
 
 
 def front() -> dict[str, Any]:

@@ -154,6 +154,13 @@ def test_an_accuracy_below_target_is_a_warning_on_the_page(tmp_path: Path) -> No
     assert "Warnings train : accuracy at 4 bits must be at least 98.3 %, not 97.00 %" in text
 
 
+def test_the_device_of_training_is_told_and_was_the_cpu_where_none_is_recorded(tmp_path: Path) -> None:
+    found = records()
+    assert "1,437 training inputs, 360 test inputs; trained on cuda:0 (GPU)." in text_of(write(tmp_path, found))
+    del found["train"]["figures"]["device"]
+    assert "360 test inputs; trained on cpu." in text_of(write(tmp_path, found))
+
+
 def test_a_front_is_a_table_and_a_picture_of_what_its_networks_take(tmp_path: Path) -> None:
     found = records()
     found["train"]["figures"]["front"] = front()

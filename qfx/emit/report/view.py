@@ -109,7 +109,8 @@ def accuracy(design: Mapping[str, Any], records: Records) -> dict[str, Any] | No
     for row in rows:
         row["lost"] = full - row["value"]
     minimum = (design.get("accuracy") or {}).get("minimum")
-    return {"rows": rows, "minimum": minimum, "images": train["images"], "plot": plots.accuracy(rows, minimum)}
+    facts = {"images": train["images"], "device": train.get("device", "cpu")}  # there was no other
+    return {"rows": rows, "minimum": minimum, **facts, "plot": plots.accuracy(rows, minimum)}
 
 
 def front(records: Records) -> dict[str, Any] | None:
