@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -65,17 +65,28 @@ def run(arguments: list[str]) -> int:
         if code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except QfxError as error:
-        _complain(str(error))
-        return _WRONG_USAGE if isinstance(error, UsageError) else 1
-    except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; finished results are whole, the same command carries on")
-        return _INTERRUPTED
+    except (QfxError, KeyboardInterrupt, typer.Abort) as error:
+        return _told(error)
     except Exception as error:
         if not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise  # a defect of ours
         error.show()  # wrong usage: typer's own exceptions, whose base class is not public
         return int(error.exit_code)
+
+
+def _told(error: BaseException) -> int:
+    """Say what the user must know of an error, and return the exit code."""
+    if isinstance(error, QfxError):
+        _complain(str(error))
+        return _WRONG_USAGE if isinstance(error, UsageError) else 1
+    _complain("interrupted; finished results are whole, the same command carries on")
+    return _INTERRUPTED
+
+
+def _leave(error: BaseException) -> None:
+    """End the process at once, as the error would have ended it."""
+    _err.show_cursor()  # which a progress bar hides
+    os._exit(_told(error))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -173,17 +184,34 @@ def _step_command(name: str, text: str) -> None:
 
 
 @app.command()
-def train(design: DesignArgument, out: OutOption = None, force: ForceOption = False) -> None:
-    """Train the network in float and in fixed point; under torchrun, together."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+def train(
+    design: DesignArgument,
+    out: OutOption = None,
+    force: ForceOption = False,
+    ranks: Annotated[int | None, typer.Option(help="Processes on this machine that share each batch out.")] = None,
+) -> None:
+    """Train the network in float and in fixed point."""
+    from qfx import steps
+
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    _require_ranks(ranks, started)
+    work = steps.open_build(design, out)
+    if started == 1 and ((ranks or 1) == 1 or (not force and work.is_current("train"))):
         _run_step("train", design, out, force)
         return
-    from qfx.design import Design
+    from qfx.train.launch import launched
     from qfx.train.team import joined
 
-    with joined(Design.load(design)) as leads:
+    with launched(work.design, ranks, _leave) if ranks else nullcontext(), joined(work.design) as leads:
         if leads:
             _run_step("train", design, out, force)
+
+
+def _require_ranks(ranks: int | None, started: int) -> None:
+    if ranks is not None and ranks < 1:
+        raise UsageError(f"--ranks must be at least 1, not {ranks}")
+    if ranks is not None and started > 1:
+        raise UsageError(f"--ranks must be left out under torchrun, which has started {started} ranks")
 
 
 for _name, _text in (

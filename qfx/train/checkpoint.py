@@ -102,9 +102,10 @@ class Checkpoints:
         then = _flat({key: facts.get(key) for key in (*self.identity, "ranks")})
         for key, value in now.items():
             if then.get(key) != value:
+                remedy = f"train on with --ranks {then.get(key)}" if key == "ranks" else "train in another folder"
                 raise TrainError(
                     f"{place} must be a checkpoint of this training, but its {key} is {then.get(key)}, not {value}: "
-                    "train in another folder, or remove it to start again"
+                    f"{remedy}, or remove it to start again"
                 )
 
 

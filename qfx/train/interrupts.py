@@ -1,17 +1,21 @@
 """Signals that wait until a step of training is whole."""
 
+import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, Self
 
 from qfx.nn.ranks import gather, ranks
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ECHO = 2.0  # seconds within which torchrun sends its ranks once more what a terminal has sent them
 
 
 class Interrupts:
-    """Within the block the first SIGINT or SIGTERM is only noted; `obey` lets it act. A second one acts at once.
+    """Within the block the first SIGINT or SIGTERM is only noted; `obey` lets it act. A second one acts at once,
+    but for torchrun's copy of the first.
 
     Without ``hold``, or in a thread of its own, signals act as ever.
     """
@@ -20,6 +24,8 @@ class Interrupts:
         self._hold = hold and threading.current_thread() is threading.main_thread()
         self.wanted: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._since = 0.0
+        self._echoed = "TORCHELASTIC_RUN_ID" in os.environ  # torchrun has started this process
 
     def __enter__(self) -> Self:
         if self._hold:
@@ -46,11 +52,20 @@ class Interrupts:
         if self.wanted:
             number, self.wanted = self.wanted, None
             self._restore()
-            signal.raise_signal(number)
+            try:
+                signal.raise_signal(number)
+            finally:
+                if self._echoed:
+                    signal.signal(number, signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.wanted = signal.Signals(number)
-        self._restore()
+        if self.wanted is None:
+            self.wanted, self._since = signal.Signals(number), time.monotonic()
+            if not self._echoed:
+                self._restore()
+        elif time.monotonic() - self._since > _ECHO:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, before in self._before.items():

@@ -1,4 +1,4 @@
-"""`qfx train` under torchrun: the first rank leads, the others join each run that it calls."""
+"""`qfx train` on several ranks: the first one leads, the others join each run that it calls."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from qfx.train.together import Run, call
 
 @contextmanager
 def joined(design: Design) -> Iterator[bool]:
-    """Meet the processes that torchrun started; yield whether this one leads. The others have done their share by then.
+    """Meet the processes that `qfx.train.launch` or torchrun started; yield whether this one leads.
 
-    An error ends its process, and torchrun then ends the others.
+    The others have done their share by then. An error ends its process; who started the others then ends them.
     """
     dist.init_process_group(backend(runs.device_of(design)))
     if rank():

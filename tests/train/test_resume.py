@@ -184,6 +184,11 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(TrainError, match=r"but its data is \[\[40, 1, 6, 6\], \d+\], not \[\[33, 1, 6, 6\], \d+\]"):
         small(tmp_path, images=33)
+    facts = json.loads((place / JSON).read_text())
+    (place / JSON).write_text(json.dumps({**facts, "ranks": 2}))
+    with pytest.raises(TrainError, match="its ranks is 2, not 1: train on with --ranks 2, or remove it to start again"):
+        small(tmp_path)
+    (place / JSON).write_text(json.dumps(facts))
     with pytest.raises(
         TrainError, match=r"step_00000004 must be a checkpoint of this network, but also holds .*; has other shapes at "
     ):
