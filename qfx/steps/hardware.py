@@ -200,7 +200,7 @@ def _sim_summary(figures: Mapping[str, Any]) -> str:
 # synth ------------------------------------------------------------------------------------------------------------
 
 
-_TOGETHER = 8  # parts in a run of yosys, which costs seconds alone; not by the cores: what a part takes depends on others
+_TOGETHER = 8  # parts in a run of yosys, which costs seconds alone; never by the cores: parts depend on those beside
 
 
 def _synth(work: Work) -> dict[str, Any]:
