@@ -101,16 +101,16 @@ def _searches(
     To a target: at the prices of the whole board first, so that a budget that is kept anyhow changes nothing. Without:
     what the budget makes of the rate first; the plan without the budget is looked at in the end, lest it is refused.
     """
+    search = Search(graph, whole)
     if target_cycles is not None:
-        yield Search(graph, whole), target_cycles
+        yield search, target_cycles
         if budget != whole:
-            yield Search(graph, budget), target_cycles
+            yield search.at(budget), target_cycles
         return
-    search = Search(graph, budget)
-    yield search, search.fastest()
-    yield search, search.targets[-1]
+    within = search.at(budget)
+    yield within, within.fastest()
+    yield within, within.targets[-1]
     if budget != whole:
-        search = Search(graph, whole)
         yield search, search.fastest()
 
 

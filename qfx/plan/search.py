@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -71,7 +72,13 @@ class _Choice:
     nodes: Mapping[str, NodePlan]  # the source and the nodes of its pipe
     cycles: int
     resources: Resources
-    price: float
+    price: float = 0.0
+
+
+def _ranked(choices: Iterable[_Choice], worth: Resources) -> list[_Choice]:
+    """The choices with their prices, the cheapest first."""
+    priced = (replace(choice, price=price(choice.resources, worth)) for choice in choices)
+    return sorted(priced, key=lambda choice: choice.price)
 
 
 class Search:
@@ -85,10 +92,17 @@ class Search:
         self.graph, self.worth = graph, worth
         self.readers = readers(graph)
         self.segments = list(self._segments())
-        self.choices = {s[0].name: sorted(self._choices(s), key=lambda c: c.price) for s in self.segments}
+        self.choices = {segment[0].name: _ranked(self._choices(segment), worth) for segment in self.segments}
         targets = {choice.cycles for choices in self.choices.values() for choice in choices}
         least = max(min(c.cycles for c in choices) for choices in self.choices.values())
         self.targets = sorted(target for target in targets if target >= least)
+
+    def at(self, worth: Resources) -> Search:
+        """Return the same choices at other prices."""
+        other = copy(self)
+        other.worth = worth
+        other.choices = {source: _ranked(choices, worth) for source, choices in self.choices.items()}
+        return other
 
     def fastest(self) -> int:
         """Return the fewest cycles at which the cheapest plan keeps to MARGIN of ``worth``, else the most there are."""
@@ -199,7 +213,7 @@ class Search:
                 cost = total(node.resources for node in made)
                 names = (node.name for node in segment)
                 cycles = max(node.cycles for node in made)
-                yield _Choice(dict(zip(names, made, strict=True)), cycles, cost, price(cost, self.worth))
+                yield _Choice(dict(zip(names, made, strict=True)), cycles, cost)
 
     def _read_whole(self, node: Node) -> bool:
         """Whether a Flatten of several pixels, a Concat or a DepthToSpace reads the node: lanes divide channels."""
