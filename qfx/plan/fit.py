@@ -98,14 +98,12 @@ def _searches(
 ) -> Iterator[tuple[Search, int]]:
     """Where to look for what fits, with the cycles of a frame.
 
-    To a target: at the prices of the whole board first, so that a budget that is kept anyhow changes nothing. Without:
-    what the budget makes of the rate first; the plan without the budget is looked at in the end, lest it is refused.
+    To a target: at the prices of the whole board, so that a budget that is kept anyhow changes nothing. Without one: at
+    the rate that the budget allows with a margin, then the slowest; last as without the budget, lest that is refused.
     """
     search = Search(graph, whole)
     if target_cycles is not None:
         yield search, target_cycles
-        if budget != whole:
-            yield search.at(budget), target_cycles
         return
     within = search.at(budget)
     yield within, within.fastest()

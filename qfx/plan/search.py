@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-
-import numpy as np
 
 from qfx.arguments import counted
 from qfx.errors import PlanError
@@ -33,6 +31,7 @@ from qfx.plan.cost import estimate
 from qfx.plan.data import NodePlan, Resources, unroll
 from qfx.plan.dataflow import Part, ends_segment, owner, readers, stream_words
 from qfx.plan.limits import MARGIN, RESOURCES
+from qfx.plan.program import Choice, Stream, cheapest, joins
 from qfx.plan.timing import Pixels, Sieve, Timing, Window
 
 _WEIGHT = {
@@ -62,20 +61,9 @@ def lane_choices(channels: int, divisors_only: bool = False) -> tuple[int, ...]:
 
 
 _Lanes = tuple[str, int]  # a node and the lanes of its stream
-_Counts = np.ndarray[tuple[int, ...], np.dtype[np.int64]]  # by RESOURCES, in the last axis
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """One way to build the source of a segment, and with it the pipe behind."""
-
-    nodes: Mapping[str, NodePlan]  # the source and the nodes of its pipe
-    cycles: int
-    resources: Resources
-    price: float = 0.0
-
-
-def _ranked(choices: Iterable[_Choice], worth: Resources) -> list[_Choice]:
+def _ranked(choices: Iterable[Choice], worth: Resources) -> list[Choice]:
     """The choices with their prices, the cheapest first."""
     priced = (replace(choice, price=price(choice.resources, worth)) for choice in choices)
     return sorted(priced, key=lambda choice: choice.price)
@@ -92,6 +80,8 @@ class Search:
         self.graph, self.worth = graph, worth
         self.readers = readers(graph)
         self.segments = list(self._segments())
+        places = {node.name: number for number, segment in enumerate(self.segments) for node in segment}
+        self.streams = [self._streams(segment, places) for segment in self.segments]
         self.choices = {segment[0].name: _ranked(self._choices(segment), worth) for segment in self.segments}
         targets = {choice.cycles for choices in self.choices.values() for choice in choices}
         least = max(min(c.cycles for c in choices) for choices in self.choices.values())
@@ -118,20 +108,11 @@ class Search:
     def within(self, target: int, room: Resources | None = None) -> dict[str, NodePlan]:
         """Return the cheapest plan in which no part takes more than ``target`` cycles a frame.
 
-        With ``room`` one that its nodes fit into, as cheap as exchanging one choice at a time makes it; what is nearest
-        where none is found.
+        With ``room`` the cheapest that its nodes fit into; where none does, what exceeds it least.
         """
-        chosen = self._chosen(target)
-        if room is not None:
-            chosen = _Exchange(self, chosen, target, room).run()
+        chosen = self._chosen(target) if room is None else self._fitted(target, room)
         nodes = {name: made for choice in chosen for name, made in choice.nodes.items()}
         return {node.name: nodes[node.name] for node in self.graph.nodes if not isinstance(node.op, Flatten)}
-
-    def joined(self, chosen: Sequence[_Choice]) -> bool:
-        """Whether adapters join all that are chosen, one for each segment."""
-        lanes = {name: made.out_lanes for choice in chosen for name, made in choice.nodes.items()}
-        pairs = zip(self.segments, chosen, strict=True)
-        return not any(self._misfits(segment[0], choice, lanes) for segment, choice in pairs)
 
     def _leaves_margin(self, target: int) -> bool:
         try:
@@ -140,33 +121,36 @@ class Search:
             return False
         return all(getattr(used, name) <= MARGIN * getattr(self.worth, name) for name in RESOURCES)
 
-    def _chosen(self, target: int) -> list[_Choice]:
+    def _chosen(self, target: int) -> list[Choice]:
         """Return the cheapest choice of each segment that is fast enough.
 
         A segment that nothing joins to its inputs puts their lanes out of question, and all are chosen anew.
         """
         avoided: set[_Lanes] = set()
         while True:
-            lanes: dict[str, int] = {}
-            chosen: list[_Choice] = []
-            for segment in self.segments:
+            chosen: list[Choice] = []
+            for number, segment in enumerate(self.segments):
                 source, last = segment[0], segment[-1].name
-                fast = [c for c in self.fast(source, target) if (last, c.nodes[last].out_lanes) not in avoided]
+                fast = [c for c in self._fast(source, target) if (last, c.nodes[last].out_lanes) not in avoided]
                 if not fast:
                     raise PlanError(
                         f"node {source.name!r} must have lanes that divide or are divided by its inputs' and readers', "
                         f"but has none at {counted(target, 'cycle')} a frame: allow more cycles a frame"
                     )
-                best = next((choice for choice in fast if not self._misfits(source, choice, lanes)), None)
+                best = next((choice for choice in fast if not self._misfits(number, choice, chosen)), None)
                 if best is None:
-                    avoided |= min((self._misfits(source, choice, lanes) for choice in fast), key=len)
+                    avoided |= min((self._misfits(number, choice, chosen) for choice in fast), key=len)
                     break
                 chosen.append(best)
-                lanes |= {node.name: best.nodes[node.name].out_lanes for node in segment}
             else:
                 return chosen
 
-    def fast(self, source: Node, target: int) -> list[_Choice]:
+    def _fitted(self, target: int, room: Resources) -> list[Choice]:
+        """Return the cheapest choices that fit into a room, one for each segment."""
+        fast = [self._fast(segment[0], target) for segment in self.segments]
+        return cheapest(fast, [stream for streams in self.streams for stream in streams], room)
+
+    def _fast(self, source: Node, target: int) -> list[Choice]:
         """The choices that take at most ``target`` cycles, the cheapest first."""
         fast = [choice for choice in self.choices[source.name] if choice.cycles <= target]
         if not fast:
@@ -177,16 +161,22 @@ class Search:
             )
         return fast
 
-    def _misfits(self, source: Node, choice: _Choice, lanes: Mapping[str, int]) -> set[_Lanes]:
-        """The streams, with their lanes, that no adapter joins to the choice."""
-        found = set()
-        for position, name in enumerate(source.inputs):
-            if name in self.graph.by_name and not parts.is_offset(source, position):
-                stream = owner(self.graph, name)
-                a, b = lanes[stream], choice.nodes[source.name].in_lanes
-                if max(a, b) % min(a, b):
-                    found.add((stream, a))
-        return found
+    def _misfits(self, number: int, choice: Choice, chosen: Sequence[Choice]) -> set[_Lanes]:
+        """The streams, with their lanes, that no adapter joins to a choice for the segment ``number``."""
+        streams = [
+            (each.name, chosen[each.source].nodes[each.name].out_lanes, each.reader) for each in self.streams[number]
+        ]
+        return {(name, lanes) for name, lanes, reader in streams if not joins(lanes, choice.nodes[reader].in_lanes)}
+
+    def _streams(self, segment: list[Node], places: Mapping[str, int]) -> list[Stream]:
+        """What other segments give the source of a segment."""
+        source = segment[0]
+        names = [
+            owner(self.graph, name)
+            for position, name in enumerate(source.inputs)
+            if name in self.graph.by_name and not parts.is_offset(source, position)
+        ]
+        return [Stream(name, places[name], source.name, places[source.name]) for name in names]
 
     def _segments(self) -> Iterator[list[Node]]:
         """The graph's nodes as segments: a source and the pipe that follows it."""
@@ -201,7 +191,7 @@ class Search:
             taken |= {each.name for each in segment}
             yield segment
 
-    def _choices(self, segment: list[Node]) -> Iterator[_Choice]:
+    def _choices(self, segment: list[Node]) -> Iterator[Choice]:
         """Every way to build the segment; the pipe behind the source depends on its lanes only."""
         pipes: dict[int, list[list[NodePlan]]] = {}
         whole = any(self._read_whole(node) for node in segment)
@@ -213,7 +203,7 @@ class Search:
                 cost = total(node.resources for node in made)
                 names = (node.name for node in segment)
                 cycles = max(node.cycles for node in made)
-                yield _Choice(dict(zip(names, made, strict=True)), cycles, cost)
+                yield Choice(dict(zip(names, made, strict=True)), cycles, cost)
 
     def _read_whole(self, node: Node) -> bool:
         """Whether a Flatten of several pixels, a Concat or a DepthToSpace reads the node: lanes divide channels."""
@@ -239,67 +229,6 @@ class Search:
             Part("", b.module, node.name, {}, (), b.parameters, b.timing, dict.fromkeys(b.memories, "")) for b in blocks
         ]
         return replace(made, cycles=cycles, resources=total(estimate(piece) for piece in pieces))
-
-
-class _Exchange:
-    """Choices exchanged one at a time until they fit into a room, then for cheaper ones as long as these fit too.
-
-    While they exceed it, the exchange is made that saves most of the excess for its price, where the excess is the sum
-    over resources of ``max(0, used / room - 1)``.
-    """
-
-    def __init__(self, search: Search, chosen: Sequence[_Choice], target: int, room: Resources) -> None:
-        self.search, self.chosen = search, list(chosen)
-        self.fast = [search.fast(segment[0], target) for segment in search.segments]
-        self.needs = [np.array([_counts(choice.resources) for choice in fast]) for fast in self.fast]
-        self.prices = [np.array([choice.price for choice in fast]) for fast in self.fast]
-        self.room = _counts(room)
-
-    def run(self) -> list[_Choice]:
-        """Return the choices, of each segment."""
-        while self._over(self._rest()) > 0 and self._saves():
-            pass
-        while self._over(self._rest()) == 0 and self._cheapens():
-            pass
-        return self.chosen
-
-    def _rest(self, number: int | None = None) -> _Counts:
-        """What all choices take, but for one."""
-        return sum((_counts(c.resources) for i, c in enumerate(self.chosen) if i != number), _counts(Resources()))
-
-    def _over(self, used: _Counts) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        return (np.maximum(used - self.room, 0) / np.maximum(self.room, 1)).sum(axis=-1)
-
-    def _saves(self) -> bool:
-        """Make the exchange that saves most for its price, if any saves."""
-        now, found = self._over(self._rest()), []
-        for number, choice in enumerate(self.chosen):
-            saved = now - self._over(self._rest(number) + self.needs[number])
-            dearer = np.maximum(self.prices[number] - choice.price, 1e-9)
-            found += [(-saved[i] / dearer[i], number, i) for i in np.flatnonzero(saved > 1e-9).tolist()]
-        return any(self._made(number, i) for _, number, i in sorted(found))
-
-    def _cheapens(self) -> bool:
-        """Exchange choices for cheaper ones that fit, where there are any."""
-        changed = False
-        for number, choice in enumerate(self.chosen):
-            fits = self._over(self._rest(number) + self.needs[number]) == 0
-            cheaper = np.flatnonzero(fits & (self.prices[number] < choice.price)).tolist()
-            changed |= any(self._made(number, i) for i in cheaper)
-        return changed
-
-    def _made(self, number: int, index: int) -> bool:
-        """Exchange the choice of a segment for its choice ``index``, unless lanes do not join."""
-        after = [*self.chosen]
-        after[number] = self.fast[number][index]
-        if not self.search.joined(after):
-            return False
-        self.chosen = after
-        return True
-
-
-def _counts(resources: Resources) -> _Counts:
-    return np.array([getattr(resources, name) for name in RESOURCES], np.int64)
 
 
 def total(resources: Iterable[Resources]) -> Resources:

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from qfx.boards import Board
-from qfx.errors import PlanError
 from qfx.fixed import Fixed
 from qfx.graph import Graph, GraphBuilder
 from qfx.graph.ops import Conv2d, Input, Requantize
 from qfx.graph.passes import remove_zero_width
-from qfx.plan import NoFitError, Plan, fit, limits, plan
+from qfx.plan import NoFitError, fit, limits, plan, program
 from qfx.plan.data import Resources
 from qfx.plan.limits import RESOURCES, available
 from qfx.plan.search import Search, price, total
 from tests.conformance.random_graphs import random_graphs
+from tests.plan.test_plan import joined
 
 BOARD = Board.load("ultra96v2")
 TARGETS = (300, 1000)
@@ -44,10 +44,6 @@ def three_convolutions() -> Graph:
     return b.build(last)
 
 
-def fits(made: Plan, budget: Resources) -> bool:
-    return all(getattr(made.resources, name) <= getattr(budget, name) for name in RESOURCES)
-
-
 def test_a_budget_that_a_plan_keeps_anyhow_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(seed)
     for graph, target in product((*graphs(seed), fifo_heavy()), TARGETS):
@@ -66,33 +62,77 @@ def test_a_budget_that_a_plan_keeps_anyhow_changes_nothing(seed: int, monkeypatc
 def test_without_a_target_no_budget_refuses_what_the_plan_without_it_takes(seed: int) -> None:
     for graph in (*graphs(seed), fifo_heavy()):
         free = plan(graph, BOARD, estimate_rate=True)
-        assert fits(plan(graph, BOARD, estimate_rate=True, budget=free.resources), free.resources), graph.name
+        assert keeps(plan(graph, BOARD, estimate_rate=True, budget=free.resources).resources, free.resources)
 
 
-def test_a_plan_that_a_smaller_budget_allows_is_not_refused_with_the_larger_one_in_between(seed: int) -> None:
-    for graph in graphs(seed):
-        free = plan(graph, BOARD, TARGETS[0], estimate_rate=True)
-        for share in (0.0, 0.5):
-            budget = replace(free.resources, dsp=int(share * free.resources.dsp), lut=available(BOARD).lut)
-            made = plan(graph, BOARD, TARGETS[0], estimate_rate=True, budget=replace(budget, ff=available(BOARD).ff))
-            assert made.resources.dsp <= budget.dsp
-
-
-@pytest.mark.parametrize("dsp", [0, 1, 5, 11, 12, 17, 30])
-def test_multipliers_are_shared_out_between_dsps_and_logic(dsp: int) -> None:
+def test_products_of_some_layers_go_to_dsps_and_of_others_to_logic_where_only_that_fits() -> None:
     graph = three_convolutions()
-    none, made = (plan(graph, BOARD, 144, budget=limits(BOARD, {"dsp": most})) for most in (0, dsp))
-    free = plan(graph, BOARD, 144)
-    assert made.resources.dsp <= dsp < free.resources.dsp
-    assert none.resources.lut >= made.resources.lut > free.resources.lut
+    made = plan(graph, BOARD, 144, budget=limits(BOARD, {"lut": 3900, "dsp": 30}))
+    assert {made.nodes[name].arithmetic for name in "abc"} == {"dsp", "lut"}
+    for one in ({"lut": 3900, "dsp": 0}, {"lut": 3900, "dsp": 5}):
+        with pytest.raises(NoFitError):
+            plan(graph, BOARD, 144, budget=limits(BOARD, one))
 
 
-def cheapest(search: Search, target: int, room: Resources) -> float | None:
-    """The price of the cheapest choices of all that fit and that adapters join."""
-    found = None
-    for chosen in product(*(search.fast(segment[0], target) for segment in search.segments)):
-        used = total(choice.resources for choice in chosen)
-        if all(getattr(used, name) <= getattr(room, name) for name in RESOURCES) and search.joined(chosen):
-            worth = price(used, search.worth)
-            found = worth if found is None else min(found, worth)
+def test_a_budget_that_nothing_keeps_is_refused_with_what_exceeds_it_least() -> None:
+    graph = three_convolutions()
+    with pytest.raises(NoFitError, match=r"but needs 2,\d\d\d of 1,100 LUT \(node 'b': \d+\) at 128 cycles"):
+        plan(graph, BOARD, 144, budget=limits(BOARD, {"lut": 1100}))
+
+
+def every(search: Search, target: int) -> list[tuple[Resources, float]]:
+    """What all choices that adapters join take, and their price."""
+    found = []
+    for chosen in product(*(search._fast(segment[0], target) for segment in search.segments)):
+        streams = (stream for streams in search.streams for stream in streams)
+        ends = ((chosen[s.source].nodes[s.name].out_lanes, chosen[s.sink].nodes[s.reader].in_lanes) for s in streams)
+        if all(max(pair) % min(pair) == 0 for pair in ends):
+            used = total(choice.resources for choice in chosen)
+            found.append((used, price(used, search.worth)))
     return found
+
+
+def keeps(used: Resources, room: Resources) -> bool:
+    return all(getattr(used, name) <= getattr(room, name) for name in RESOURCES)
+
+
+def over(used: Resources, room: Resources) -> float:
+    """The sum over resources of what exceeds the room, as a share of it."""
+    pairs = [(getattr(used, name), getattr(room, name)) for name in RESOURCES]
+    return sum(max(0, needed - most) / max(1, most) for needed, most in pairs)
+
+
+def wrong(graph: Graph, target: int, rooms: Iterator[Resources]) -> list[Resources]:
+    """The rooms for which others than the cheapest of all choices that fit are taken."""
+    search, found = Search(graph, available(BOARD)), []
+    known = every(search, target)
+    for room in rooms:
+        made = total(node.resources for node in search.within(target, room).values())
+        prices = [worth for used, worth in known if keeps(used, room)]
+        if prices:
+            right = keeps(made, room) and price(made, search.worth) == pytest.approx(min(prices), abs=5e-6)
+        else:
+            right = over(made, room) == pytest.approx(min(over(used, room) for used, _ in known), abs=1e-5)
+        found += [] if right else [room]
+    return found
+
+
+def rooms(least: int, most: int, dsps: tuple[int, ...]) -> Iterator[Resources]:
+    for dsp, lut in product(dsps, range(least, most, (most - least) // 15)):
+        yield replace(available(BOARD), lut=lut, dsp=dsp)
+
+
+def test_the_cheapest_of_all_choices_that_fit_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, dsps = three_convolutions(), (0, 5, 12, 24, 30, 41)
+    assert wrong(graph, 144, rooms(1200, 5700, dsps)) == []
+    counts = program._counts
+    monkeypatch.setattr(program, "_counts", lambda resources: counts(replace(resources, dsp=0)))  # planted
+    assert wrong(graph, 144, rooms(1200, 5700, dsps)) != []
+
+
+@pytest.mark.parametrize(("first", "second", "target"), [(6, 4, 64), (5, 3, 48), (12, 18, 80), (14, 2, 112)])
+def test_lanes_join_in_every_budget(first: int, second: int, target: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = joined(first, second)
+    assert wrong(graph, target, rooms(100, 1600, (0, 10))) == []
+    monkeypatch.setattr(program, "joins", lambda a, b: True)  # planted
+    assert wrong(graph, target, rooms(100, 1600, (0, 10))) != []
