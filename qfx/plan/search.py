@@ -1,14 +1,15 @@
-"""The planner: the cheapest unroll and arithmetic of each node that meet a number of cycles, and the best that fits."""
+"""The cheapest unroll and arithmetic of each node that meet a number of cycles, and what keeps within less."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from itertools import product
 
-from qfx.arguments import counted, require_clock, require_cycles, require_kind
-from qfx.boards import Board
+from qfx.arguments import counted
 from qfx.errors import PlanError
-from qfx.graph import Graph, Node, fingerprint, require_graph
+from qfx.graph import Graph, Node
 from qfx.graph.ops import (
     Affine,
     ChannelMax,
@@ -27,11 +28,10 @@ from qfx.graph.ops import (
 )
 from qfx.plan import parts
 from qfx.plan.cost import estimate
-from qfx.plan.data import NodePlan, NoFitError, Plan, Resources, unroll
-from qfx.plan.dataflow import Part, ends_segment, network, owner, readers, stream_words
-from qfx.plan.depths import size_fifos
-from qfx.plan.limits import MARGIN, available, excess
-from qfx.plan.pacing import paced_fifos
+from qfx.plan.data import NodePlan, Resources, unroll
+from qfx.plan.dataflow import Part, ends_segment, owner, readers, stream_words
+from qfx.plan.limits import MARGIN, RESOURCES
+from qfx.plan.program import Choice, Stream, cheapest, joins
 from qfx.plan.timing import Pixels, Sieve, Timing, Window
 
 _WEIGHT = {
@@ -41,58 +41,6 @@ _WEIGHT = {
     "dsp": 1.0,
 }  # a LUT is dearer than its share: everything else needs LUTs
 _POOR = 5  # a step between divisors larger than this makes powers of two the better lanes
-
-
-def plan(
-    graph: Graph,
-    board: Board,
-    target_cycles: int | None = None,
-    clock_mhz: float | None = None,
-    estimate_rate: bool = False,
-    budget: Resources | None = None,
-) -> Plan:
-    """Choose how ``graph`` is built on ``board``.
-
-    Args:
-        target_cycles: cycles of a frame that no part may exceed; None: as few as fit the board with a margin.
-        clock_mhz: None: the board's.
-        estimate_rate: take FIFO depths, interval and latency from an even schedule (`qfx.plan.pacing`) instead of from
-            the event model, which is exact but takes time and memory for each word of a large network.
-        budget: what the design may take (`limits`); None: all of the board.
-
-    Raises:
-        PlanError: the target cannot be met, or what meets it does not fit; the node and the resource are named.
-    """
-    _require_arguments(graph, board, target_cycles, clock_mhz)
-    budget = budget or available(board)
-    nodes = choose(graph, budget, target_cycles)
-    depths, rate = paced_fifos(graph, nodes) if estimate_rate else size_fifos(graph, nodes)
-    net = network(graph, nodes, depths)
-    costs = {name: _sum(estimate(p) for p in net.parts if p.computes and p.node == name) for name in nodes}
-    nodes = {name: replace(node, resources=costs[name]) for name, node in nodes.items()}
-    others = _sum(estimate(part) for part in net.parts if not part.computes)
-    made = Plan(
-        graph.name, fingerprint(graph), board.name, board.part, clock_mhz or board.clock_mhz, nodes, depths,
-        rate.interval, rate.latency, others, budget,
-    )  # fmt: skip
-    _require_fit(made, target_cycles)
-    return made
-
-
-def choose(graph: Graph, budget: Resources, target_cycles: int | None) -> dict[str, NodePlan]:
-    """Return unroll and arithmetic of each node: the cheapest, of what ``budget`` has, that take ``target_cycles``.
-
-    Without a target those of the fewest cycles that leave a MARGIN of the budget.
-    """
-    search = _Search(graph, budget)
-    return search.best() if target_cycles is None else search.within(target_cycles)
-
-
-def _require_arguments(graph: Graph, board: Board, target_cycles: int | None, clock_mhz: float | None) -> None:
-    require_graph(graph, PlanError)
-    require_kind(PlanError, "board", board, Board, 'a Board, such as Board.load("ultra96v2")')
-    require_clock(PlanError, "clock_mhz", clock_mhz)
-    require_cycles(PlanError, "target_cycles", target_cycles)
 
 
 def lane_choices(channels: int, divisors_only: bool = False) -> tuple[int, ...]:
@@ -115,81 +63,95 @@ def lane_choices(channels: int, divisors_only: bool = False) -> tuple[int, ...]:
 _Lanes = tuple[str, int]  # a node and the lanes of its stream
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """One way to build the source of a segment, and with it the pipe behind."""
-
-    nodes: Mapping[str, NodePlan]  # the source and the nodes of its pipe
-    cycles: int
-    resources: Resources
-    price: float
+def _ranked(choices: Iterable[Choice], worth: Resources) -> list[Choice]:
+    """The choices with their prices, the cheapest first."""
+    priced = (replace(choice, price=price(choice.resources, worth)) for choice in choices)
+    return sorted(priced, key=lambda choice: choice.price)
 
 
-class _Search:
-    """All choices of every segment, once; then the cheapest of each under a number of cycles."""
+class Search:
+    """All choices of every segment, once; then the cheapest of each under a number of cycles.
 
-    def __init__(self, graph: Graph, budget: Resources) -> None:
-        self.graph, self.budget = graph, budget
+    Args:
+        worth: by whose shares resources are priced.
+    """
+
+    def __init__(self, graph: Graph, worth: Resources) -> None:
+        self.graph, self.worth = graph, worth
         self.readers = readers(graph)
         self.segments = list(self._segments())
-        self.choices = {segment[0].name: self._choices(segment) for segment in self.segments}
+        places = {node.name: number for number, segment in enumerate(self.segments) for node in segment}
+        self.streams = [self._streams(segment, places) for segment in self.segments]
+        self.choices = {segment[0].name: _ranked(self._choices(segment), worth) for segment in self.segments}
+        targets = {choice.cycles for choices in self.choices.values() for choice in choices}
+        least = max(min(c.cycles for c in choices) for choices in self.choices.values())
+        self.targets = sorted(target for target in targets if target >= least)
 
-    def best(self) -> dict[str, NodePlan]:
-        """Return the fastest plan that stays within MARGIN of each budget."""
-        targets = sorted({choice.cycles for choices in self.choices.values() for choice in choices})
-        targets = [t for t in targets if t >= max(min(c.cycles for c in choices) for choices in self.choices.values())]
-        low, high = 0, len(targets) - 1
+    def at(self, worth: Resources) -> Search:
+        """Return the same choices at other prices."""
+        other = copy(self)
+        other.worth = worth
+        other.choices = {source: _ranked(choices, worth) for source, choices in self.choices.items()}
+        return other
+
+    def fastest(self) -> int:
+        """Return the fewest cycles at which the cheapest plan keeps to MARGIN of ``worth``, else the most there are."""
+        low, high = 0, len(self.targets) - 1
         while low < high:
             middle = (low + high) // 2
-            if self._fits(targets[middle]):
+            if self._leaves_margin(self.targets[middle]):
                 high = middle
             else:
                 low = middle + 1
-        return self.within(targets[high])
+        return self.targets[high]
 
-    def within(self, target: int) -> dict[str, NodePlan]:
-        """Return the cheapest plan in which no part takes more than ``target`` cycles a frame."""
-        nodes: dict[str, NodePlan] = {}
-        for choice in self._chosen(target):
-            nodes |= choice.nodes
+    def within(self, target: int, room: Resources | None = None) -> dict[str, NodePlan]:
+        """Return the cheapest plan in which no part takes more than ``target`` cycles a frame.
+
+        With ``room`` the cheapest that its nodes fit into; where none does, what exceeds it least.
+        """
+        chosen = self._chosen(target) if room is None else self._fitted(target, room)
+        nodes = {name: made for choice in chosen for name, made in choice.nodes.items()}
         return {node.name: nodes[node.name] for node in self.graph.nodes if not isinstance(node.op, Flatten)}
 
-    def _fits(self, target: int) -> bool:
+    def _leaves_margin(self, target: int) -> bool:
         try:
-            used = _sum(choice.resources for choice in self._chosen(target))
+            used = total(choice.resources for choice in self._chosen(target))
         except PlanError:  # no lanes that join
             return False
-        return all(getattr(used, f.name) <= MARGIN * getattr(self.budget, f.name) for f in fields(Resources))
+        return all(getattr(used, name) <= MARGIN * getattr(self.worth, name) for name in RESOURCES)
 
-    def _chosen(self, target: int) -> list[_Choice]:
+    def _chosen(self, target: int) -> list[Choice]:
         """Return the cheapest choice of each segment that is fast enough.
 
         A segment that nothing joins to its inputs puts their lanes out of question, and all are chosen anew.
         """
         avoided: set[_Lanes] = set()
         while True:
-            lanes: dict[str, int] = {}
-            chosen: list[_Choice] = []
-            for segment in self.segments:
+            chosen: list[Choice] = []
+            for number, segment in enumerate(self.segments):
                 source, last = segment[0], segment[-1].name
                 fast = [c for c in self._fast(source, target) if (last, c.nodes[last].out_lanes) not in avoided]
-                misfits = {i: self._misfits(source, choice, lanes) for i, choice in enumerate(fast)}
                 if not fast:
                     raise PlanError(
                         f"node {source.name!r} must have lanes that divide or are divided by its inputs' and readers', "
                         f"but has none at {counted(target, 'cycle')} a frame: allow more cycles a frame"
                     )
-                best = min(misfits, key=lambda i: (len(misfits[i]), fast[i].price))
-                if misfits[best]:
-                    avoided |= misfits[best]
+                best = next((choice for choice in fast if not self._misfits(number, choice, chosen)), None)
+                if best is None:
+                    avoided |= min((self._misfits(number, choice, chosen) for choice in fast), key=len)
                     break
-                chosen.append(fast[best])
-                lanes |= {node.name: fast[best].nodes[node.name].out_lanes for node in segment}
+                chosen.append(best)
             else:
                 return chosen
 
-    def _fast(self, source: Node, target: int) -> list[_Choice]:
-        """The choices that take at most ``target`` cycles."""
+    def _fitted(self, target: int, room: Resources) -> list[Choice]:
+        """Return the cheapest choices that fit into a room, one for each segment."""
+        fast = [self._fast(segment[0], target) for segment in self.segments]
+        return cheapest(fast, [stream for streams in self.streams for stream in streams], room)
+
+    def _fast(self, source: Node, target: int) -> list[Choice]:
+        """The choices that take at most ``target`` cycles, the cheapest first."""
         fast = [choice for choice in self.choices[source.name] if choice.cycles <= target]
         if not fast:
             least = min(choice.cycles for choice in self.choices[source.name])
@@ -199,16 +161,22 @@ class _Search:
             )
         return fast
 
-    def _misfits(self, source: Node, choice: _Choice, lanes: Mapping[str, int]) -> set[_Lanes]:
-        """The streams, with their lanes, that no adapter joins to the choice."""
-        found = set()
-        for position, name in enumerate(source.inputs):
-            if name in self.graph.by_name and not parts.is_offset(source, position):
-                stream = owner(self.graph, name)
-                a, b = lanes[stream], choice.nodes[source.name].in_lanes
-                if max(a, b) % min(a, b):
-                    found.add((stream, a))
-        return found
+    def _misfits(self, number: int, choice: Choice, chosen: Sequence[Choice]) -> set[_Lanes]:
+        """The streams, with their lanes, that no adapter joins to a choice for the segment ``number``."""
+        streams = [
+            (each.name, chosen[each.source].nodes[each.name].out_lanes, each.reader) for each in self.streams[number]
+        ]
+        return {(name, lanes) for name, lanes, reader in streams if not joins(lanes, choice.nodes[reader].in_lanes)}
+
+    def _streams(self, segment: list[Node], places: Mapping[str, int]) -> list[Stream]:
+        """What other segments give the source of a segment."""
+        source = segment[0]
+        names = [
+            owner(self.graph, name)
+            for position, name in enumerate(source.inputs)
+            if name in self.graph.by_name and not parts.is_offset(source, position)
+        ]
+        return [Stream(name, places[name], source.name, places[source.name]) for name in names]
 
     def _segments(self) -> Iterator[list[Node]]:
         """The graph's nodes as segments: a source and the pipe that follows it."""
@@ -223,20 +191,19 @@ class _Search:
             taken |= {each.name for each in segment}
             yield segment
 
-    def _choices(self, segment: list[Node]) -> list[_Choice]:
+    def _choices(self, segment: list[Node]) -> Iterator[Choice]:
         """Every way to build the segment; the pipe behind the source depends on its lanes only."""
-        pipes: dict[int, dict[str, NodePlan]] = {}
+        pipes: dict[int, list[list[NodePlan]]] = {}
         whole = any(self._read_whole(node) for node in segment)
-        found = []
         for axes in _unrolls(self.graph, segment[0], whole):
             lanes = axes["co"]
             if lanes not in pipes:
-                pipes[lanes] = {node.name: self._node(node, unroll(co=lanes, ci=lanes)) for node in segment[1:]}
-            nodes = {segment[0].name: self._node(segment[0], axes), **pipes[lanes]}
-            cost = _sum(node.resources for node in nodes.values())
-            cycles = max(node.cycles for node in nodes.values())
-            found.append(_Choice(nodes, cycles, cost, price(cost, self.budget)))
-        return found
+                pipes[lanes] = [self._node(node, unroll(co=lanes, ci=lanes)) for node in segment[1:]]
+            for made in product(self._node(segment[0], axes), *pipes[lanes]):
+                cost = total(node.resources for node in made)
+                names = (node.name for node in segment)
+                cycles = max(node.cycles for node in made)
+                yield Choice(dict(zip(names, made, strict=True)), cycles, cost)
 
     def _read_whole(self, node: Node) -> bool:
         """Whether a Flatten of several pixels, a Concat or a DepthToSpace reads the node: lanes divide channels."""
@@ -246,12 +213,12 @@ class _Search:
             isinstance(r.op, Concat | DepthToSpace) or (isinstance(r.op, Flatten) and several) for r in readers_of
         )
 
-    def _node(self, node: Node, axes: dict[str, int]) -> NodePlan:
+    def _node(self, node: Node, axes: dict[str, int]) -> list[NodePlan]:
+        """The node with each arithmetic that may be tried for it."""
         if isinstance(node.op, Input):
-            return NodePlan(axes, cycles=stream_words(node.type, axes["co"]))
+            return [NodePlan(axes, cycles=stream_words(node.type, axes["co"]))]
         kinds = _arithmetics(self.graph, node)
-        tried = [self._priced(node, NodePlan(axes, kind, "auto" if kind != "none" else "none")) for kind in kinds]
-        return min(tried, key=lambda each: price(each.resources, self.budget))
+        return [self._priced(node, NodePlan(axes, kind, "auto" if kind != "none" else "none")) for kind in kinds]
 
     def _priced(self, node: Node, made: NodePlan) -> NodePlan:
         """Fill in cycles and resources of one node."""
@@ -261,12 +228,17 @@ class _Search:
         pieces = [
             Part("", b.module, node.name, {}, (), b.parameters, b.timing, dict.fromkeys(b.memories, "")) for b in blocks
         ]
-        return replace(made, cycles=cycles, resources=_sum(estimate(piece) for piece in pieces))
+        return replace(made, cycles=cycles, resources=total(estimate(piece) for piece in pieces))
 
 
-def price(cost: Resources, budget: Resources) -> float:
-    """Return what resources are worth where so much may be taken: the search takes the cheapest."""
-    return sum(weight * getattr(cost, name) / max(1, getattr(budget, name)) for name, weight in _WEIGHT.items())
+def total(resources: Iterable[Resources]) -> Resources:
+    """Return the sum of resources."""
+    return sum(resources, Resources())
+
+
+def price(cost: Resources, worth: Resources) -> float:
+    """Return what resources are worth, by their shares of ``worth``: the search takes the cheapest."""
+    return sum(weight * getattr(cost, name) / max(1, getattr(worth, name)) for name, weight in _WEIGHT.items())
 
 
 def _cycles(timing: Timing, words: int) -> int:
@@ -340,26 +312,3 @@ def _unrolls(graph: Graph, node: Node, whole: bool) -> Iterator[dict[str, int]]:
 def _taps(kernel: tuple[int, ...]) -> list[tuple[int, int]]:
     """One tap a step, one row of taps, or all."""
     return sorted({(1, 1), (1, kernel[1]), (kernel[0], kernel[1])})
-
-
-def _sum(resources: Iterator[Resources] | Sequence[Resources]) -> Resources:
-    return sum(resources, Resources())
-
-
-def _require_fit(made: Plan, target_cycles: int | None) -> None:
-    """Raise NoFitError where the estimate exceeds the board."""
-    exceeded = []
-    for name, words in excess(made.resources, made.budget).items():
-        worst = max(made.nodes, key=lambda node: getattr(made.nodes[node].resources, name))
-        exceeded.append(f"{words} (node {worst!r}: {getattr(made.nodes[worst].resources, name):,})")
-    if not exceeded:
-        return
-    if target_cycles is None:
-        found, remedy = "in the smallest folding found, of", "use smaller widths, fewer channels or a larger board"
-    else:
-        found, remedy = "at", "allow more cycles a frame, or use smaller widths or fewer channels"
-    raise NoFitError(
-        f"the graph {made.graph!r} must fit {made.board}, but needs {', '.join(exceeded)} {found} "
-        f"{counted(made.interval, 'cycle')} a frame: {remedy}",
-        made,
-    )

@@ -200,7 +200,7 @@ def _sim_summary(figures: Mapping[str, Any]) -> str:
 # synth ------------------------------------------------------------------------------------------------------------
 
 
-_PARTITIONS = 2  # runs of yosys for each core: few, since one costs seconds alone; more than one, to show progress
+_TOGETHER = 8  # parts in a run of yosys, which costs seconds alone; never by the cores: parts depend on those beside
 
 
 def _synth(work: Work) -> dict[str, Any]:
@@ -210,11 +210,10 @@ def _synth(work: Work) -> dict[str, Any]:
     parts = rtl_parts(graph, made)
     hdl = work.results["rtl"].folder / HDL
     kinds = {_kind(part): part for part in parts}
-    cores = os.cpu_count() or 1
-    runs = min(_PARTITIONS * cores, len(kinds))
+    runs = -(-len(kinds) // _TOGETHER)
     groups = [list(kinds)[first::runs] for first in range(runs)]
     costs: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = {
             pool.submit(_synthesise, [kinds[k] for k in group], hdl, board, work.folder / f"yosys{number}.log"): group
             for number, group in enumerate(groups)

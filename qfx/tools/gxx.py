@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -47,7 +47,8 @@ def cached_library(source: Path, flags: Sequence[str]) -> Path:
     key = _cache.digest([version(), platform.machine(), *flags, *contents])
 
     def compile_into(folder: Path) -> None:
-        shared_library([source], folder / "library.so", flags=flags)
+        log = _cache.writable("logs") / f"{source.stem}.g++.log"  # stays where the folder of a failure goes
+        shared_library([source], folder / "library.so", flags=flags, log=log)
 
     return _cache.folder("libraries", key, compile_into) / "library.so"
 
@@ -73,23 +74,23 @@ def _compile(
     log: Path | None,
     timeout: float,
 ) -> ToolResult:
-    """Compile into a file beside ``target`` that takes its place when the compiler ended well."""
+    """Compile in a folder beside ``target``, which takes its place when the compiler ended well.
+
+    The log names the file alone: where it was for a moment means nothing afterwards.
+    """
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    log = (log or target.with_name(f"{target.name}.log")).resolve()
     command: list[str | Path] = [
         executable(),
         "-std=c++17",
-        *(f"-I{folder}" for folder in includes),
+        *(f"-I{folder.resolve()}" for folder in includes),
         *flags,
-        *sources,
+        *(source.resolve() for source in sources),
         "-o",
-        aside,
+        target.name,
     ]
-    try:
-        result = run(
-            command, log=log or target.with_name(f"{target.name}.log"), tool="g++", version=version(), timeout=timeout
-        )
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".part", dir=target.parent) as aside:
+        result = run(command, log=log, tool="g++", version=version(), cwd=Path(aside), timeout=timeout)
+        Path(aside, target.name).replace(target)
     return result

@@ -93,7 +93,7 @@ def synth(
             shutil.copyfile(Path(work) / "result.json", folder / "result.json")
 
     place = _cache.folder("yosys", _cache.digest(parts), make)
-    return _load(top, place)
+    return _synthesis(top, _kept(place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +115,22 @@ def synth_together(
 ) -> list[Synthesis]:
     """Synthesise each instance on its own, all in one run of yosys, and return what each takes, in their order.
 
-    A run alone costs some seconds, more than most parts of a design. Results for the same input are kept, part by
-    part; they may differ by a few LUTs from those of ``synth``, since yosys' mapping depends on names.
+    A run alone costs some seconds, more than most parts of a design. Yosys' mapping depends on names, and those that
+    it makes up on what else is in the run: beside others a part may take a few LUTs more or less. So results are kept
+    for all instances as a whole, and the same instances in the same order take the same, wherever their files lie and
+    whatever was synthesised before.
     """
     keys = [_instance_key(instance, library, family) for instance in instances]
-    missing = {
-        key: instance
-        for key, instance in zip(keys, instances, strict=True)
-        if not (_cache.root() / "yosys_parts" / key).is_dir()
-    }
-    if missing:
-        _cache.writable("yosys_parts")  # before it takes minutes
+    different = dict(zip(keys, instances, strict=True))
+
+    def make(folder: Path) -> None:
         place = log or _cache.writable("logs") / "together.yosys.log"
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="yosys.", dir=place.parent) as work:
-            made = _synthesise_together(Path(work), missing, library, family, place, timeout)
-        for key, result in made.items():
-            _cache.folder("yosys_parts", key, lambda folder, text=result: _keep(folder, text))  # type: ignore[misc]
-    return [
-        _load(instance.module, _cache.root() / "yosys_parts" / key)
-        for key, instance in zip(keys, instances, strict=True)
-    ]
+            _keep(folder, _synthesise_together(Path(work), different, library, family, place, timeout))
+
+    results = _kept(_cache.folder("yosys_together", _cache.digest(different), make))
+    return [_synthesis(instance.module, results[key]) for key, instance in zip(keys, instances, strict=True)]
 
 
 def _instance_key(instance: Instance, library: Path, family: str) -> str:
@@ -154,7 +149,7 @@ def _instance_key(instance: Instance, library: Path, family: str) -> str:
 
 def _synthesise_together(
     work: Path, instances: Mapping[str, Instance], library: Path, family: str, log: Path, timeout: float
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Run yosys over a module that holds the instances, and return the result of each by its key."""
     lines = ["module qfx_together;"]
     for key, instance in instances.items():
@@ -175,15 +170,18 @@ def _synthesise_together(
     )
     _run_yosys(work, log, timeout)
     modules = json.loads((work / "netlist.json").read_text(encoding="utf-8"))["modules"]
-    return {key: json.dumps(_result(modules[name])) for key, name in names.items()}
+    return {key: _result(modules[name]) for key, name in names.items()}
 
 
-def _keep(folder: Path, text: str) -> None:
-    (folder / "result.json").write_text(text, encoding="utf-8")
+def _keep(folder: Path, result: dict[str, Any]) -> None:
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
-def _load(top: str, place: Path) -> Synthesis:
-    result = json.loads((place / "result.json").read_text(encoding="utf-8"))
+def _kept(folder: Path) -> Any:
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def _synthesis(top: str, result: Mapping[str, Any]) -> Synthesis:
     return Synthesis(
         top, **_counts(result["cells"]), depth=result["depth"], path=tuple(result["path"]), cells=result["cells"]
     )
@@ -212,7 +210,7 @@ def _synthesise(work: Path, script: str, files: Sequence[Path], log: Path, timeo
     _run_yosys(work, log, timeout)
     netlist = json.loads((work / "netlist.json").read_text(encoding="utf-8"))
     module = next(m for m in netlist["modules"].values() if int(m.get("attributes", {}).get("top", "0"), 2))
-    _keep(work, json.dumps(_result(module)))
+    _keep(work, _result(module))
 
 
 def _run_yosys(work: Path, log: Path, timeout: float) -> None:

@@ -13,13 +13,15 @@ from qfx.errors import TrainError
 from qfx.graph import Graph
 from qfx.graph.lower import lowered
 from qfx.nn.quantizer import Quantizer
-from qfx.plan import Plan, Resources, network, plan
+from qfx.plan import NodePlan, Plan, Resources, network, plan
+from qfx.plan.cost import estimate
 from qfx.plan.dataflow import Network
 from qfx.plan.depths import size_fifos
+from qfx.plan.fit import fitted
 from qfx.plan.limits import RESOURCES, available
 from qfx.plan.model import Rate
 from qfx.plan.pacing import paced_fifos
-from qfx.plan.search import choose
+from qfx.plan.search import total
 from qfx.plan.slopes import Slope, digits_of, sloped
 from qfx.train.sizes import learned_sizes, size_of, sizes_in_use
 
@@ -51,7 +53,7 @@ class HardwareCost:
         model: calibrated layers of qfx.nn; it is looked at, not copied.
         example: an input, of which only the shape counts.
         cycles: of a frame, at most; None: as few as fit.
-        budget: what the design may take, by which the plan weighs multipliers in logic against DSPs; None: the board.
+        budget: what the design may take, as for `qfx.plan.plan`; None: the board.
         estimate_rate: as for `qfx.plan.plan`.
     """
 
@@ -96,10 +98,10 @@ class HardwareCost:
 
     @torch.no_grad()
     def _local(self) -> Local:
-        made = planned(self.model, self.example, self.cycles, self.budget, self.estimate_rate, self._fifos)
-        total = sloped(made.graph, made.network)
+        made = planned(self.model, self.example, self.board, self.cycles, self.budget, self.estimate_rate, self._fifos)
+        whole = sloped(made.graph, made.network)
         paths = {id(quantizer): name for name, quantizer in learned_sizes(self.model).items()}
-        numbers = {**{name: getattr(total, name) for name in RESOURCES}, "cycles": made.interval}
+        numbers = {**{name: getattr(whole, name) for name in RESOURCES}, "cycles": made.interval}
         numbers = {count: number if isinstance(number, Slope) else Slope(number) for count, number in numbers.items()}
         values = {count: float(number.value) for count, number in numbers.items()}
         slopes = {count: _by_quantizer(number.by, made.stated, paths) for count, number in numbers.items()}
@@ -115,19 +117,33 @@ class Planned:
     network: Network
     interval: int  # cycles of a frame
 
+    @property
+    def resources(self) -> Resources:
+        """The estimate for the whole design."""
+        return total(estimate(part) for part in self.network.parts)
+
 
 def planned(
-    model: nn.Module, example: Tensor, cycles: int | None, budget: Resources, estimate_rate: bool, fifos: Fifos
+    model: nn.Module,
+    example: Tensor,
+    board: Board,
+    cycles: int | None,
+    budget: Resources,
+    estimate_rate: bool,
+    fifos: Fifos,
 ) -> Planned:
-    """Lower a model and plan it, FIFOs that are known as they are."""
+    """Lower a model and plan it, FIFOs that are known as they are; if nothing fits, what exceeds the budget least."""
     graph, stated = lowered(model, example)
-    nodes = choose(graph, budget, cycles)
-    shape = network(graph, nodes, {})  # what FIFO depths follow: also a Requantize, or a stage of one, comes and goes
-    key = tuple((part.name, part.timing, tuple(stream.words for stream in part.outputs)) for part in shape.parts)
-    if key not in fifos:
-        fifos[key] = (paced_fifos if estimate_rate else size_fifos)(graph, nodes)
-    depths, rate = fifos[key]
-    return Planned(graph, stated, network(graph, nodes, depths), rate.interval)
+
+    def build(nodes: Mapping[str, NodePlan]) -> Planned:
+        shape = network(graph, nodes, {})  # what depths follow: also a Requantize, or a stage of one, comes and goes
+        key = tuple((part.name, part.timing, tuple(stream.words for stream in part.outputs)) for part in shape.parts)
+        if key not in fifos:
+            fifos[key] = (paced_fifos if estimate_rate else size_fifos)(graph, nodes)
+        depths, rate = fifos[key]
+        return Planned(graph, stated, network(graph, nodes, depths), rate.interval)
+
+    return fitted(graph, available(board), budget, cycles, build)
 
 
 def _by_quantizer(

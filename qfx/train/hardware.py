@@ -20,7 +20,7 @@ from qfx.nn.program import Cost
 from qfx.plan import Resources, limits
 from qfx.plan.cost import estimate
 from qfx.plan.dataflow import Part, owner
-from qfx.plan.limits import RESOURCES
+from qfx.plan.limits import RESOURCES, available, excess
 from qfx.plan.search import price
 from qfx.plan.slopes import followed
 from qfx.train.cost import Fifos, Planned, planned
@@ -62,8 +62,8 @@ class Hardware:
         that the plan would then choose. Of a part that depends on several widths, the sum of the changes by each alone
         and of those that any two make together is taken: products are exact. Ranges count as unchanged.
         """
-        budget = Resources(**limits)
-        made = planned(model, example, self.cycles, budget, self.estimate_rate, self._fifos)
+        budget, worth = Resources(**limits), available(self.board)
+        made = planned(model, example, self.board, self.cycles, budget, self.estimate_rate, self._fifos)
         known = quantizers(model)
         sources, reads = _sources(made, model)
         of = {name: choice.name for choice in choices for name in choice.quantizers}
@@ -76,7 +76,7 @@ class Hardware:
                     if slope and (name := sources.get(source)) in of:
                         own = by.setdefault(of[name], {})
                         own[parameter] = own.get(parameter, 0.0) + slope
-            table.add(part, by, budget)
+            table.add(part, by, _multipliers(part, worth, budget), worth)
         return table.costs()
 
 
@@ -105,7 +105,9 @@ class _Table:
         self.single: dict[str, dict[int, Counts]] = {}
         self.pairs: dict[tuple[str, str], dict[tuple[int, int], Counts]] = {}
 
-    def add(self, part: Part, by: Mapping[str, Mapping[str, float]], budget: Resources) -> None:
+    def add(
+        self, part: Part, by: Mapping[str, Mapping[str, float]], multipliers: Sequence[str], worth: Resources
+    ) -> None:
         """Add a part, given how its parameters follow the width of each quantizer: ``by[quantizer][parameter]``."""
 
         def at(**widths: int) -> Counts:
@@ -114,7 +116,7 @@ class _Table:
                 bits = sum(by[name].get(parameter, 0.0) * (w - self.now[name]) for name, w in widths.items())
                 new = int(parameters[parameter]) + round(bits)
                 parameters[parameter] = max(new, 1) if parameter.endswith("Width") else new
-            return _counts(replace(part, parameters=parameters), budget)
+            return np.array(astuple(_cheapest(replace(part, parameters=parameters), multipliers, worth)[1]), np.int64)
 
         base = at()
         self.fixed += base
@@ -143,8 +145,23 @@ class _Table:
         }
 
 
-def _counts(part: Part, budget: Resources) -> Counts:
-    """What a part takes, with the multipliers that the plan would choose."""
-    kinds = ("lut", "dsp") if part.parameters.get("Arithmetic") in ("lut", "dsp") else ("",)
-    tried = [estimate(replace(part, parameters={**part.parameters, "Arithmetic": k}) if k else part) for k in kinds]
-    return np.array(astuple(min(tried, key=lambda each: price(each, budget))), np.int64)
+def _multipliers(part: Part, worth: Resources, budget: Resources) -> tuple[str, ...]:
+    """The multipliers that the plan may take for a part at other widths; () where there are none to choose.
+
+    One that it took against the price, because of the budget, it keeps.
+    """
+    now = str(part.parameters.get("Arithmetic", ""))
+    if now not in ("lut", "dsp"):
+        return ()
+    kinds = tuple(kind for kind in ("lut", "dsp") if kind == now or not excess(_of(part, kind), budget))
+    return kinds if _cheapest(part, kinds, worth)[0] == now else (now,)
+
+
+def _cheapest(part: Part, multipliers: Sequence[str], worth: Resources) -> tuple[str, Resources]:
+    """The cheapest multiplier, and what the part then takes."""
+    tried = [(kind, _of(part, kind)) for kind in multipliers] or [("", estimate(part))]
+    return min(tried, key=lambda each: price(each[1], worth))
+
+
+def _of(part: Part, multiplier: str) -> Resources:
+    return estimate(replace(part, parameters={**part.parameters, "Arithmetic": multiplier}))

@@ -178,7 +178,7 @@ def other_caches() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def whole(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """Every step run once, from a cache that lacks the programs and one part of yosys: so all tools run."""
+    """Every step run once, from a cache that lacks the programs and one run of yosys: so all tools run."""
     place = Place(tmp_path_factory.mktemp("faults"), library)
     shutil.copytree(HERE / "micro", place.root / "micro")
     for folder in place.folders:
@@ -189,7 +189,7 @@ def whole(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     written, cached = {}, {}
     for step in NAMES:
         if step == "synth":
-            take_parts(place)
+            take_runs(place)
         before = place.entries()
         done = place.run(step)
         if step == "sim":  # again, now that the objects of the simulator's own library are there
@@ -201,22 +201,22 @@ def whole(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return Whole(place, written, cached)
 
 
-def take_parts(place: Place) -> None:
-    """Copy what yosys knows about all parts of the design but one from the user's cache."""
+def take_runs(place: Place) -> None:
+    """Copy what all runs of yosys but the shortest gave for the design from the user's cache."""
     used: dict[Path, None] = {}
-    load = yosys._load
+    kept = yosys._kept
 
-    def noted(top: str, folder: Path) -> yosys.Synthesis:
+    def noted(folder: Path) -> object:
         used[folder] = None
-        return load(top, folder)
+        return kept(folder)
 
     other = Path(shutil.copytree(place.root / "micro", place.root / "other"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yosys, "_load", noted)
+        patch.setattr(yosys, "_kept", noted)
         steps.synth(other)
-    smallest = min(used, key=lambda folder: (folder / "result.json").stat().st_size)
-    for folder in used.keys() - {smallest}:
-        shutil.copytree(folder, place.folders[CACHE] / "yosys_parts" / folder.name)
+    shortest = min(used, key=lambda folder: (folder / "result.json").stat().st_size)
+    for folder in used.keys() - {shortest}:
+        shutil.copytree(folder, place.folders[CACHE] / "yosys_together" / folder.name)
     shutil.rmtree(other)
 
 

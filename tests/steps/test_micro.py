@@ -16,6 +16,7 @@ import pytest
 from qfx import steps
 from qfx.design import Design
 from qfx.errors import DesignError, MismatchError, QfxError, TrainError
+from qfx.plan.dataflow import Part
 from qfx.steps import hardware
 from qfx.steps.engine import Build, Result, Work
 from qfx.tools._run import run as run_program
@@ -305,6 +306,23 @@ def test_an_interrupt_ends_the_processes_of_all_runs(micro: Path, monkeypatch: p
         signal.signal(signal.SIGINT, before)
     assert started and all(process.poll() is not None for process in started)
     assert not list((micro / "build").glob(".train.*"))
+
+
+def test_every_machine_synthesises_parts_beside_the_same_others(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside other parts one may take a few LUTs more."""
+    runs: list[list[str]] = []
+    counts = dict.fromkeys(("lut", "lutram", "ff", "bram18", "dsp", "depth"), 0)
+
+    def noted(parts: list[Part], *given: object) -> list[dict[str, int]]:
+        runs.append([part.name for part in parts])
+        return [counts] * len(parts)
+
+    monkeypatch.setattr(hardware, "_synthesise", noted)
+    for cores in (1, 64):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        Build(Design.load(micro), steps.STEPS).run("synth", force=True)
+    half = len(runs) // 2
+    assert half > 1 and sorted(runs[:half]) == sorted(runs[half:])
 
 
 def test_an_interrupt_of_synth_ends_yosys_and_starts_it_no_more(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:

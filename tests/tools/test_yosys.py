@@ -1,13 +1,16 @@
 """Yosys counts what a module takes and how deep it is, and keeps results by content."""
 
 import importlib.util
+import shutil
+from pathlib import Path
 
 import pytest
 
 from qfx.errors import ToolError
-from qfx.tools import yosys
+from qfx.tools import _cache, yosys
 from qfx.tools._depth import logic_depth
 
+RTL = Path(__file__).parents[2] / "rtl"
 PAIR = """\
 module pair #(parameter int unsigned Width = 8) (
   input logic clk_i, input logic [Width-1:0] a_i, b_i, output logic [Width:0] sum_o, output logic less_o
@@ -128,5 +131,22 @@ def test_parts_together_cost_what_each_costs_alone(pair, monkeypatch):
     for one, width in zip(together, (8, 5, 8), strict=True):
         assert (one.ff, one.carry, one.depth) == (alone[width].ff, alone[width].carry, alone[width].depth)
         assert abs(one.lut - alone[width].lut) <= 2
+    assert together[0] == together[2]
     monkeypatch.setattr(yosys, "run", None)  # the second time nothing runs
     assert yosys.synth_together(instances, pair.parent) == together
+
+
+def test_what_parts_take_depends_on_neither_their_folder_nor_what_the_cache_holds(tmp_path, monkeypatch):
+    """The demo took 11 LUTs more where some of its parts had been made beside others, for another design."""
+    small, large = (yosys.Instance("qfx_fifo", {"Width": width, "Depth": depth}) for width, depth in ((4, 14), (8, 20)))
+    monkeypatch.setenv("YOWASP_CACHE_DIR", str(_cache.root().parent / "YoWASP"))
+
+    def luts(cache, folder, *runs):
+        """What the FIFOs of the last run take, with a cache and a library of their own."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+        library = Path(shutil.copytree(RTL, tmp_path / folder))
+        return [[made.lut for made in yosys.synth_together(run, library)] for run in runs][-1]
+
+    first = luts("one", "x", [small, large])
+    assert luts("two", "a/longer/path", [large, small], [small, large]) == first
+    assert luts("three", "y", [large, small]) != first[::-1]  # beside others, or after them, a part may take another

@@ -14,12 +14,10 @@ from qfx.boards import Board
 from qfx.errors import PlanError, TrainError
 from qfx.nn.calibrate import quantizers
 from qfx.nn.quantizer import Quantizer
-from qfx.plan import limits, network, slopes
+from qfx.plan import limits, network, plan, slopes
 from qfx.plan.cost import estimate
 from qfx.plan.dataflow import Part
 from qfx.plan.depths import size_fifos
-from qfx.plan.limits import available
-from qfx.plan.search import choose
 from qfx.train import Data, Settings, fit
 from qfx.train import cost as costs
 from qfx.train.budget import Budget, reached, require_possible, start
@@ -82,7 +80,7 @@ def test_gradients_say_what_the_plan_saves() -> None:
     cost = HardwareCost(model, x, BOARD, CYCLES)
     cost()["lut"].backward()
     graph = qfx.lower(model, x)
-    nodes = choose(graph, available(BOARD), CYCLES)
+    nodes = plan(graph, BOARD, CYCLES).nodes
     depths = size_fifos(graph, nodes)[0]
 
     def lut() -> int:
