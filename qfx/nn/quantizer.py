@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -139,6 +139,7 @@ class Quantizer(nn.Module):
         self.observer: Observer | None = None
         self.rectifies = False
         self.path = ""
+        self.remedy = "convert with the recipe that the checkpoint was trained with"
         edges, levels = _khot_tables(spec)
         self.register_buffer("edges", edges, persistent=False)
         self.register_buffer("levels", levels, persistent=False)
@@ -347,6 +348,10 @@ class Quantizer(nn.Module):
 
         return super()._apply(moved, recurse)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        self.path = self.path or prefix.removesuffix(".")  # for messages
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self.spec.width, self.signed, self.calibrated], dtype=torch.int64)
 
@@ -368,7 +373,7 @@ class Quantizer(nn.Module):
         if width != self.spec.width:
             raise TrainError(
                 f"quantizer '{self.path}' must have the checkpoint's width {width}, not {self.spec.width}: "
-                "convert with the recipe that the checkpoint was trained with"
+                f"{self.remedy}"
             )
 
     def extra_repr(self) -> str:
