@@ -101,7 +101,7 @@ class Step:
 
     name: str
     run: Callable[[Work], Mapping[str, Any]]  # returns the figures
-    summary: Callable[[Mapping[str, Any]], str]  # the figures in one line
+    summary: Callable[[Mapping[str, Any]], str]  # the figures in one line, and one for each part below it
     needs: tuple[str, ...] = ()  # earlier steps without which it cannot run
     uses: tuple[str, ...] = ()  # earlier steps that it takes up where they are there
     settings: Callable[[Design], Any] = lambda design: None  # the part of the design that it reads

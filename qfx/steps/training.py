@@ -20,7 +20,7 @@ from qfx.graph.torch_values import node_codes
 from qfx.steps.compare import require_equal
 from qfx.steps.engine import Progress, Step, Work
 from qfx.steps.facts import RESOURCES, graph_facts
-from qfx.steps.front import front_facts, front_summary
+from qfx.steps.front import front_facts, front_lines
 from qfx.steps.hashing import file_digest, python_digest
 
 GRAPH = "graph"
@@ -197,7 +197,7 @@ def _train_summary(figures: Mapping[str, Any]) -> str:
         f"{counted(figures['lowered'], 'bit')} {best['accuracy']:.2f} % (float {figures['float']['accuracy']:.2f} %, "
         f"quantized after training {best['quantized']:.2f} %{others}); {moved} of {points} binary points moved{digits}"
         + (f"; budget: {_spent(best['budget'])}" if "budget" in best else "")
-        + (f"; {front_summary(figures['front'])}" if "front" in figures else "")
+        + "".join(f"\n{line}" for line in (front_lines(figures["front"]) if "front" in figures else ()))
     )
 
 
