@@ -257,7 +257,7 @@ def _run_step(name: str, design: str, out: Path | None, force: bool) -> engine.R
 
 
 def _print_result(work: engine.Build, result: engine.Result) -> None:
-    """Print the step's one line and any below it, and the warnings of one that is up to date; others were said already."""
+    """Print the step's line, any below it, and the warnings of one that is up to date; others were said already."""
     time = "up to date" if result.skipped else f"{result.seconds:.1f} s"
     _out.print(f"{result.step:6}", style="bold green", end=" ")
     said, *below = work.steps[result.step].summary(result.figures).splitlines()

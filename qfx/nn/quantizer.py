@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qfx.errors import TrainError
+from qfx.errors import FormatWarning, TrainError
 from qfx.fixed import FRAC_RANGE, WIDEST, Fixed, Overflow, Rounding
 from qfx.fixed.khot import magnitudes
 from qfx.nn.channel_digits import WIDEST_CHANNEL_DIGITS, Words, cast_channel_digits, round_k, words
@@ -325,7 +325,8 @@ class Quantizer(nn.Module):
             raise TrainError(f"quantizer '{self.path}' must {said}")
         ternary = fate == "lost" and self.width <= 2  # which is meant to have zeros
         if share[fate] >= _MANY and self.axis == 0 and not ternary:
-            warnings.warn(f"quantizer '{self.path}' should {said}", stacklevel=4)  # where calibrate is called
+            # stacklevel: where calibrate is called
+            warnings.warn(f"quantizer '{self.path}' should {said}", FormatWarning, stacklevel=4)
 
     def _least_error(self, samples: Tensor, widest: Tensor) -> Tensor:
         """The frac, from the one that clips nothing to 4 bits finer, with the least squared error; ties: the widest."""

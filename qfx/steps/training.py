@@ -66,6 +66,8 @@ def _train(work: Work) -> dict[str, Any]:
     places = {run.name: place for run, place in zip(fixed, _train_fixed(work, data, start, fixed, told), strict=True)}
     _leave(work.folder, start, places)
     found = {name: runs.metrics(place) for name, place in places.items()}
+    for sentence in (each for run in found.values() for each in run["warnings"]):  # of runs that were done already
+        work.warn(sentence)
     figures: dict[str, Any] = {
         "images": {"train": len(data.train_x), "test": len(data.test_x)},
         "float": runs.metrics(start),
@@ -104,7 +106,7 @@ def _train_fixed(work: Work, data: Any, start: Path, fixed: list[_Run], told: _S
         return work.keep(
             f"{run.width}bits",
             run.settings,
-            lambda to, halfway: train(run.design, start, run.width, to, halfway, share),
+            lambda to, halfway: train(run.design, start, run.width, to, halfway, share, work.warn),
         )
 
     def train_here(design: Design, *rest: Any) -> None:
