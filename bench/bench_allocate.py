@@ -1,16 +1,16 @@
 """Widths allocated within what uniform widths of designs/resnet20 take of the board: accuracy without training.
 
-    python bench/bench_allocate.py [W3A3] [B]
+    python bench/bench_allocate.py [W3A3] [B] [--bound lut ff bram18]
 
-A row of uniform widths is planned without DSPs at a rate. What its plan takes is the budget within which
-`qfx.allocate` chooses the widths of all layers at all points: its LUTs alone, and its LUTs, FFs and block RAMs.
-Formats and corrected statistics come from 256 training images, noise from the first 64. The test images are run once a
-row, of uniform ones by bench_resnet20.py.
+A row of uniform widths is planned without DSPs at a rate. What its plan takes of the resources that are bound, by
+default LUTs alone, is the budget within which `qfx.allocate` chooses the widths of all layers at all points. Formats
+and corrected statistics come from 256 training images, noise from the first 64. The test images are run once a row, of
+uniform ones by bench_resnet20.py.
 Needs QFX_CIFAR10 and QFX_CHECKPOINTS (designs/resnet20/README.md).
 """
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -33,34 +33,36 @@ from qfx.train.float_checkpoint import load_float
 CYCLES = 100_000  # of a frame: 2,500 frames/s at the design's clock
 CALIBRATION, LOOKED_AT = 256, 64  # images
 POINTS = ("weight", "activation", "elementwise", "constant")
-BOUNDED = (("lut",), ("lut", "ff", "bram18"))  # what of a row's plan is the budget, beside no DSPs
 
 
 def main() -> None:
     """Measure the rows that the command line asks for, and publish them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", default=["W3A3", "B"], help="rows of uniform widths")
+    parser.add_argument("--bound", nargs="+", default=["lut"], choices=["lut", "ff", "bram18"], help="resources")
+    asked = parser.parse_args()
     design = Design.load("resnet20")
     data = runs.load_data(design)
     model = load_float(runs.float_model(design), design.float_checkpoint).eval()
     batches = list(data.train_x[:CALIBRATION].split(256))
     hardware, given = Hardware(design.board, CYCLES), {"default": {"input": design.content.input.format}}
     rows, measured = [], None
-    for name in sys.argv[1:] or ["W3A3", "B"]:
+    for name in asked.rows:
         graph = qfx.lower(network(model, with_input(design, recipes()[name]), batches), batches[0][:1])
         needs = plan(graph, design.board, CYCLES, budget=limits(design.board, {"dsp": 0})).resources
         rows.append(
             {"widths": f"uniform, row {name}", **asdict(needs), "test accuracy, %": known(name), "minutes": 0.0}
         )
-        for bounded in BOUNDED:
-            budget = {**{resource: getattr(needs, resource) for resource in bounded}, "dsp": 0}
-            start = time.monotonic()
-            task: dict[str, Any] = {"hardware": hardware, "looked_at": LOOKED_AT, "points": POINTS}
-            found = qfx.allocate(model, batches, budget, given, **task, measured=measured)
-            minutes, measured = (time.monotonic() - start) / 60, found.measured
-            print(f"{name}: {found.widths}, {found.cost}, noise {found.noise}", flush=True)
-            within = {"widths": f"allocated within {', '.join(bounded)} of row {name}"}
-            rows.append({**within, **allocated(design, model, found, budget, batches, data), "minutes": minutes})
+        budget = {**{resource: getattr(needs, resource) for resource in asked.bound}, "dsp": 0}
+        start = time.monotonic()
+        task: dict[str, Any] = {"hardware": hardware, "looked_at": LOOKED_AT, "points": POINTS, "measured": measured}
+        found = qfx.allocate(model, batches, budget, given, **task)
+        minutes, measured = (time.monotonic() - start) / 60, found.measured
+        print(f"{name}: {found.widths}, {found.cost}, noise {found.noise}", flush=True)
+        rows.append({**allocated(design, model, found, budget, batches, data), "minutes": minutes})
         title = f"designs/resnet20 at {CYCLES:,} cycles a frame on {design.board.name}: allocated and uniform widths"
-        publish("allocate", title, rows, calibration_images=CALIBRATION, noise_images=LOOKED_AT)
+        table = "_".join(["allocate", *asked.bound]) if asked.bound != ["lut"] else "allocate"
+        publish(table, title, rows, calibration_images=CALIBRATION, noise_images=LOOKED_AT, bound=asked.bound)
 
 
 def allocated(
@@ -80,7 +82,7 @@ def allocated(
     require_exact(graph, fixed, data.test_x[:2])
     with torch.no_grad():
         reached = accuracy(fixed, data.test_x, data.test_y)
-    return {**asdict(needs), "test accuracy, %": reached}
+    return {"widths": "allocated", **asdict(needs), "test accuracy, %": reached}
 
 
 def require_kept(needs: Resources, cost: Mapping[str, float], budget: Resources) -> None:
