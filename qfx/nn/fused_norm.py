@@ -143,7 +143,7 @@ def _like(values: Tensor, x: Tensor) -> Tensor:
 def _call(name: str, x: Tensor, tensors: tuple[Tensor, ...], *codes: int) -> None:
     kernels = fused.compiled(_SOURCE)
     assert kernels is not None  # serves() was asked
-    places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+    places = fused.addresses(tensors)
     shape = (ctypes.c_int64(size) for size in _layout(x))
     getattr(kernels, name)(*places, *shape, *map(ctypes.c_float, codes), torch.get_num_threads())
 
