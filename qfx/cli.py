@@ -285,10 +285,13 @@ def _run_step(name: str, design: str, out: Path | None, force: bool) -> engine.R
 
 
 def _print_result(work: engine.Build, result: engine.Result) -> None:
-    """Print the step's one line, and the warnings of one that is up to date; others were said while it ran."""
+    """Print the step's line, any below it, and the warnings of one that is up to date; others were said already."""
     time = "up to date" if result.skipped else f"{result.seconds:.1f} s"
     _out.print(f"{result.step:6}", style="bold green", end=" ")
-    _out.print(f"{work.steps[result.step].summary(result.figures)} [{time}]", markup=False)
+    said, *below = work.steps[result.step].summary(result.figures).splitlines()
+    _out.print(f"{said} [{time}]", markup=False)
+    for line in below:
+        _out.print(f"{'':6} {line}", markup=False)
     for warning in result.warnings if result.skipped else ():
         _warn(warning)
 

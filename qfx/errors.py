@@ -51,6 +51,10 @@ class RecipeError(TrainError):
         self.key = key
 
 
+class FormatWarning(UserWarning):
+    """A stated format loses many of the values that it is for."""
+
+
 class MismatchError(QfxError):
     """Two engines computed different integers."""
 

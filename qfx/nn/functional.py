@@ -120,9 +120,8 @@ class _Cast(torch.autograd.Function):
             codes = saturated = torch.copysign(found, scaled)
             inside = size < levels[-1] + 0.5
         y = codes * inverse  # exact: a power of two
-        ctx.save_for_backward(
-            inside, torch.where(inside != 0, x, 0.0) - (y if saturated is codes else saturated * inverse)
-        )
+        held = inside if inside.dtype == torch.bool else inside != 0
+        ctx.save_for_backward(inside, torch.where(held, x, 0.0) - (y if saturated is codes else saturated * inverse))
         high = code_range(width, signed, overflow)[1]
         ctx.frac_shape, ctx.axis, ctx.gain, ctx.largest = frac.shape, axis, gain, max(high, 1)
         return y

@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qfx.errors import TrainError
+from qfx.errors import FormatWarning, TrainError
 from qfx.fixed import FRAC_RANGE, WIDEST, Fixed, Overflow, Rounding
 from qfx.fixed.khot import magnitudes
 from qfx.nn.channel_digits import WIDEST_CHANNEL_DIGITS, Words, cast_channel_digits, round_k, words
@@ -139,6 +139,7 @@ class Quantizer(nn.Module):
         self.observer: Observer | None = None
         self.rectifies = False
         self.path = ""
+        self.remedy = "convert with the recipe that the checkpoint was trained with"
         edges, levels = _khot_tables(spec)
         self.register_buffer("edges", edges, persistent=False)
         self.register_buffer("levels", levels, persistent=False)
@@ -324,7 +325,8 @@ class Quantizer(nn.Module):
             raise TrainError(f"quantizer '{self.path}' must {said}")
         ternary = fate == "lost" and self.width <= 2  # which is meant to have zeros
         if share[fate] >= _MANY and self.axis == 0 and not ternary:
-            warnings.warn(f"quantizer '{self.path}' should {said}", stacklevel=4)  # where calibrate is called
+            # stacklevel: where calibrate is called
+            warnings.warn(f"quantizer '{self.path}' should {said}", FormatWarning, stacklevel=4)
 
     def _least_error(self, samples: Tensor, widest: Tensor) -> Tensor:
         """The frac, from the one that clips nothing to 4 bits finer, with the least squared error; ties: the widest."""
@@ -347,6 +349,10 @@ class Quantizer(nn.Module):
 
         return super()._apply(moved, recurse)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        self.path = self.path or prefix.removesuffix(".")  # for messages
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self.spec.width, self.signed, self.calibrated], dtype=torch.int64)
 
@@ -368,7 +374,7 @@ class Quantizer(nn.Module):
         if width != self.spec.width:
             raise TrainError(
                 f"quantizer '{self.path}' must have the checkpoint's width {width}, not {self.spec.width}: "
-                "convert with the recipe that the checkpoint was trained with"
+                f"{self.remedy}"
             )
 
     def extra_repr(self) -> str:

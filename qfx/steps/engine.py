@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -71,11 +72,15 @@ class Work:
     stale: frozenset[str] = frozenset()  # which of the results were made from something older than what lies there now
     told: Callable[[str], None] = unheard  # what each warning is said to at once
     warnings: list[str] = field(default_factory=list)
+    warning: threading.Lock = field(default_factory=threading.Lock)  # held where one is noted: parts may run at once
     used: set[str] = field(default_factory=set)
 
     def warn(self, sentence: str) -> None:
-        """Note something that the user must know and that does not stop the build, and say it now."""
-        self.warnings.append(sentence)
+        """Note something that the user must know and that does not stop the build, and say it now: once."""
+        with self.warning:
+            if sentence in self.warnings:
+                return
+            self.warnings.append(sentence)
         self.told(sentence)
 
     def keep(self, name: str, settings: Any, make: Callable[[Path, Path], None]) -> Path:
@@ -101,7 +106,7 @@ class Step:
 
     name: str
     run: Callable[[Work], Mapping[str, Any]]  # returns the figures
-    summary: Callable[[Mapping[str, Any]], str]  # the figures in one line
+    summary: Callable[[Mapping[str, Any]], str]  # the figures in one line, and one for each part below it
     needs: tuple[str, ...] = ()  # earlier steps without which it cannot run
     uses: tuple[str, ...] = ()  # earlier steps that it takes up where they are there
     settings: Callable[[Design], Any] = lambda design: None  # the part of the design that it reads

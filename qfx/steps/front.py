@@ -17,22 +17,33 @@ def front_facts(design: Design, found: Mapping[str, Mapping[str, Any]]) -> dict[
     networks = [
         {"name": name, **{key: run[key] for key in ("quantized", "accuracy", "budget")}} for name, run in found.items()
     ]
-    worse = dominated([_merits(network, resources) for network in networks])
+    better = dominated([_merits(network, resources) for network in networks])
+    names = list(found)
     return {
         "resources": resources,
-        "networks": [{**network, "dominated": by} for network, by in zip(networks, worse, strict=True)],
+        "networks": [
+            {**network, "dominated": [names[number] for number in by]}
+            for network, by in zip(networks, better, strict=True)
+        ],
     }
 
 
-def front_summary(front: Mapping[str, Any]) -> str:
-    """The networks beside the one that goes on, in a few words."""
+def front_lines(front: Mapping[str, Any]) -> list[str]:
+    """A line for each network: what it reaches and takes, which others dominate it, and that the first one goes on."""
     units = [(key, name) for key, name in RESOURCES if key in front["resources"]]
-    said = []
-    for network in front["networks"][1:]:
-        takes = ", ".join(f"{network['budget']['reached'][key]:,} {name}" for key, name in units)
-        off = ", off the front" if network["dominated"] else ""
-        said.append(f"{network['name']} {network['accuracy']:.2f} % ({takes}{off})")
-    return ", ".join(said)
+    rows = []
+    for network in front["networks"]:
+        takes = [f"{network['budget']['reached'][key]:,} {name}" for key, name in units]
+        rows.append([network["name"], f"{network['accuracy']:.2f} %", *takes])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for network, (name, *cells) in zip(front["networks"], rows, strict=True):
+        by = network["dominated"]
+        said = f"dominated by {', '.join(by)}" if by else "on the front"
+        aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *aligned, said]))
+    lines[0] += "; the steps that follow build this one"
+    return lines
 
 
 def _merits(network: Mapping[str, Any], resources: Sequence[str]) -> tuple[float, ...]:
@@ -40,9 +51,13 @@ def _merits(network: Mapping[str, Any], resources: Sequence[str]) -> tuple[float
     return network["accuracy"], *(-network["budget"]["reached"][name] for name in resources)
 
 
-def dominated(merits: Sequence[Sequence[float]]) -> list[bool]:
-    """Whether another one is as good in everything and better in something: it is not on the Pareto front then."""
+def dominated(merits: Sequence[Sequence[float]]) -> list[list[int]]:
+    """Which others are as good in everything and better in something: of a network on the Pareto front, none."""
     return [
-        any(other != mine and all(a >= b for a, b in zip(other, mine, strict=True)) for other in map(tuple, merits))
+        [
+            number
+            for number, other in enumerate(map(tuple, merits))
+            if other != mine and all(a >= b for a, b in zip(other, mine, strict=True))
+        ]
         for mine in map(tuple, merits)
     ]

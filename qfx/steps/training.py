@@ -20,7 +20,7 @@ from qfx.graph.torch_values import node_codes
 from qfx.steps.compare import require_equal
 from qfx.steps.engine import Progress, Step, Work
 from qfx.steps.facts import RESOURCES, graph_facts
-from qfx.steps.front import front_facts, front_summary
+from qfx.steps.front import front_facts, front_lines
 from qfx.steps.hashing import file_digest, python_digest
 
 GRAPH = "graph"
@@ -68,6 +68,8 @@ def _train(work: Work) -> dict[str, Any]:
     places = {run.name: place for run, place in zip(fixed, _train_fixed(work, data, start, fixed, told), strict=True)}
     _leave(work.folder, start, places)
     found = {name: runs.metrics(place) for name, place in places.items()}
+    for sentence in (each for run in found.values() for each in run["warnings"]):  # of runs that were done already
+        work.warn(sentence)
     figures: dict[str, Any] = {
         "images": {"train": len(data.train_x), "test": len(data.test_x)},
         "device": described(device),
@@ -107,7 +109,7 @@ def _train_fixed(work: Work, data: Any, start: Path, fixed: list[_Run], told: _S
         return work.keep(
             f"{run.width}bits",
             run.settings,
-            lambda to, halfway: train(run.design, start, run.width, to, halfway, share),
+            lambda to, halfway: train(run.design, start, run.width, to, halfway, share, work.warn),
         )
 
     def train_here(design: Design, *rest: Any) -> None:
@@ -200,7 +202,7 @@ def _train_summary(figures: Mapping[str, Any]) -> str:
         f"{counted(figures['lowered'], 'bit')} {best['accuracy']:.2f} % (float {figures['float']['accuracy']:.2f} %, "
         f"quantized after training {best['quantized']:.2f} %{others}); {moved} of {points} binary points moved{digits}"
         + (f"; budget: {_spent(best['budget'])}" if "budget" in best else "")
-        + (f"; {front_summary(figures['front'])}" if "front" in figures else "")
+        + "".join(f"\n{line}" for line in (front_lines(figures["front"]) if "front" in figures else ()))
     )
 
 

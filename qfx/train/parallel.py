@@ -15,6 +15,7 @@ from qfx.design import Design
 from qfx.errors import QfxError, TrainError
 
 Progress = Callable[[float, str], None]
+Warn = Callable[[str], None]
 
 
 class Children:
@@ -42,7 +43,7 @@ class Children:
                 process.kill()
 
     def train_fixed(
-        self, design: Design, start: Path, width: int, folder: Path, halfway: Path, progress: Progress
+        self, design: Design, start: Path, width: int, folder: Path, halfway: Path, progress: Progress, warn: Warn
     ) -> None:
         """Do what `runs.train_fixed` does, in a new process.
 
@@ -72,7 +73,9 @@ class Children:
                 message = _message(line)
                 if "error" in message:
                     raise _error(message)
-                if message:
+                if "warning" in message:
+                    warn(message["warning"])
+                elif message:
                     progress(message["done"], message["doing"])
                 else:
                     said = line.strip() or said
@@ -88,7 +91,7 @@ def _message(line: str) -> dict[str, Any]:
         found = json.loads(line)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) and ("error" in found or "done" in found) else {}
+    return found if isinstance(found, dict) and {"error", "warning", "done"} & found.keys() else {}
 
 
 def _error(message: dict[str, Any]) -> Exception:
@@ -103,7 +106,7 @@ def _tell(**message: object) -> None:
 
 
 def main(job: str) -> int:
-    """Do one run and tell its progress or its error, a JSON object a line."""
+    """Do one run and tell its progress, its warnings or its error, a JSON object a line."""
     from qfx.train import runs
 
     folder, content, entry, width, start, target, halfway = json.loads(job)
@@ -117,6 +120,7 @@ def main(job: str) -> int:
             Path(target),
             Path(halfway),
             lambda done, doing: _tell(done=done, doing=doing),
+            lambda sentence: _tell(warning=sentence),
         )
     except QfxError as error:
         _tell(error=type(error).__name__, text=str(error))

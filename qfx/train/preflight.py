@@ -51,8 +51,9 @@ def preflight(design: Design, data: Data) -> list[str]:
     for width in design.content.training.widths:
         fixed = runs.fixed_model(design, model, width)
         if design.float_checkpoint:
-            with runs.at(design, "recipe"):
+            with runs.at(design, "recipe"), runs.heard() as lossy:
                 calibrate(fixed.eval(), [data.train_x[:_LOOKED_AT]])
+            warnings += lossy
         _require_learned_digits(design, fixed)
         warnings += _idle_digits(fixed)
         for each in design.along_front:
@@ -74,11 +75,12 @@ def _require_budget(design: Design, data: Data, model: nn.Module) -> None:
     """Refuse a hardware budget that cannot be kept; an untrained network needs about what a trained one does."""
     training = design.content.training
     if training.budget is not None:
-        calibrate(model.eval(), [data.train_x[:_LOOKED_AT]])
+        with runs.heard():  # of a trained network it has been said, and of another one it need not be so
+            calibrate(model.eval(), [data.train_x[:_LOOKED_AT]])
         cost = _cost_at_rate(design, model)
     if training.allocate is not None:
         task = runs.allocation_task(design)
-        with runs.at_budget(design, "training.allocate"):
+        with runs.at_budget(design, "training.allocate"), runs.heard():
             require_allocatable(runs.float_model(design), [data.train_x[:_LOOKED_AT]], **task)
     if training.budget is None or (training.allocate is not None and not learned_sizes(model)):
         return

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from qfx.design import FILE_NAME, Design
-from qfx.errors import PlanError, RecipeError, TrainError
+from qfx.errors import FormatWarning, PlanError, RecipeError, TrainError
 from qfx.nn import allocate, calibrate, convert, correct, digits_by_constant, exact, moves, quantizers
 from qfx.nn.inputs import home
 from qfx.nn.ranks import rank, ranks
@@ -39,6 +40,7 @@ METRICS = "metrics.json"
 RECIPE = "recipe.json"  # of a network whose widths were allocated
 
 Progress = Callable[[float, str], None]
+Warn = Callable[[str], None]
 
 
 @contextmanager
@@ -55,6 +57,22 @@ def at_budget(design: Design, key: str = "training.budget") -> AbstractContextMa
     if not design.entry:
         return at(design, key)
     return at(design, f"training.front.{design.entry - 1}", f"{design.budget_name}: ")
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Take up what calibration warns of in the block, each sentence once, in the list; other warnings are as ever."""
+    sentences: list[str] = []
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", FormatWarning)
+            yield sentences
+    finally:
+        for each in found:
+            if not issubclass(each.category, FormatWarning):
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+            elif str(each.message) not in sentences:
+                sentences.append(str(each.message))
 
 
 def load_data(design: Design) -> Data:
@@ -133,11 +151,24 @@ def load_given(design: Design, model: nn.Module) -> bool:
 
 
 def train_fixed(
-    design: Design, data: Data, start: Path, width: int, folder: Path, halfway: Path, progress: Progress
+    design: Design,
+    data: Data,
+    start: Path,
+    width: int,
+    folder: Path,
+    halfway: Path,
+    progress: Progress,
+    warn: Warn = warnings.warn,
 ) -> None:
-    """Convert the float network saved in ``start``, calibrate it, train it on in fixed point and save it."""
+    """Convert the float network saved in ``start``, calibrate it, train it on in fixed point and save it.
+
+    What calibration warns of is told to ``warn`` before training, and is among the metrics.
+    """
     call((width, design.entry, start, halfway))
-    model, budget, recipe = _calibrated(design, data, start, width)
+    with heard() as sentences:
+        model, budget, recipe = _calibrated(design, data, start, width)
+    for sentence in sentences:
+        warn(sentence)
     device = home(model)
     quantized = accuracy(exact(model), data.test_x, data.test_y, device)
     _fit(design, model, data, design.content.training.fixed, halfway, progress, teacher_of(design, start), budget)
@@ -146,6 +177,7 @@ def train_fixed(
     points = {name: {"before": move.before, "now": move.now} for name, move in moves(model).items()}
     formats = {name: str(quantizer.format()) for name, quantizer in quantizers(model).items()}
     found: dict[str, Any] = {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats}
+    found["warnings"] = sentences
     if digits := digits_by_constant(model):
         found["digits"] = digits
     if design.content.training.budget:
@@ -160,7 +192,8 @@ def join(design: Design, data: Data, run: Run) -> None:
     width, entry, start, halfway = run
     design = design.on_front(entry)
     if width:
-        model, budget, _ = _calibrated(design, data, start, width)
+        with heard():  # the first rank says it
+            model, budget, _ = _calibrated(design, data, start, width)
         _fit(design, model, data, design.content.training.fixed, halfway, _silent, teacher_of(design, start), budget)
     elif not design.float_checkpoint:
         _fit(design, float_model(design).to(device_of(design)), data, design.content.training.float_, halfway, _silent)

@@ -164,14 +164,44 @@ def test_frozen_binary_points_stay(images: Tensor) -> None:
     assert not layer.weight_quant.tensor_quant.quantizer.frac.requires_grad
 
 
+INSIDE = "act_quant.fused_activation_quant_proxy.tensor_quant.quantizer"
+
+
+def test_values_that_are_not_finite_are_refused_by_name(images: Tensor) -> None:
+    model = network().train()
+    with torch.no_grad():
+        model[1].bias.fill_(float("nan"))
+    with pytest.raises(TrainError, match=f"the values that reach quantizer '2.{INSIDE}' must be finite"):
+        model(images)
+
+
+def test_a_state_of_another_width_is_refused_by_name(images: Tensor) -> None:
+    def layers(width: int) -> nn.Module:
+        weight = {"weight_quant": LearnedFixedPointWeight, "weight_bit_width": width}
+        first = bnn.QuantIdentity(act_quant=LearnedFixedPointAct, bit_width=6, **QUANT)
+        return nn.Sequential(nn.Sequential(first, bnn.QuantConv2d(3, 4, 3, **weight, **BIAS)))
+
+    made = layers(4).train()
+    made(images)
+    for load in (nn.Module.load_state_dict, qfx.load):
+        with pytest.raises(TrainError) as caught:
+            load(layers(6), made.state_dict())
+        assert str(caught.value) == (
+            "quantizer '0.1.weight_quant.tensor_quant.quantizer' must have the checkpoint's width 4, not 6: build its "
+            "layer with the bit width that the checkpoint was trained with"
+        )
+        load(layers(4), made.state_dict())
+
+
 def test_what_was_not_calibrated_is_refused_by_name(images: Tensor) -> None:
     model = network().eval()
     with pytest.raises(TrainError) as caught:
-        model(images)
-    assert (
-        "must be calibrated before it runs: call qfx.calibrate(model, batches), or give it a batch in training mode"
-        in str(caught.value)
+        nn.Sequential(model)(images)
+    assert str(caught.value) == (
+        f"quantizer '0.0.{INSIDE}' must be calibrated before it runs: call qfx.calibrate(model, batches), or give it a "
+        "batch in training mode"
     )
+    assert nn.Sequential(model).get_submodule(f"0.0.{INSIDE}").path == f"0.0.{INSIDE}"
     with pytest.raises(LowerError) as refused:
         from_brevitas(model)
     assert "- the quantizer of layer '0' must be calibrated: call qfx.calibrate(model, batches)" in str(refused.value)

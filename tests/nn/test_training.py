@@ -10,8 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qfx.errors import TrainError
-from qfx.nn import calibrate, check_optimizer, convert, exact, param_groups
+from qfx.nn import calibrate, check_optimizer, convert, exact, freeze_formats, functional, param_groups, quantizers
 from tests.nn.nets import RECIPE, Net, digits_like
+
+GENERATES = pytest.mark.skipif(
+    not (Path(sysconfig.get_path("include")) / "Python.h").is_file(),
+    reason="torch.compile's generated code needs Python's headers: apt install python3.11-dev",
+)
 
 
 def train(model: nn.Module, x: Tensor, y: Tensor, steps: int, frac_lr: float = 0.05) -> float:
@@ -74,10 +79,7 @@ def test_the_network_compiles_without_a_graph_break() -> None:
             torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.skipif(
-    not (Path(sysconfig.get_path("include")) / "Python.h").is_file(),
-    reason="torch.compile's generated code needs Python's headers: apt install python3.11-dev",
-)
+@GENERATES
 def test_generated_code_computes_the_same_codes() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
@@ -88,6 +90,54 @@ def test_generated_code_computes_the_same_codes() -> None:
         compiled = torch.compile(model, fullgraph=True)
         with torch.no_grad():
             assert torch.equal(compiled(x), model(x))
+
+
+def frozen_gradients(backend: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gradients of eager and of compiled training with frozen formats, of which many values are outside."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(32, 3))
+    x = digits_like(4, 6).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, while it compiles
+        model = calibrate(convert(net, {"default": {"weight": 3, "activation": 3}}).train(), [x.detach()])
+        for quantizer in quantizers(model).values():
+            quantizer.frac.data += 1
+        freeze_formats(model)
+        torch._dynamo.reset()
+        found = []
+        for run in (model, torch.compile(model, fullgraph=True, backend=backend)):
+            model.zero_grad()
+            x.grad = None
+            run(x).square().sum().backward()
+            named = {"input": x, **dict(model.named_parameters())}
+            found.append({name: p.grad.clone() for name, p in named.items() if p.grad is not None})
+    return found[0], found[1]
+
+
+def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    """The gradients that are not equal in every bit."""
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=GENERATES)])
+def test_compiled_training_with_frozen_formats_has_the_gradients_of_eager_training(backend: str) -> None:
+    eager, compiled = frozen_gradients(backend)
+    assert differ(eager, compiled) == [] and {"input", "0.weight", "2.weight", "4.weight"} <= eager.keys()
+    assert all((eager[name] == 0).any() for name in ("input", "0.weight", "2.weight"))  # outside of their formats
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda a, b: torch.ones_like(a),  # nothing is outside
+        lambda a, b: (a - b).abs().clamp(max=1),  # the others are
+        lambda a, b: 1 - (a - b).abs().clamp(max=2) / 2,  # neighbours are half equal
+    ],
+)
+def test_a_planted_fault_in_the_mask_of_compiled_training_is_seen(mask, monkeypatch) -> None:
+    monkeypatch.setattr(functional, "_equal", lambda a, b: mask(a, b) if torch.compiler.is_compiling() else a == b)
+    assert {"input", "0.weight", "2.weight"} <= set(differ(*frozen_gradients("aot_eager")))
 
 
 def test_an_optimizer_that_was_built_before_convert_is_refused() -> None:

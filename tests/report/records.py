@@ -58,13 +58,13 @@ def _train() -> dict[str, Any]:
 def front() -> dict[str, Any]:
     """Figures of a front of three networks, to stand in those of train."""
 
-    def network(name: str, accuracy: float, lut: int, dominated: bool = False) -> dict[str, Any]:
+    def network(name: str, accuracy: float, lut: int, *dominated: str) -> dict[str, Any]:
         asked = {"lut": lut + 88, "ff": 98784, "bram18": 302, "dsp": 0, "cycles": 1024}
         reached = {"lut": lut, "ff": lut, "bram18": 0, "dsp": 0, "cycles": 576}
         budget = {"asked": asked, "reached": reached, "fits": True}
-        return {"name": name, "quantized": 90.0, "accuracy": accuracy, "budget": budget, "dominated": dominated}
+        return {"name": name, "quantized": 90.0, "accuracy": accuracy, "budget": budget, "dominated": list(dominated)}
 
-    networks = [network("4bits", 98.61, 4912), network("front1", 97.5, 5912, True), network("front2", 96.25, 2912)]
+    networks = [network("4bits", 98.61, 4912), network("front1", 97.5, 5912, "4bits"), network("front2", 96.25, 2912)]
     return {"resources": ["lut", "dsp"], "networks": networks}
 
 

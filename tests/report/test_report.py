@@ -166,8 +166,8 @@ def test_a_front_is_a_table_and_a_picture_of_what_its_networks_take(tmp_path: Pa
     found["train"]["figures"]["front"] = front()
     page = write(tmp_path, found)
     assert (
-        "4bits (this build) 4,912 5,000 0 0 576 90.00 98.61 front1 5,912 6,000 0 0 576 90.00 97.50 off the front "
-        "front2 2,912 3,000 0 0 576 90.00 96.25 "
+        "4bits (this build) 4,912 5,000 0 0 576 90.00 98.61 front1 5,912 6,000 0 0 576 90.00 97.50 off the front: "
+        "4bits front2 2,912 3,000 0 0 576 90.00 96.25 "
     ) in text_of(page)
     (drawn,) = re.findall(r"<h2>Front</h2>.*?(<svg.*?</svg>)", page, flags=re.DOTALL)
     assert drawn.count('id="front-axes_') == 1, "all take no DSP: one picture, against LUT"

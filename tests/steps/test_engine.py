@@ -1,7 +1,11 @@
 """The engine: up-to-date checks, faults in the middle of a step, and what a missing result says."""
 
+import ast
 import errno
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -322,3 +326,32 @@ def test_the_hash_of_sources_sees_code_and_versions_and_no_comments(tmp_path: Pa
 def test_the_sources_of_every_step_are_there(step: Step) -> None:
     for name in step.sources:
         assert hashing._source(name) not in ("missing", []), name
+
+
+def most_at_once(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many threads are in the parser at a time, where each hashes a file and waits there for a second one."""
+    parse, second, inside, counts = ast.parse, threading.Event(), set[int](), list[int]()
+
+    def waiting(source: bytes) -> ast.Module:
+        inside.add(threading.get_ident())
+        counts.append(len(inside))
+        if len(inside) > 1:
+            second.set()
+        second.wait(0.2)
+        inside.remove(threading.get_ident())
+        return parse(source)
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(len(files)) as pool:
+        patched.setattr(ast, "parse", waiting)
+        found = list(pool.map(python_digest, files))
+    assert found == [python_digest(file) for file in files] and len(counts) == len(files)
+    return max(counts)
+
+
+def test_sources_are_parsed_by_one_thread_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / f"{number}.py" for number in range(3)]
+    for number, file in enumerate(files):
+        file.write_text(f"x = {number}\n")
+    assert most_at_once(files, monkeypatch) == 1
+    monkeypatch.setattr(hashing, "_PARSING", nullcontext())  # a planted fault: nothing is held
+    assert most_at_once(files, monkeypatch) > 1

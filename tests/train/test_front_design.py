@@ -15,7 +15,7 @@ from qfx.graph.lower import lower
 from qfx.plan import limits, plan
 from qfx.plan.limits import excess
 from qfx.steps.engine import Build
-from qfx.steps.front import dominated, front_facts
+from qfx.steps.front import dominated, front_facts, front_lines
 from qfx.train import runs
 from qfx.train.parallel import Children
 from qfx.train.preflight import preflight
@@ -122,7 +122,11 @@ def test_the_networks_differ_and_the_first_one_goes_on(built: tuple[Path, dict[s
     build = opened(folder)
     assert build.run("train").skipped
     said = build.steps["train"].summary(figures)
-    assert f"; front1 {found['front1']['accuracy']:.2f} % ({found['front1']['budget']['reached']['lut']} LUT, " in said
+    first, *lines = said.splitlines()
+    assert "budget: " in first and [line.split()[0] for line in lines] == ["8bits", "front1", "front2"]
+    takes = found["front1"]["budget"]["reached"]
+    assert f"{found['front1']['accuracy']:.2f} %  {takes['lut']} LUT  {takes['dsp']} DSP  " in lines[1]
+    assert lines[0].endswith("; the steps that follow build this one") and "build" not in "".join(lines[1:])
     build.run("lower")
     assert build.run("plan").figures["resources"]["lut"] == found["8bits"]["budget"]["reached"]["lut"]
 
@@ -184,16 +188,16 @@ def test_a_front_of_allocated_widths_and_of_learned_k_keeps_its_budgets(tmp_path
 @pytest.mark.parametrize(
     ("merits", "found"),
     [
-        ([(98.0, -900), (97.0, -620), (96.0, -800)], [False, False, True]),
-        ([(98.0, -900), (98.0, -900)], [False, False]),  # equal in everything: neither is better
-        ([(98.0, -900), (98.0, -901)], [False, True]),
-        ([(98.0, -900, -4), (97.0, -900, -3), (97.0, -950, -4)], [False, False, True]),
-        ([(98.0, -900)], [False]),
-        ([(90.0, -2), (91.0, -2), (92.0, -2)], [True, True, False]),
+        ([(98.0, -900), (97.0, -620), (96.0, -800)], [[], [], [1]]),
+        ([(98.0, -900), (98.0, -900)], [[], []]),  # equal in everything: neither is better
+        ([(98.0, -900), (98.0, -901)], [[], [0]]),
+        ([(98.0, -900, -4), (97.0, -900, -3), (97.0, -950, -4)], [[], [], [0, 1]]),
+        ([(98.0, -900)], [[]]),
+        ([(90.0, -2), (91.0, -2), (92.0, -2)], [[1, 2], [2], []]),
     ],
 )
 def test_a_network_is_off_the_front_where_another_is_as_good_in_all_and_better_in_one(
-    merits: list[tuple[float, ...]], found: list[bool]
+    merits: list[tuple[float, ...]], found: list[list[int]]
 ) -> None:
     assert dominated(merits) == found
 
@@ -207,9 +211,27 @@ def test_only_resources_that_some_budget_names_count(tmp_path: Path) -> None:
 
     facts = front_facts(made, {"8bits": reached(90.0, 690, 100), "front1": reached(91.0, 550, 200)})
     assert facts["resources"] == ["lut"]
-    assert [network["dominated"] for network in facts["networks"]] == [True, False]
+    assert [network["dominated"] for network in facts["networks"]] == [["front1"], []]
     planted = front_facts(made, {"8bits": reached(91.5, 690, 100), "front1": reached(91.0, 550, 200)})
-    assert [network["dominated"] for network in planted["networks"]] == [False, False]
+    assert [network["dominated"] for network in planted["networks"]] == [[], []]
+
+
+def test_lines_say_of_each_network_which_others_dominate_it_and_which_one_goes_on() -> None:
+    def network(name: str, accuracy: float, lut: int, *by: str) -> dict[str, Any]:
+        return {"name": name, "accuracy": accuracy, "budget": {"reached": {"lut": lut}}, "dominated": list(by)}
+
+    networks = [
+        network("8bits", 90, 690, "front1", "front2"),
+        network("front1", 91.5, 550),
+        network("front2", 90.25, 640, "front1"),
+        network("front3", 100, 12345),
+    ]
+    assert front_lines({"resources": ["lut"], "networks": networks}) == [
+        "8bits    90.00 %     690 LUT  dominated by front1, front2; the steps that follow build this one",
+        "front1   91.50 %     550 LUT  on the front",
+        "front2   90.25 %     640 LUT  dominated by front1",
+        "front3  100.00 %  12,345 LUT  on the front",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The quantizers of qfx in Brevitas' own layers: learned binary points and K-hot words."""
 
+import traceback
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class TensorQuant(nn.Module):
     def __init__(self, quantizer: Quantizer, weight: bool) -> None:
         super().__init__()
         self.quantizer, self.weight = quantizer, weight
+        quantizer.remedy = "build its layer with the bit width that the checkpoint was trained with"
 
     def forward(self, x: Tensor) -> Quantized:
         quantizer = self.quantizer
@@ -38,9 +40,10 @@ class TensorQuant(nn.Module):
 
     def _calibrate(self, x: Tensor) -> None:
         quantizer = self.quantizer
+        quantizer.path = _path_in_call(quantizer) or type(self).__name__
         if not self.weight and not self.training:
             raise TrainError(
-                f"quantizer '{quantizer.path or type(self).__name__}' must be calibrated before it runs: call "
+                f"quantizer '{quantizer.path}' must be calibrated before it runs: call "
                 "qfx.calibrate(model, batches), or give it a batch in training mode"
             )
         quantizer.observer = Observer(quantizer.axis if quantizer.spec.per_channel else None, path=quantizer.path)
@@ -83,6 +86,16 @@ class ActQuant(TensorQuant):
     def __init__(self, bit_width: int, signed: bool, narrow_range: bool, learned: bool) -> None:
         overflow = Overflow.SAT_SYM if narrow_range and signed else Overflow.SAT
         super().__init__(_quantizer(Spec(bit_width, None, signed, overflow=overflow), 1, 1, learned), weight=False)
+
+
+def _path_in_call(module: nn.Module) -> str:
+    """The path of a module in the outermost model that runs now, or nothing: no layer knows its own."""
+    running = [frame.f_locals.get("self") for frame, _ in traceback.walk_stack(None)]
+    for model in reversed(running):
+        for name, part in model.named_modules() if isinstance(model, nn.Module) else ():
+            if part is module:
+                return name
+    return ""
 
 
 def _quantizer(spec: Spec, channels: int, axis: int, learned: bool) -> Quantizer:
