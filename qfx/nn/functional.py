@@ -82,13 +82,25 @@ def channel_shape(x: Tensor, frac: Tensor, axis: int) -> list[int]:
     return shape
 
 
+def over_channels(values: Tensor, x: Tensor) -> Tensor:
+    """``values``, one for each channel (axis 1), in the shape in which they meet ``x``."""
+    return values.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def rounded_codes(x: Tensor, frac: Tensor, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``round(x * 2**frac)`` (RND), what is left of it in ``low .. high``, and ``2**-frac``; one binary point."""
+    power, inverse = powers_of_two(round_frac(frac))
+    rounded = round_real(x * power, Rounding.RND)
+    return rounded, rounded.clamp(low, high), inverse
+
+
 def sum_to(values: Tensor, shape: torch.Size, axis: int) -> Tensor:
     """Sum over all axes, or, where ``shape`` has an axis, over all but ``axis``."""
     others = [other for other in range(values.dim()) if not shape or other != axis % values.dim()]
     return values.sum(others) if others else values
 
 
-def _equal(a: Tensor, b: Tensor) -> Tensor:
+def equal(a: Tensor, b: Tensor) -> Tensor:
     """Whether integers are equal; to a compiler as 1.0 and 0.0, since the loops of inductor store booleans one by one.
 
     With binary points frozen, where only this is kept for the backward pass, a step took three times as long.
@@ -113,7 +125,7 @@ class _Cast(torch.autograd.Function):
             rounded = round_real(scaled, rounding)
             codes = overflow_real(rounded, width, signed, overflow)
             saturated = codes if overflow in _SATURATING else overflow_real(rounded, width, signed, Overflow.SAT)
-            inside = _equal(saturated, rounded)
+            inside = equal(saturated, rounded)
         else:
             size = scaled.abs()
             found = levels.to(x.dtype)[torch.bucketize(size, edges.to(x.dtype))]
@@ -149,13 +161,17 @@ class _FusedCast(torch.autograd.Function):
         ctx.save_for_backward(x, frac.detach().clone())
         ctx.range = low, high
         ctx.gain = (x.numel() / frac.numel() * max(high, 1)) ** -0.5 if gain is None else gain
+        if torch.compiler.is_compiling():
+            _, codes, step = rounded_codes(x, frac, low, high)
+            return codes * step
         return fused.cast(x, frac, low, high)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, frac = ctx.saved_tensors
-        to_x, to_frac = fused.cast_backward(x, frac, grad, *ctx.range)
+        backward = fused.cast_backward_whole if torch.compiler.is_compiling() else fused.cast_backward
+        to_x, to_frac = backward(x, frac, grad, *ctx.range)
         return to_x, to_frac * (LN2 * ctx.gain), None, None, None
 
 
@@ -170,6 +186,7 @@ def cast(
     axis: int = 0,
     khot: tuple[Tensor, Tensor] | None = None,
     gain: float | None = 1.0,
+    whole: bool = False,
 ) -> Tensor:
     """Return the fixed-point value of each element, with learnable binary points.
 
@@ -178,6 +195,8 @@ def cast(
         frac: real binary point, a scalar or one per entry of ``axis``; rounded, and held within FRAC_RANGE.
         khot: (edges, levels) of a K-hot word: the magnitudes it holds and the midpoints between them.
         gain: factor on the gradient of ``frac``; None for LSQ's (Esser et al., 2020, section 2.2).
+        whole: a compiler, too, is to leave the backward pass to the kernel: where several read the result, it would
+            put off the sum for ``frac`` and read what several layers have made once more for it.
 
     Returns:
         values in float32 or float64.
@@ -186,7 +205,7 @@ def cast(
     edges, levels = khot or (None, None)
     x = x.to(torch.float64 if wide else torch.float32)
     simple = rounding is Rounding.RND and overflow in _SATURATING and khot is None and width > 0
-    if simple and (frac.dim() == 0 or axis == 0) and fused.serves(x):
+    if simple and (frac.dim() == 0 or axis == 0) and fused.serves(x, whole):
         return _FusedCast.apply(x, frac, *code_range(width, signed, overflow), gain)
     return _Cast.apply(x, frac, axis, width, signed, rounding, overflow, edges, levels, gain)
 

@@ -120,7 +120,8 @@ inline Slopes slopes(float x, float grad, float scale, float shift, const Format
   return {passed * scale, passed * x, passed, grad * s.frac};
 }
 
-QFX_CLONES void block_affine_backward(const float *__restrict x, const float *__restrict grad,
+template <bool kStores>
+inline __attribute__((always_inline)) void affine_slopes(const float *__restrict x, const float *__restrict grad,
                                       const float *__restrict scale, const float *__restrict shift,
                                       float *__restrict to_x, float *__restrict to_scale, float *__restrict to_shift,
                                       float *__restrict to_frac, Format f, Layout l, std::int64_t first,
@@ -133,7 +134,7 @@ QFX_CLONES void block_affine_backward(const float *__restrict x, const float *__
         for (int k = 0; k < width; ++k) {
           const std::int64_t at = row * l.channels + c + k;
           const Slopes s = slopes(x[at], grad[at], scale[c + k], shift[c + k], f);
-          to_x[at] = s.x;
+          if (kStores) to_x[at] = s.x;
           p[k] += s.scale;
           q[k] += s.shift;
           r[k] += s.frac;
@@ -150,14 +151,14 @@ QFX_CLONES void block_affine_backward(const float *__restrict x, const float *__
       for (; i + kLanes <= l.inner; i += kLanes)
         for (int k = 0; k < kLanes; ++k) {
           const Slopes s = slopes(x[at + i + k], grad[at + i + k], scale[c], shift[c], f);
-          to_x[at + i + k] = s.x;
+          if (kStores) to_x[at + i + k] = s.x;
           p[k] += s.scale;
           q[k] += s.shift;
           r[k] += s.frac;
         }
       for (int k = 0; i < l.inner; ++i, ++k) {
         const Slopes s = slopes(x[at + i], grad[at + i], scale[c], shift[c], f);
-        to_x[at + i] = s.x;
+        if (kStores) to_x[at + i] = s.x;
         p[k] += s.scale;
         q[k] += s.shift;
         r[k] += s.frac;
@@ -165,6 +166,16 @@ QFX_CLONES void block_affine_backward(const float *__restrict x, const float *__
       for (int k = 0; k < kLanes; ++k) to_scale[c] += p[k], to_shift[c] += q[k], to_frac[c] += r[k];
     }
   }
+}
+
+/// Without a place for dx only the sums are made.
+QFX_CLONES void block_affine_backward(const float *x, const float *grad, const float *scale, const float *shift,
+                                      float *to_x, float *to_scale, float *to_shift, float *to_frac, Format f, Layout l,
+                                      std::int64_t first, std::int64_t last) {
+  if (to_x)
+    affine_slopes<true>(x, grad, scale, shift, to_x, to_scale, to_shift, to_frac, f, l, first, last);
+  else
+    affine_slopes<false>(x, grad, scale, shift, to_x, to_scale, to_shift, to_frac, f, l, first, last);
 }
 
 /// Call part(first, last, sums) for each block of rows; return the sums of all blocks, `count` for each channel.
