@@ -69,7 +69,7 @@ class Joint(nn.Module):
         super().__init__()
         self.a_quant = Quantizer(operand_spec, axis=1)
         self.b_quant = Quantizer(operand_spec, axis=1)
-        self.output_quant = Quantizer(output_spec, axis=1, result=True)
+        self.output_quant = Quantizer(output_spec, axis=1)
         self.settled: frozenset[str] = frozenset()  # names of operand quantizers, told by convert
         self.exact = False
 

@@ -132,9 +132,8 @@ class _Cast(torch.autograd.Function):
             codes = saturated = torch.copysign(found, scaled)
             inside = size < levels[-1] + 0.5
         y = codes * inverse  # exact: a power of two
-        ctx.save_for_backward(
-            inside, torch.where(inside != 0, x, 0.0) - (y if saturated is codes else saturated * inverse)
-        )
+        # x - y, for which a compiler is to make y anew: what reads y keeps it, and reading costs more
+        ctx.save_for_backward(inside, torch.where(inside != 0, x, 0.0) + saturated * -inverse)
         high = code_range(width, signed, overflow)[1]
         ctx.frac_shape, ctx.axis, ctx.gain, ctx.largest = frac.shape, axis, gain, max(high, 1)
         return y
@@ -161,17 +160,13 @@ class _FusedCast(torch.autograd.Function):
         ctx.save_for_backward(x, frac.detach().clone())
         ctx.range = low, high
         ctx.gain = (x.numel() / frac.numel() * max(high, 1)) ** -0.5 if gain is None else gain
-        if torch.compiler.is_compiling():
-            _, codes, step = rounded_codes(x, frac, low, high)
-            return codes * step
         return fused.cast(x, frac, low, high)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, frac = ctx.saved_tensors
-        backward = fused.cast_backward_whole if torch.compiler.is_compiling() else fused.cast_backward
-        to_x, to_frac = backward(x, frac, grad, *ctx.range)
+        to_x, to_frac = fused.cast_backward(x, frac, grad, *ctx.range)
         return to_x, to_frac * (LN2 * ctx.gain), None, None, None
 
 
@@ -186,7 +181,6 @@ def cast(
     axis: int = 0,
     khot: tuple[Tensor, Tensor] | None = None,
     gain: float | None = 1.0,
-    whole: bool = False,
 ) -> Tensor:
     """Return the fixed-point value of each element, with learnable binary points.
 
@@ -195,8 +189,6 @@ def cast(
         frac: real binary point, a scalar or one per entry of ``axis``; rounded, and held within FRAC_RANGE.
         khot: (edges, levels) of a K-hot word: the magnitudes it holds and the midpoints between them.
         gain: factor on the gradient of ``frac``; None for LSQ's (Esser et al., 2020, section 2.2).
-        whole: a compiler, too, is to leave the backward pass to the kernel: where several read the result, it would
-            put off the sum for ``frac`` and read what several layers have made once more for it.
 
     Returns:
         values in float32 or float64.
@@ -205,7 +197,7 @@ def cast(
     edges, levels = khot or (None, None)
     x = x.to(torch.float64 if wide else torch.float32)
     simple = rounding is Rounding.RND and overflow in _SATURATING and khot is None and width > 0
-    if simple and (frac.dim() == 0 or axis == 0) and fused.serves(x, whole):
+    if simple and (frac.dim() == 0 or axis == 0) and fused.serves(x):
         return _FusedCast.apply(x, frac, *code_range(width, signed, overflow), gain)
     return _Cast.apply(x, frac, axis, width, signed, rounding, overflow, edges, levels, gain)
 

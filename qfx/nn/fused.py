@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, library
+from torch import Tensor
 
 from qfx.errors import ToolError
 from qfx.tools import gxx
@@ -14,11 +14,11 @@ _SOURCE = Path(__file__).with_name("fused.cpp")
 _FLAGS = ("-O3", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 
 
-def serves(x: Tensor, whole: bool = False) -> bool:
-    """Return whether the kernel of the cast is to take ``x``: in float64 without gradients, in a compiler if ``whole``."""
+def serves(x: Tensor) -> bool:
+    """Return whether the kernel of the cast can take ``x``, outside of a compiler: in float64 without gradients."""
     wide = x.dtype == torch.float64 and not torch.is_grad_enabled()
     known = takes(x, torch.float64 if wide else torch.float32)
-    return (whole or not torch.compiler.is_compiling()) and known and available(_SOURCE)
+    return not torch.compiler.is_compiling() and known and available(_SOURCE)
 
 
 def takes(x: Tensor, dtype: torch.dtype = torch.float32) -> bool:
@@ -41,17 +41,6 @@ def cast(x: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
     y = torch.empty_like(x)
     _call("qfx_cast" if x.dtype == torch.float32 else "qfx_cast_double", (x, frac, y), frac.numel(), low, high)
     return y
-
-
-@library.custom_op("qfx::cast_backward", mutates_args=())
-def cast_backward_whole(x: Tensor, frac: Tensor, grad: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
-    """`cast_backward` for a compiler."""
-    return cast_backward(x, frac, grad, low, high)
-
-
-@cast_backward_whole.register_fake
-def _(x: Tensor, frac: Tensor, grad: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(frac)
 
 
 def cast_backward(x: Tensor, frac: Tensor, grad: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:

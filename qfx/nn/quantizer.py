@@ -123,14 +123,11 @@ class Quantizer(nn.Module):
         channels: number of channels along ``axis`` if the spec is per channel.
         axis: the channel axis of the tensors it meets: 0 for weights and constants, 1 for activations.
         constant: it holds a layer's constants, which training moves: calibration leaves them room.
-        result: it makes the result of a layer that joins others: a compiler keeps its backward pass whole (`cast`).
     """
 
-    def __init__(
-        self, spec: Spec, channels: int = 1, axis: int = 0, constant: bool = False, result: bool = False
-    ) -> None:
+    def __init__(self, spec: Spec, channels: int = 1, axis: int = 0, constant: bool = False) -> None:
         super().__init__()
-        self.spec, self.axis, self.constant, self.result = spec, axis, constant, result
+        self.spec, self.axis, self.constant = spec, axis, constant
         shape = (channels,) if spec.per_channel else ()
         start = torch.full(shape, float(spec.frac or 0))
         self.frac = nn.Parameter(start.clone(), requires_grad=spec.frac is None)
@@ -224,16 +221,7 @@ class Quantizer(nn.Module):
         if self.bits is not None:
             return cast_learned_width(x, self.frac, self.bits, self.signed, spec.rounding, mode, self.axis)
         return cast(
-            x,
-            self.frac,
-            spec.width,
-            self.signed,
-            spec.rounding,
-            mode,
-            axis=self.axis,
-            khot=self._khot,
-            gain=None,
-            whole=self.result,
+            x, self.frac, spec.width, self.signed, spec.rounding, mode, axis=self.axis, khot=self._khot, gain=None
         )
 
     @property
