@@ -2,7 +2,8 @@
 //
 //   moments:  mean[c], var[c] of x[., c, .]
 //   lines:    y = base + (x * slope[c] + constant[c]), which is the backward of moments
-//   affine:   y = cast(x * scale[c] + shift[c]), and its backward: dx, dscale, dshift, dfrac
+//   affine:   y = cast(x * scale[c] + shift[c]), or the codes of y in a byte each, with 1, or NaN where one is NaN;
+//             and its backward: dx, dscale, dshift, dfrac
 //
 // A tensor is `outer` blocks of `channels` runs of `inner` values: (N, C, H * W) as it stands, or (N * H * W, C, 1)
 // channels last. Sums are taken over blocks of fixed size, in single precision within a block and in double precision
@@ -91,22 +92,55 @@ QFX_CLONES void block_lines(const float *__restrict base, const float *__restric
   }
 }
 
-QFX_CLONES void block_affine(const float *__restrict x, const float *__restrict scale, const float *__restrict shift,
-                             float *__restrict y, Format f, Layout l, std::int64_t first, std::int64_t last) {
+inline void store(const Format &f, float v, float *y) { *y = f.cast(v); }
+template <typename Code>
+inline void store(const Format &f, float v, Code *y) {
+  *y = static_cast<Code>(static_cast<std::int32_t>(f.clamped(f.rounded(v))));
+}
+
+/// y = cast(x * scale[c] + shift[c]), or its codes where y holds integers; return whether there is a NaN.
+template <typename Result>
+inline __attribute__((always_inline)) bool affine_values(const float *__restrict x, const float *__restrict scale,
+                                                         const float *__restrict shift, Result *__restrict y,
+                                                         const Format &f, const Layout &l, std::int64_t first,
+                                                         std::int64_t last) {
+  int nan = 0;
   for (std::int64_t row = first; row < last; ++row) {
     if (l.inner == 1) {
       const std::int64_t at = row * l.channels;
-      for (std::int64_t c = 0; c < l.channels; ++c)
-        y[at + c] = f.cast(x[at + c] * scale[c] + shift[c]);
+      for (std::int64_t c = 0; c < l.channels; ++c) {
+        const float v = x[at + c] * scale[c] + shift[c];
+        nan |= v != v;
+        store(f, v, y + at + c);
+      }
     } else {
       for (std::int64_t c = 0; c < l.channels; ++c) {
         const std::int64_t at = row * l.pitch() + c * l.inner;
         const float a = scale[c], b = shift[c];
-        for (std::int64_t i = 0; i < l.inner; ++i)
-          y[at + i] = f.cast(x[at + i] * a + b);
+        for (std::int64_t i = 0; i < l.inner; ++i) {
+          const float v = x[at + i] * a + b;
+          nan |= v != v;
+          store(f, v, y + at + i);
+        }
       }
     }
   }
+  return nan != 0;
+}
+
+QFX_CLONES bool block_affine(const float *x, const float *scale, const float *shift, float *y, Format f, Layout l,
+                             std::int64_t first, std::int64_t last) {
+  return affine_values(x, scale, shift, y, f, l, first, last);
+}
+
+QFX_CLONES bool block_affine(const float *x, const float *scale, const float *shift, std::int8_t *y, Format f, Layout l,
+                             std::int64_t first, std::int64_t last) {
+  return affine_values(x, scale, shift, y, f, l, first, last);
+}
+
+QFX_CLONES bool block_affine(const float *x, const float *scale, const float *shift, std::uint8_t *y, Format f,
+                             Layout l, std::int64_t first, std::int64_t last) {
+  return affine_values(x, scale, shift, y, f, l, first, last);
 }
 
 /// One value of affine's backward: dx, and what it adds to dscale, dshift and dfrac.
@@ -227,6 +261,18 @@ void qfx_affine(const float *x, const float *scale, const float *shift, const fl
   const Format f(*frac, low, high);
   over_blocks(l, 0, threads,
               [&](std::int64_t a, std::int64_t b, float *) { block_affine(x, scale, shift, y, f, l, a, b); });
+}
+
+void qfx_affine_codes(const float *x, const float *scale, const float *shift, const float *frac, void *codes,
+                      float *valid, std::int64_t outer, std::int64_t channels, std::int64_t inner, float low, float high,
+                      int threads) {
+  const Layout l{outer, channels, inner};
+  const Format f(*frac, low, high);
+  const auto nans = over_blocks(l, 1, threads, [&](std::int64_t a, std::int64_t b, float *nan) {
+    *nan = low < 0 ? block_affine(x, scale, shift, static_cast<std::int8_t *>(codes), f, l, a, b)
+                   : block_affine(x, scale, shift, static_cast<std::uint8_t *>(codes), f, l, a, b);
+  });
+  *valid = nans[0] > 0 || std::isnan(*frac) ? std::nanf("") : 1.0f;
 }
 
 void qfx_affine_backward(const float *x, const float *grad, const float *scale, const float *shift,

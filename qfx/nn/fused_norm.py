@@ -9,8 +9,8 @@ from torch import Tensor, library
 from torch.autograd.function import once_differentiable
 
 from qfx.nn import fused
-from qfx.nn.barrier import keep
-from qfx.nn.functional import LN2, code_range, equal, over_channels, rounded_codes
+from qfx.nn.barrier import keep, powers_of_two
+from qfx.nn.functional import LN2, code_range, equal, over_channels, round_frac, rounded_codes
 from qfx.nn.quantizer import Quantizer
 
 _SOURCE = Path(__file__).with_name("fused_norm.cpp")
@@ -66,7 +66,7 @@ class _AffineCast(torch.autograd.Function):
     def forward(ctx, x, scale, shift, frac, low, high):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, scale, shift, frac.detach().clone())
         ctx.low, ctx.high = low, high
-        return _run(_affine)(x, scale, shift, frac, low, high)
+        return _affine(x, scale, shift, frac, low, high)
 
     @staticmethod
     @once_differentiable
@@ -102,14 +102,36 @@ def _lines(base: Tensor, x: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
     return y
 
 
-@library.custom_op("qfx::affine", mutates_args=())
 def _affine(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
+    if torch.compiler.is_compiling() and high - low < 256:
+        codes, valid = _affine_codes(x, scale, shift, frac, low, high)
+        return codes.to(x.dtype) * (powers_of_two(round_frac(frac))[1] * valid)
+    return _run(_affine_values)(x, scale, shift, frac, low, high)  # type: ignore[return-value]
+
+
+@library.custom_op("qfx::affine_codes", mutates_args=())
+def _affine_codes(
+    x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
+) -> tuple[Tensor, Tensor]:
+    """The codes in a byte each, a quarter of what is to be kept for the backward pass; and 1, or NaN if one is NaN."""
+    codes, valid = torch.empty_like(x, dtype=torch.int8 if low < 0 else torch.uint8), torch.empty_like(frac)
+    _call("qfx_affine_codes", x, (x, scale.contiguous(), shift.contiguous(), frac, codes, valid), low, high)
+    return codes, valid
+
+
+@_affine_codes.register_fake
+def _(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x, dtype=torch.int8 if low < 0 else torch.uint8), torch.empty_like(frac)
+
+
+@library.custom_op("qfx::affine_values", mutates_args=())
+def _affine_values(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
     y = torch.empty_like(x)
     _call("qfx_affine", x, (x, scale.contiguous(), shift.contiguous(), frac, y), low, high)
     return y
 
 
-@_affine.register_fake
+@_affine_values.register_fake
 def _(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
     return torch.empty_like(x)
 
