@@ -1,7 +1,7 @@
 """What torch.compile is to compute once and keep, instead of once for each value that needs it.
 
 Inductor fuses small computations into the loops that read them. For a power of two, or a constant of a channel, that
-means to compute it anew for every pixel; as operators of our own they stay whole.
+means to compute it anew for every pixel. What is looked at as memory it writes there first, in a loop of its own.
 """
 
 import torch
@@ -23,7 +23,7 @@ def keep(x: Tensor) -> Tensor:
 
 
 class _Keep(torch.autograd.Function):
-    """The identity. Of ``as_strided`` inductor knows that it looks at memory, which must have been written."""
+    """The identity, as a view by strides: inductor gives it memory to look at."""
 
     @staticmethod
     def forward(ctx, x):  # type: ignore[no-untyped-def]
