@@ -5,9 +5,10 @@ that of designs/resnet20, and every binary point learns. Compiled must take at m
 variant, eager at most 2.0 times. Beside it stand the fixed-point quantizers of Brevitas, HGQ2 (Keras 3 on torch) and
 PQuantML, each where it is installed (``pip install brevitas HGQ2 pquant-ml``); the loss of the last two has the cost
 of their widths, as in their own training. Freed memory stays with the process, as in `qfx.train.fit`, for all of them.
-CPU time is that of the process, over all its threads.
+CPU time is that of the process, over all its threads. On a GPU there are compiled variants that are replayed as CUDA
+graphs too, and results go to train_step_gpu.json.
 
-    python bench/bench_train_step.py [--rounds 15] [--threads N] [--variants NAME ...]
+    python bench/bench_train_step.py [--rounds 15] [--threads N] [--device cuda] [--variants NAME ...]
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 import torch
@@ -26,10 +28,16 @@ from torch import nn
 import qfx
 from qfx.design import Design
 from qfx.train import runs
+from qfx.train.compiled import compiled
 from qfx.train.memory import keep_freed_memory
 
 BATCH = 128
 PEERS = {"brevitas": "brevitas", "hgq": "HGQ2", "pquant": "pquant-ml"}  # package of PyPI by module
+RUNS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "eager": lambda model: model,
+    "compiled": compiled,
+    "graphs": lambda model: torch.compile(model, mode="reduce-overhead"),  # CUDA graphs
+}
 Step = Callable[[], None]
 
 
@@ -41,57 +49,62 @@ def networks() -> dict[str, Callable[[torch.Tensor], nn.Module]]:
         model = runs.fixed_model(design, runs.float_model(design), design.content.training.widths[0])
         return qfx.calibrate(model, [images])
 
-    found = {"float": lambda images: runs.float_model(design), "qfx": fixed}
-    if importlib.util.find_spec("brevitas"):
-        from brevitas_resnet import BrevitasResNet
+    def peer(images: torch.Tensor, file: str, name: str) -> nn.Module:
+        kind = getattr(importlib.import_module(file), name)
+        return kind(images) if name == "PquantResNet" else kind()
 
-        found["brevitas"] = lambda images: BrevitasResNet()
-    if importlib.util.find_spec("hgq"):
-        from hgq2_resnet import Hgq2ResNet
+    peers = {
+        "brevitas": ("brevitas", "brevitas_resnet", "BrevitasResNet"),
+        "hgq2": ("hgq", "hgq2_resnet", "Hgq2ResNet"),
+        "pquant": ("pquant", "pquant_resnet", "PquantResNet"),
+    }
+    there = {name: rest for name, (module, *rest) in peers.items() if importlib.util.find_spec(module)}
+    return {
+        "float": lambda images: runs.float_model(design),
+        "qfx": fixed,
+        **{name: partial(peer, file=file, name=kind) for name, (file, kind) in there.items()},
+    }
 
-        found["hgq2"] = lambda images: Hgq2ResNet()
-    if importlib.util.find_spec("pquant"):
-        from pquant_resnet import PquantResNet
 
-        found["pquant"] = PquantResNet
-    return found
-
-
-def variants() -> dict[str, tuple[str, bool, bool]]:
-    """Return network, whether compiled, whether channels last, by the name of the row."""
+def variants(device: torch.device) -> dict[str, tuple[str, str, bool]]:
+    """Return network, how it runs (a key of RUNS), whether channels last, by the name of the row."""
+    ours = ("eager", "compiled", "graphs") if device.type == "cuda" else ("eager", "compiled")
     rows = {}
     for network in networks():
-        for compiled in (False, True) if network in ("float", "qfx") else (False,):
+        for run in ours if network in ("float", "qfx") else ("eager",):
             for last in (False, True):
-                name = f"{network}, {'compiled' if compiled else 'eager'}, {'NHWC' if last else 'NCHW'}"
-                rows[name] = (network, compiled, last)
+                rows[f"{network}, {run}, {'NHWC' if last else 'NCHW'}"] = (network, run, last)
     return rows
 
 
-def prepare(make: Callable[[torch.Tensor], nn.Module], compiled: bool, last: bool) -> tuple[Step, float]:
+def prepare(
+    make: Callable[[torch.Tensor], nn.Module], kind: str, last: bool, device: torch.device
+) -> tuple[Step, float]:
     """Return a training step and the seconds that its first call took."""
     torch.manual_seed(0)
     images = torch.randint(0, 256, (BATCH, 3, 32, 32)).float()
-    labels = torch.randint(10, (BATCH,))
-    model = make(images).train()
+    labels = torch.randint(10, (BATCH,)).to(device)
+    model = make(images).to(device).train()
+    images = images.to(device)
     if last:
         images, model = (
             images.contiguous(memory_format=torch.channels_last),
             model.to(memory_format=torch.channels_last),
         )
     optimizer = torch.optim.AdamW(qfx.param_groups(model, 1e-3))
-    run = torch.compile(model) if compiled else model
+    run = RUNS[kind](model)
     penalty = getattr(model, "penalty", lambda: 0.0)
 
     def step() -> None:
         optimizer.zero_grad()
         (F.cross_entropy(run(images), labels) + penalty()).backward()
         optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     start = time.perf_counter()
     step()
     first = time.perf_counter() - start
-    print(f"first step {first:.1f} s", flush=True)
     return step, first
 
 
@@ -115,16 +128,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--variants", nargs="*", help="parts of names of rows; default: all")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     make = networks()
     chosen = {
         name: row
-        for name, row in variants().items()
+        for name, row in variants(arguments.device).items()
         if not arguments.variants or any(part in name for part in arguments.variants)
     }
-    steps = {name: prepare(make[network], compiled, last) for name, (network, compiled, last) in chosen.items()}
+    device = arguments.device
+    steps, failed = {}, {}
+    for name, (network, run, last) in chosen.items():
+        try:
+            steps[name] = prepare(make[network], run, last, device)
+            print(f"{name}: first step {steps[name][1]:.1f} s", flush=True)
+        except Exception as error:  # one network that cannot run must not cost the table of the others
+            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            print(f"{name}: {failed[name]}", flush=True)
     wall, cpu = measure({name: step for name, (step, _) in steps.items()}, arguments.rounds)
     floats = [name for name in steps if name.startswith("float")]
     base = min(statistics.median(wall[name]) for name in floats)
@@ -142,8 +164,12 @@ def main() -> None:
     ]
     threads = f"{torch.get_num_threads()} threads, {os.cpu_count()} cores"
     facts = {package: version(package) for module, package in PEERS.items() if importlib.util.find_spec(module)}
+    facts |= {"failed": failed} if failed else {}
     facts |= {"rounds": arguments.rounds, "machine": threads}
-    publish("train_step", "one training step of ResNet-20, batch 128", rows, **facts)
+    if device.type == "cuda":
+        facts["device"] = torch.cuda.get_device_name(device)
+    name = "train_step" if device.type == "cpu" else "train_step_gpu"
+    publish(name, "one training step of ResNet-20, batch 128", rows, **facts)
 
 
 if __name__ == "__main__":

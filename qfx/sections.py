@@ -235,6 +235,7 @@ class TrainingSection(_Section):
     freeze: FreezeSection = FreezeSection()
     frac_lr: Rate | None = None  # of binary points and widths, bits a step; None: see qfx.param_groups
     compile: bool = False  # by torch.compile: minutes once, then shorter steps
+    device: Annotated[str, Field(pattern=r"^[a-z]+(:\d+)?$")] = "auto"  # cpu, cuda, cuda:1; auto: a GPU if there is one
     threads: Annotated[int, Field(ge=1, le=256, strict=True)] | None = None
     """Threads of torch in each run, by default all cores shared out; sums, and so results, depend on their number."""
 

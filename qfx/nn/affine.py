@@ -168,7 +168,8 @@ class BatchNorm2d(nn.Module):
         if fused_norm.serves(x):
             x, mean, var = fused_norm.moments(x)
         else:
-            var, mean = torch.var_mean(x, [axis for axis in range(x.dim()) if axis != 1], correction=0)
+            axes = [axis for axis in range(x.dim()) if axis != 1]
+            var, mean = map(keep, torch.var_mean(x, axes, correction=0))
         mean, var, count = moments(mean, var, x.numel() // x.shape[1])
         with torch.no_grad():
             self.num_batches_tracked.add_(1)

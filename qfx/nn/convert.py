@@ -21,6 +21,7 @@ from qfx.nn.elementwise import ReLU
 from qfx.nn.float_optimizer import remember
 from qfx.nn.gated import GatedConv2d
 from qfx.nn.in_place import refuse_in_place, require_same
+from qfx.nn.inputs import home
 from qfx.nn.instead import instead, remedy
 from qfx.nn.move_calls import convert_move
 from qfx.nn.operators import NUMBER
@@ -61,7 +62,7 @@ def convert(
         require_batch(traced, example)
         require_same(model, traced, example)
     with placed(recipe if isinstance(recipe, Path) else None):
-        converted = _run(Conversion(traced, Recipe(recipe)))
+        converted = _run(Conversion(traced, Recipe(recipe))).to(home(model))
     if example is not None:
         with floating(converted), torch.no_grad():
             converted.eval()(example)

@@ -55,10 +55,18 @@ def _dense(x: Tensor) -> bool:
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
+def addresses(tensors: tuple[Tensor, ...]) -> list[ctypes.c_void_p]:
+    """Return where the values of tensors lie; those of another device, which kernels cannot read, are refused."""
+    if not all(tensor.is_cpu for tensor in tensors):
+        found = sorted({str(tensor.device) for tensor in tensors})
+        raise RuntimeError(f"input and network must be on one device, not on {' and '.join(found)}: move them with .to")
+    return [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+
+
 def _call(name: str, tensors: tuple[Tensor, ...], rows: int, low: int, high: int) -> None:
     kernels = compiled(_SOURCE)
     assert kernels is not None  # serves() was asked
-    places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+    places = addresses(tensors)
     shape = ctypes.c_int64(rows), ctypes.c_int64(tensors[0].numel() // rows)
     bound = ctypes.c_float if tensors[0].dtype == torch.float32 else ctypes.c_double
     getattr(kernels, name)(*places, *shape, bound(low), bound(high), torch.get_num_threads())

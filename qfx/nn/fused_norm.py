@@ -110,9 +110,7 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, hig
 
 
 @library.custom_op("qfx::affine_codes", mutates_args=())
-def _affine_codes(
-    x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
-) -> tuple[Tensor, Tensor]:
+def _affine_codes(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
     """The codes in a byte each, a quarter of what is to be kept for the backward pass; and 1, or NaN if one is NaN."""
     codes, valid = torch.empty_like(x, dtype=torch.int8 if low < 0 else torch.uint8), torch.empty_like(frac)
     _call("qfx_affine_codes", x, (x, scale.contiguous(), shift.contiguous(), frac, codes, valid), low, high)
@@ -152,7 +150,7 @@ def _affine_backward(
 def _affine_sums(
     x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _sums(x, grad, scale, shift, frac, low, high, None)
+    return _sums(x, grad, scale, shift, frac, low, high, x.new_empty(0))
 
 
 @_affine_sums.register_fake
@@ -163,8 +161,9 @@ def _(
 
 
 def _sums(
-    x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int, to_x: Tensor | None
+    x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int, to_x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of scale, shift and, without its factor, frac; that of ``x`` into ``to_x``, if that has room."""
     sums = torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
     _call(
         "qfx_affine_backward",
@@ -181,10 +180,10 @@ def _like(values: Tensor, x: Tensor) -> Tensor:
     return values if values.stride() == x.stride() else torch.empty_like(x).copy_(values)
 
 
-def _call(name: str, x: Tensor, tensors: tuple[Tensor | None, ...], *codes: int) -> None:
+def _call(name: str, x: Tensor, tensors: tuple[Tensor, ...], *codes: int) -> None:
     kernels = fused.compiled(_SOURCE)
     assert kernels is not None  # serves() was asked
-    places = (ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
+    places = fused.addresses(tensors)
     shape = (ctypes.c_int64(size) for size in _layout(x))
     getattr(kernels, name)(*places, *shape, *map(ctypes.c_float, codes), torch.get_num_threads())
 

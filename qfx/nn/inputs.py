@@ -45,6 +45,24 @@ def require_input(name: str, x: Any, error: type[QfxError] = TrainError) -> None
         raise error(f"{name} must have at least one element, not shape {tuple(x.shape)}")
 
 
+def home(model: nn.Module) -> torch.device:
+    """Return the device where a network's parameters and buffers are.
+
+    Raises:
+        TrainError: they are on several.
+    """
+    places: dict[torch.device, str] = {}
+    for name, values in (*model.named_parameters(), *model.named_buffers()):
+        places.setdefault(values.device, name)
+    if len(places) > 1:
+        (one, first), (other, second) = list(places.items())[:2]
+        raise TrainError(
+            f"the network must be on one device, but '{first}' is on {one} and '{second}' on {other}: call "
+            f"model.to('{other}')"
+        )
+    return next(iter(places), torch.device("cpu"))
+
+
 @contextmanager
 def taken(x: Tensor, error: type[QfxError] = TrainError, name: str = "the network") -> Iterator[None]:
     """Raise ``error`` where torch finds in the block that the network, or what is called so, cannot take ``x``."""

@@ -32,7 +32,7 @@ class Select(nn.Module):
 
 def selected(x: Tensor, channels: Sequence[int]) -> Tensor:
     """Return the chosen channels of ``x``, zeros for -1."""
-    index = torch.tensor(channels, device=x.device)
+    index = torch.tensor(channels).to(x.device)
     zeros = (index < 0).reshape(-1, *[1] * (x.dim() - 2))
     return x.index_select(1, index.clamp(0)).masked_fill(zeros, 0.0)
 

@@ -1,7 +1,8 @@
 """Pooling and what else averages in fixed point, of signals (N, C, L) too."""
 
 import math
-from dataclasses import replace
+from dataclasses import astuple, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from qfx.fixed import Fixed, encode, nearest_khot
 from qfx.nn.constants import Codes
 from qfx.nn.geometry import Pair, Quad, as_image, padded, pair, quad, shaped_like
 from qfx.nn.integer import exact_affine
-from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
+from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Digits, Quantizer, Spec
 
 
 class MaxPool2d(nn.Module):
@@ -59,13 +60,14 @@ class Average(nn.Module):
         super().__init__()
         self.divisor = divisor
         self.constant_spec = of_one(constant_spec)
+        self._constant = astuple(self.constant_spec)  # a compiler takes tuples for constants, not dataclasses
         self.input_quant = Quantizer(input_spec, axis=1)
         self.output_quant = Quantizer(output_spec, axis=1)
         self.exact = False
 
     def average(self, total: Tensor, count: int) -> Tensor:
         """Return ``total``, sums of ``count`` terms, times the code of the reciprocal, in the output's format."""
-        scale = _reciprocal_value(self.divisor or count, self.constant_spec)
+        scale = _reciprocal_value(self.divisor or count, self._constant)
         if self.exact:
             scales = torch.full((total.shape[1],), scale, dtype=torch.float64, device=total.device)
             return exact_affine(total, scales, torch.zeros_like(scales), self.output_quant)
@@ -183,6 +185,8 @@ def reciprocal(divisor: int, spec: Spec) -> Codes:
 
 
 @torch.compiler.assume_constant_result
-def _reciprocal_value(divisor: int, spec: Spec) -> float:
-    constant = reciprocal(divisor, spec)
+def _reciprocal_value(divisor: int, spec: tuple[Any, ...]) -> float:
+    width, frac, signed, rounding, overflow, per_channel, digits, _ = spec
+    form = Spec(width, frac, signed, rounding, overflow, per_channel, Digits(*digits) if digits else None)
+    constant = reciprocal(divisor, form)
     return float(constant.codes[0]) * 2.0**-constant.fixed.scalar_frac

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qfx.errors import TrainError
 from qfx.nn import digit_moves, moves, nonzero_digits
 from qfx.nn.control import scale_format_gradients
-from qfx.nn.inputs import taken
+from qfx.nn.inputs import home, taken
 from qfx.nn.ranks import gather, rank, ranks
 from qfx.nn.table import require_fixed
 from qfx.nn.trace import unlike_results
@@ -22,6 +22,7 @@ from qfx.train.budget import Budget
 from qfx.train.compiled import runnable
 from qfx.train.data import Data, ends, require_classes
 from qfx.train.detection import Detection
+from qfx.train.device import repeatable
 from qfx.train.distill import distilled, require_scores, taught
 from qfx.train.interrupts import Interrupts
 from qfx.train.memory import keep_freed_memory
@@ -52,14 +53,17 @@ def fit(
     """Train ``model``, by default as a classifier, on the training set and return it in evaluation mode.
 
     Everything random depends on the seed alone. Fixed-point layers learn their binary points at their own rate. Where
-    several ranks train together, all are given the same data and each computes its share of every batch.
+    several ranks train together, all are given the same data and each computes its share of every batch. The network is
+    trained on the device where it is, to which inputs and targets go a batch at a time.
 
     Args:
-        augment: from a batch of inputs to another one; of a Detection, from inputs and targets to both.
+        augment: from a batch of inputs to another one, where the data is; of a Detection, from inputs and targets to
+            both.
         folder: where checkpoints and logs go. Training that was stopped carries on from the checkpoint there and ends
             in the same bits as if it had not been; SIGINT and SIGTERM leave one.
         teacher: a float network with the same classes, whose scores are targets too where ``settings.distill`` says
-            how much; it sees the same augmented inputs, and stays as it is.
+            how much; it sees the same augmented inputs, on the network's
+            device, and stays as it is.
         budget: of hardware, which learned widths pay for; they fit it when formats are frozen, and in the end.
         loss: what is to become small, one number: the mean over the batch of what the network's result (in float32; a
             tensor, or a tuple of several) costs beside the targets. Without it, cross entropy.
@@ -73,7 +77,8 @@ def fit(
     require_fixed(model)
     shown = teacher.eval() if teacher else None
     labels = ends(data.train_y) if loss is None else None
-    learn = _Lesson(model, settings, augment, isinstance(data, Detection), shown, loss, metric, labels)
+    device = home(model)
+    learn = _Lesson(model, settings, device, augment, isinstance(data, Detection), shown, loss, metric, labels)
     batch = _batch(settings, data)
     per_epoch = len(data.train_x) // batch
     steps = per_epoch * settings.epochs
@@ -82,7 +87,7 @@ def fit(
     state.budget = budget
     record.resume(state, per_epoch)
     network, pace = _network(model.train(), settings, data.train_x[:2]), Pace()
-    with Interrupts(folder is not None) as interrupts:
+    with repeatable(device), Interrupts(folder is not None) as interrupts:
         while state.step < steps:
             order = torch.Generator()
             order.set_state(state.order)
@@ -132,7 +137,7 @@ def _require_fitting(
 
 def _network(model: nn.Module, settings: Settings, x: Tensor) -> nn.Module:
     """Return what is to be called in training as long as the same parameters are learned; ``x`` are some inputs."""
-    return synchronous(runnable(model, settings), leaves_out(model, x))
+    return synchronous(runnable(model, settings), leaves_out(model, x.to(home(model))))
 
 
 def _batch(settings: Settings, data: Data | Detection) -> int:
@@ -151,6 +156,7 @@ class _Lesson:
 
     model: nn.Module
     settings: Settings
+    device: torch.device  # of the network
     augment: Augment | None
     moves_targets: bool  # whether augment takes and gives targets too
     teacher: nn.Module | None
@@ -162,6 +168,7 @@ class _Lesson:
         """The mean loss of inputs, and the sum over them of the figure that is logged."""
         if self.augment:
             x, y = augmented(self.augment, x, y, self.moves_targets)
+        x, y = x.to(self.device), y.to(self.device)
         with taken(x), torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             result = network(x)
         if reason := unlike_results(result, Tensor):
@@ -251,10 +258,14 @@ def _tell(progress: Progress, step: int, steps: int, per_epoch: int, more: str =
 
 
 @torch.no_grad()
-def accuracy(evaluate: Callable[[Tensor], Any], x: Tensor, y: Tensor) -> float:
+def accuracy(
+    evaluate: Callable[[Tensor], Any], x: Tensor, y: Tensor, device: torch.device | str | None = None
+) -> float:
     """Return how many inputs, in percent, get the highest score at their label; ties go to the first.
 
+    Inputs go to ``device``, where what evaluates them is, by default to where they are already.
     Parts of 128: the values between layers of larger ones are memory that the system hands out anew each time.
     """
-    right = sum(int((evaluate(a).argmax(1) == b).sum()) for a, b in zip(x.split(128), y.split(128), strict=True))
+    parts = zip(x.split(128), y.split(128), strict=True)
+    right = sum(int((evaluate(a.to(device or a.device)).argmax(1).to(b.device) == b).sum()) for a, b in parts)
     return 100.0 * right / len(x)

@@ -15,6 +15,7 @@ from torch import nn
 from qfx.design import FILE_NAME, Design
 from qfx.errors import PlanError, RecipeError, TrainError
 from qfx.nn import allocate, calibrate, convert, correct, digits_by_constant, exact, moves, quantizers
+from qfx.nn.inputs import home
 from qfx.nn.ranks import rank, ranks
 from qfx.nn.recipe import Recipe, placed
 from qfx.plan import Resources, limits
@@ -24,6 +25,7 @@ from qfx.train.budget import reached as reached_within
 from qfx.train.budget import start as start_within
 from qfx.train.cost import HardwareCost
 from qfx.train.data import Data
+from qfx.train.device import choose
 from qfx.train.float_checkpoint import load_float
 from qfx.train.hardware import Hardware
 from qfx.train.log import LOGS, TENSORBOARD
@@ -84,7 +86,7 @@ def fixed_model(design: Design, model: nn.Module, width: int, recipe: Mapping[st
     """Return the fixed-point copy of a float network by a recipe, or else by the design's at a ``width``."""
     given = recipe or recipe_at(design, width)
     with placed(design.folder / FILE_NAME, "recipe"):
-        return convert(model, given, example(design))
+        return convert(model, given, example(design).to(home(model)))
 
 
 def recipe_at(design: Design, width: int) -> dict[str, Any]:
@@ -113,11 +115,12 @@ def train_float(design: Design, data: Data, folder: Path, halfway: Path, progres
     Checkpoints of the training go to the folder ``halfway``.
     """
     call((0, 0, folder, halfway))
-    model = float_model(design)
+    device = device_of(design)
+    model = float_model(design).to(device)
     if not load_given(design, model):
         _fit(design, model, data, design.content.training.float_, halfway, progress)
         _keep_logs(halfway, folder)
-    _save(folder, model, {"accuracy": accuracy(model, data.test_x, data.test_y)})
+    _save(folder, model, {"accuracy": accuracy(model, data.test_x, data.test_y, device)})
 
 
 def load_given(design: Design, model: nn.Module) -> bool:
@@ -135,10 +138,11 @@ def train_fixed(
     """Convert the float network saved in ``start``, calibrate it, train it on in fixed point and save it."""
     call((width, design.entry, start, halfway))
     model, budget, recipe = _calibrated(design, data, start, width)
-    quantized = accuracy(exact(model), data.test_x, data.test_y)
+    device = home(model)
+    quantized = accuracy(exact(model), data.test_x, data.test_y, device)
     _fit(design, model, data, design.content.training.fixed, halfway, progress, teacher_of(design, start), budget)
     _keep_logs(halfway, folder)
-    reached = accuracy(exact(model), data.test_x, data.test_y)
+    reached = accuracy(exact(model), data.test_x, data.test_y, device)
     points = {name: {"before": move.before, "now": move.now} for name, move in moves(model).items()}
     formats = {name: str(quantizer.format()) for name, quantizer in quantizers(model).items()}
     found: dict[str, Any] = {"quantized": quantized, "accuracy": reached, "moves": points, "formats": formats}
@@ -159,7 +163,7 @@ def join(design: Design, data: Data, run: Run) -> None:
         model, budget, _ = _calibrated(design, data, start, width)
         _fit(design, model, data, design.content.training.fixed, halfway, _silent, teacher_of(design, start), budget)
     elif not design.float_checkpoint:
-        _fit(design, float_model(design), data, design.content.training.float_, halfway, _silent)
+        _fit(design, float_model(design).to(device_of(design)), data, design.content.training.float_, halfway, _silent)
 
 
 def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
@@ -181,10 +185,17 @@ def teacher_of(design: Design, start: Path | None = None) -> nn.Module | None:
     return model.eval().requires_grad_(False)
 
 
+def device_of(design: Design) -> torch.device:
+    """Return where the design is trained."""
+    with at(design, "training.device"):
+        return choose(design.content.training.device)
+
+
 def hardware_cost(design: Design, model: nn.Module) -> HardwareCost:
     """Return what a calibrated model takes, for the design's board, rate and budget."""
     with at_budget(design):
-        return HardwareCost(model, example(design, 1), design.board, design.cycles, budget_of(design))
+        x = example(design, 1).to(home(model))
+        return HardwareCost(model, x, design.board, design.cycles, budget_of(design))
 
 
 def budget_of(design: Design) -> Resources:
@@ -236,9 +247,10 @@ def _calibrated(
     """
     training = design.content.training
     asked = training.calibration
-    images = data.train_x[: asked.images]
+    device = device_of(design)
+    images = data.train_x[: asked.images].to(device)
     mine = list(images.split(min(256, -(-len(images) // ranks())))[rank() :: ranks()])  # each rank has some
-    net = load_weights(float_model(design), start)
+    net = load_weights(float_model(design), start).to(device)
     with _threads(design):
         recipe = _allocated(design, net, mine)
         model = fixed_model(design, net, width, recipe)
@@ -276,7 +288,7 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 
 def _save(folder: Path, model: nn.Module, reached: Mapping[str, Any]) -> None:
-    state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     (folder / WEIGHTS).write_bytes(save(state))  # not save_file, which hides a full disk in an error of its own
     (folder / METRICS).write_text(json.dumps(reached, indent=1) + "\n", encoding="utf-8")
 
@@ -306,6 +318,7 @@ def _fit(
     teacher: nn.Module | None = None,
     budget: Budget | None = None,
 ) -> None:
+    teacher = teacher and teacher.to(home(model))
     with _threads(design):
         fit(model, data, settings(design, phase), progress, augmentation(design), halfway, teacher, budget)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qfx.nn import freeze_bn, freeze_formats, param_groups
+from qfx.nn.inputs import home
 from qfx.nn.ranks import rank
 from qfx.train.average import Average, format_names
 from qfx.train.budget import Budget
@@ -130,7 +131,7 @@ class State:
         return {
             "loss": self.loss,
             "score": self.score,
-            "random": {"cpu": torch.get_rng_state(), **{f"cuda{n}": state for n, state in enumerate(_gpu_states())}},
+            "random": {"cpu": torch.get_rng_state(), **self._device_random()},
             "numpy": [kind, np.asarray(keys).tolist(), *rest],
             "python": random.getstate(),
         }
@@ -139,13 +140,15 @@ class State:
         """Take up what `own` returned."""
         self.loss, self.score = own["loss"], own["score"]
         torch.set_rng_state(own["random"]["cpu"])
-        for device in range(len(_gpu_states())):
-            torch.cuda.set_rng_state(own["random"][f"cuda{device}"], device)
+        device = home(self.model)
+        if device.type in own["random"] and device.type != "cpu":  # else it was trained elsewhere until now
+            torch.get_device_module(device).set_rng_state(own["random"][device.type], device)
         kind, keys, *rest = own["numpy"]
         np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
         version, words, following = own["python"]
         random.setstate((version, tuple(words), following))
 
-
-def _gpu_states() -> list[Tensor]:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    def _device_random(self) -> Tensors:
+        """The random numbers of the network's device, by its type, where they are not those of the CPU."""
+        device = home(self.model)
+        return {} if device.type == "cpu" else {device.type: torch.get_device_module(device).get_rng_state(device)}

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from qfx.design import Design
 from qfx.nn.ranks import rank
 from qfx.train import runs
+from qfx.train.device import backend
 from qfx.train.together import Run, call
 
 
@@ -17,7 +18,7 @@ def joined(design: Design) -> Iterator[bool]:
 
     An error ends its process, and torchrun then ends the others.
     """
-    dist.init_process_group("gloo")
+    dist.init_process_group(backend(runs.device_of(design)))
     if rank():
         _follow(design)
         yield False

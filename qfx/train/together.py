@@ -52,7 +52,8 @@ def leaves_out(model: nn.Module, x: Tensor) -> bool:
     if ranks() == 1:
         return False
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with alone(), torch.random.fork_rng([x.device] if x.is_cuda else []), taken(x):
+    devices = [] if x.device.type == "cpu" else [x.device]
+    with alone(), torch.random.fork_rng(devices, device_type=x.device.type), taken(x):
         result = model(x)
     for buffer, before in kept:
         buffer.copy_(before)

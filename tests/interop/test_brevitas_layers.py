@@ -25,7 +25,8 @@ from brevitas.quant.fixed_point import (
     Int8WeightPerChannelFixedPointMSE,
 )
 
-from qfx.interop.brevitas import KHotWeight, LearnedFixedPointWeight
+from qfx.interop.brevitas import KHotWeight, LearnedFixedPointWeight, from_brevitas
+from qfx.nn.sharing import used
 from tests.interop.nets import (
     QUANT,
     TernaryAct,
@@ -273,6 +274,13 @@ def test_brevitas_exact_evaluation_and_the_graph_agree(name: str, images: Tensor
     model = seen(NETWORKS[name](), images)
     assert differences(model, images) == [0, 0]
     assert all(differences(model, images, fault=True))
+
+
+def test_each_quantizer_that_a_layer_uses_is_saved_and_trained(images: Tensor) -> None:
+    for make in NETWORKS.values():
+        ours = from_brevitas(seen(make(), images))
+        owned = [id(module) for module in ours.modules()]
+        assert all(id(quantizer) in owned for _, quantizer in used(ours))
 
 
 @pytest.mark.parametrize("size", [1, 2, (1, None)])

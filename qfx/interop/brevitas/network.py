@@ -120,7 +120,7 @@ class _Network:
         self.problems = problems
         self.done: dict[str, tuple[list[Held | None], Chain]] = {}
         self.places: dict[int, str] = {}  # id of a module -> its path
-        self.owned: set[int] = set()  # ids of quantizers that a layer owns
+        self.owned: set[nn.Module] = set()  # quantizers that a layer owns, or did: alive, none is taken for another
         self.of_proxy: dict[int, Quantizer] = {}
         self.source = dict(module.named_modules())
 
@@ -247,7 +247,7 @@ class _Network:
             place = path if path not in used else self._free(f"{path}_quant" if isinstance(layer, Quantizer) else path)
             self.module.add_submodule(place, layer)
             self.places[id(layer)] = place
-            self.owned |= {id(part) for part in layer.modules()}
+            self.owned |= set(layer.modules())
         return self.places[id(layer)]
 
     def _free(self, path: str) -> str:
@@ -261,8 +261,8 @@ class _Network:
     def _attach(self, layer: nn.Module, name: str, quantizer: Quantizer) -> None:
         """Give a layer its quantizer: as its own, or shared with the module that owns it."""
         if getattr(layer, name) is not quantizer:
-            if id(quantizer) in self.owned:
+            if quantizer in self.owned:
                 share(layer, name, quantizer)
             else:
                 setattr(layer, name, quantizer)
-        self.owned.add(id(quantizer))
+        self.owned.add(quantizer)
