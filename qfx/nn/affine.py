@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from qfx.nn import fused_norm
 from qfx.nn.barrier import keep
 from qfx.nn.constants import Codes, quantized_codes
+from qfx.nn.functional import over_channels
 from qfx.nn.integer import exact_affine
 from qfx.nn.quantizer import CONSTANT, ELEMENTWISE, Quantizer, Spec
 from qfx.nn.ranks import moments, ranks
@@ -27,7 +28,7 @@ class Normalize(nn.Module):
         self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * _over_channels(self.scale, x) + _over_channels(self.shift, x)
+        return x * over_channels(self.scale, x) + over_channels(self.shift, x)
 
 
 class Affine(nn.Module):
@@ -186,13 +187,9 @@ def apply_affine(layer: nn.Module, x: Tensor, scale: Tensor, shift: Tensor) -> T
     scale, shift = keep(scale.to(x.dtype)), keep(shift.to(x.dtype))
     if layer.output_quant.plain and len(scale) == x.shape[1] == len(shift) and fused_norm.serves(x):
         return fused_norm.affine_cast(x, scale, shift, layer.output_quant)
-    y = x * _over_channels(scale, x) + _over_channels(shift, x)
+    y = x * over_channels(scale, x) + over_channels(shift, x)
     return layer.output_quant(y)
 
 
 def _real(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
-
-
-def _over_channels(values: Tensor, x: Tensor) -> Tensor:
-    return values.reshape(1, -1, *[1] * (x.dim() - 2))

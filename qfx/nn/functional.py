@@ -82,13 +82,25 @@ def channel_shape(x: Tensor, frac: Tensor, axis: int) -> list[int]:
     return shape
 
 
+def over_channels(values: Tensor, x: Tensor) -> Tensor:
+    """``values``, one for each channel (axis 1), in the shape in which they meet ``x``."""
+    return values.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def rounded_codes(x: Tensor, frac: Tensor, low: int, high: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``round(x * 2**frac)`` (RND), what is left of it in ``low .. high``, and ``2**-frac``; one binary point."""
+    power, inverse = powers_of_two(round_frac(frac))
+    rounded = round_real(x * power, Rounding.RND)
+    return rounded, rounded.clamp(low, high), inverse
+
+
 def sum_to(values: Tensor, shape: torch.Size, axis: int) -> Tensor:
     """Sum over all axes, or, where ``shape`` has an axis, over all but ``axis``."""
     others = [other for other in range(values.dim()) if not shape or other != axis % values.dim()]
     return values.sum(others) if others else values
 
 
-def _equal(a: Tensor, b: Tensor) -> Tensor:
+def equal(a: Tensor, b: Tensor) -> Tensor:
     """Whether integers are equal; to a compiler as 1.0 and 0.0, since the loops of inductor store booleans one by one.
 
     With binary points frozen, where only this is kept for the backward pass, a step took three times as long.
@@ -113,7 +125,7 @@ class _Cast(torch.autograd.Function):
             rounded = round_real(scaled, rounding)
             codes = overflow_real(rounded, width, signed, overflow)
             saturated = codes if overflow in _SATURATING else overflow_real(rounded, width, signed, Overflow.SAT)
-            inside = _equal(saturated, rounded)
+            inside = equal(saturated, rounded)
         else:
             size = scaled.abs()
             found = levels.to(x.dtype)[torch.bucketize(size, edges.to(x.dtype))]
@@ -121,7 +133,8 @@ class _Cast(torch.autograd.Function):
             inside = size < levels[-1] + 0.5
         y = codes * inverse  # exact: a power of two
         held = inside if inside.dtype == torch.bool else inside != 0
-        ctx.save_for_backward(inside, torch.where(held, x, 0.0) - (y if saturated is codes else saturated * inverse))
+        # x - y, for which a compiler is to make y anew: what reads y keeps it, and reading costs more
+        ctx.save_for_backward(inside, torch.where(held, x, 0.0) + saturated * -inverse)
         high = code_range(width, signed, overflow)[1]
         ctx.frac_shape, ctx.axis, ctx.gain, ctx.largest = frac.shape, axis, gain, max(high, 1)
         return y

@@ -2,7 +2,8 @@
 //
 //   moments:  mean[c], var[c] of x[., c, .]
 //   lines:    y = base + (x * slope[c] + constant[c]), which is the backward of moments
-//   affine:   y = cast(x * scale[c] + shift[c]), and its backward: dx, dscale, dshift, dfrac
+//   affine:   y = cast(x * scale[c] + shift[c]), or the codes of y in a byte each, with 1, or NaN where one is NaN;
+//             and its backward: dx, dscale, dshift, dfrac
 //
 // A tensor is `outer` blocks of `channels` runs of `inner` values: (N, C, H * W) as it stands, or (N * H * W, C, 1)
 // channels last. Sums are taken over blocks of fixed size, in single precision within a block and in double precision
@@ -91,22 +92,55 @@ QFX_CLONES void block_lines(const float *__restrict base, const float *__restric
   }
 }
 
-QFX_CLONES void block_affine(const float *__restrict x, const float *__restrict scale, const float *__restrict shift,
-                             float *__restrict y, Format f, Layout l, std::int64_t first, std::int64_t last) {
+inline void store(const Format &f, float v, float *y) { *y = f.cast(v); }
+template <typename Code>
+inline void store(const Format &f, float v, Code *y) {
+  *y = static_cast<Code>(static_cast<std::int32_t>(f.clamped(f.rounded(v))));
+}
+
+/// y = cast(x * scale[c] + shift[c]), or its codes where y holds integers; return whether there is a NaN.
+template <typename Result>
+inline __attribute__((always_inline)) bool affine_values(const float *__restrict x, const float *__restrict scale,
+                                                         const float *__restrict shift, Result *__restrict y,
+                                                         const Format &f, const Layout &l, std::int64_t first,
+                                                         std::int64_t last) {
+  int nan = 0;
   for (std::int64_t row = first; row < last; ++row) {
     if (l.inner == 1) {
       const std::int64_t at = row * l.channels;
-      for (std::int64_t c = 0; c < l.channels; ++c)
-        y[at + c] = f.cast(x[at + c] * scale[c] + shift[c]);
+      for (std::int64_t c = 0; c < l.channels; ++c) {
+        const float v = x[at + c] * scale[c] + shift[c];
+        nan |= v != v;
+        store(f, v, y + at + c);
+      }
     } else {
       for (std::int64_t c = 0; c < l.channels; ++c) {
         const std::int64_t at = row * l.pitch() + c * l.inner;
         const float a = scale[c], b = shift[c];
-        for (std::int64_t i = 0; i < l.inner; ++i)
-          y[at + i] = f.cast(x[at + i] * a + b);
+        for (std::int64_t i = 0; i < l.inner; ++i) {
+          const float v = x[at + i] * a + b;
+          nan |= v != v;
+          store(f, v, y + at + i);
+        }
       }
     }
   }
+  return nan != 0;
+}
+
+QFX_CLONES bool block_affine(const float *x, const float *scale, const float *shift, float *y, Format f, Layout l,
+                             std::int64_t first, std::int64_t last) {
+  return affine_values(x, scale, shift, y, f, l, first, last);
+}
+
+QFX_CLONES bool block_affine(const float *x, const float *scale, const float *shift, std::int8_t *y, Format f, Layout l,
+                             std::int64_t first, std::int64_t last) {
+  return affine_values(x, scale, shift, y, f, l, first, last);
+}
+
+QFX_CLONES bool block_affine(const float *x, const float *scale, const float *shift, std::uint8_t *y, Format f,
+                             Layout l, std::int64_t first, std::int64_t last) {
+  return affine_values(x, scale, shift, y, f, l, first, last);
 }
 
 /// One value of affine's backward: dx, and what it adds to dscale, dshift and dfrac.
@@ -120,7 +154,8 @@ inline Slopes slopes(float x, float grad, float scale, float shift, const Format
   return {passed * scale, passed * x, passed, grad * s.frac};
 }
 
-QFX_CLONES void block_affine_backward(const float *__restrict x, const float *__restrict grad,
+template <bool kStores>
+inline __attribute__((always_inline)) void affine_slopes(const float *__restrict x, const float *__restrict grad,
                                       const float *__restrict scale, const float *__restrict shift,
                                       float *__restrict to_x, float *__restrict to_scale, float *__restrict to_shift,
                                       float *__restrict to_frac, Format f, Layout l, std::int64_t first,
@@ -133,7 +168,7 @@ QFX_CLONES void block_affine_backward(const float *__restrict x, const float *__
         for (int k = 0; k < width; ++k) {
           const std::int64_t at = row * l.channels + c + k;
           const Slopes s = slopes(x[at], grad[at], scale[c + k], shift[c + k], f);
-          to_x[at] = s.x;
+          if (kStores) to_x[at] = s.x;
           p[k] += s.scale;
           q[k] += s.shift;
           r[k] += s.frac;
@@ -150,14 +185,14 @@ QFX_CLONES void block_affine_backward(const float *__restrict x, const float *__
       for (; i + kLanes <= l.inner; i += kLanes)
         for (int k = 0; k < kLanes; ++k) {
           const Slopes s = slopes(x[at + i + k], grad[at + i + k], scale[c], shift[c], f);
-          to_x[at + i + k] = s.x;
+          if (kStores) to_x[at + i + k] = s.x;
           p[k] += s.scale;
           q[k] += s.shift;
           r[k] += s.frac;
         }
       for (int k = 0; i < l.inner; ++i, ++k) {
         const Slopes s = slopes(x[at + i], grad[at + i], scale[c], shift[c], f);
-        to_x[at + i] = s.x;
+        if (kStores) to_x[at + i] = s.x;
         p[k] += s.scale;
         q[k] += s.shift;
         r[k] += s.frac;
@@ -165,6 +200,16 @@ QFX_CLONES void block_affine_backward(const float *__restrict x, const float *__
       for (int k = 0; k < kLanes; ++k) to_scale[c] += p[k], to_shift[c] += q[k], to_frac[c] += r[k];
     }
   }
+}
+
+/// Without a place for dx only the sums are made.
+QFX_CLONES void block_affine_backward(const float *x, const float *grad, const float *scale, const float *shift,
+                                      float *to_x, float *to_scale, float *to_shift, float *to_frac, Format f, Layout l,
+                                      std::int64_t first, std::int64_t last) {
+  if (to_x)
+    affine_slopes<true>(x, grad, scale, shift, to_x, to_scale, to_shift, to_frac, f, l, first, last);
+  else
+    affine_slopes<false>(x, grad, scale, shift, to_x, to_scale, to_shift, to_frac, f, l, first, last);
 }
 
 /// Call part(first, last, sums) for each block of rows; return the sums of all blocks, `count` for each channel.
@@ -216,6 +261,18 @@ void qfx_affine(const float *x, const float *scale, const float *shift, const fl
   const Format f(*frac, low, high);
   over_blocks(l, 0, threads,
               [&](std::int64_t a, std::int64_t b, float *) { block_affine(x, scale, shift, y, f, l, a, b); });
+}
+
+void qfx_affine_codes(const float *x, const float *scale, const float *shift, const float *frac, void *codes,
+                      float *valid, std::int64_t outer, std::int64_t channels, std::int64_t inner, float low, float high,
+                      int threads) {
+  const Layout l{outer, channels, inner};
+  const Format f(*frac, low, high);
+  const auto nans = over_blocks(l, 1, threads, [&](std::int64_t a, std::int64_t b, float *nan) {
+    *nan = low < 0 ? block_affine(x, scale, shift, static_cast<std::int8_t *>(codes), f, l, a, b)
+                   : block_affine(x, scale, shift, static_cast<std::uint8_t *>(codes), f, l, a, b);
+  });
+  *valid = nans[0] > 0 || std::isnan(*frac) ? std::nanf("") : 1.0f;
 }
 
 void qfx_affine_backward(const float *x, const float *grad, const float *scale, const float *shift,

@@ -9,7 +9,8 @@ from torch import Tensor, library
 from torch.autograd.function import once_differentiable
 
 from qfx.nn import fused
-from qfx.nn.functional import LN2, code_range
+from qfx.nn.barrier import keep, powers_of_two
+from qfx.nn.functional import LN2, code_range, equal, over_channels, round_frac, rounded_codes
 from qfx.nn.quantizer import Quantizer
 
 _SOURCE = Path(__file__).with_name("fused_norm.cpp")
@@ -52,7 +53,7 @@ class _Moments(torch.autograd.Function):
         x, mean = ctx.saved_tensors
         count = x.numel() // x.shape[1]
         slope = to_var * (2 / count)
-        return _run(_lines)(grad, x, slope, to_mean / count - slope * mean)
+        return _lines(grad, x, slope, to_mean / count - slope * mean)
 
 
 class _AffineCast(torch.autograd.Function):
@@ -65,13 +66,13 @@ class _AffineCast(torch.autograd.Function):
     def forward(ctx, x, scale, shift, frac, low, high):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, scale, shift, frac.detach().clone())
         ctx.low, ctx.high = low, high
-        return _run(_affine)(x, scale, shift, frac, low, high)
+        return _affine(x, scale, shift, frac, low, high)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, scale, shift, frac = ctx.saved_tensors
-        to_x, to_scale, to_shift, to_frac = _run(_affine_backward)(x, grad, scale, shift, frac, ctx.low, ctx.high)
+        to_x, (to_scale, to_shift, to_frac) = _affine_backward(x, grad, scale, shift, frac, ctx.low, ctx.high)
         gain = LN2 * (x.numel() * max(ctx.high, 1)) ** -0.5
         return to_x, to_scale, to_shift, to_frac * gain, None, None
 
@@ -93,46 +94,85 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
 
 
-@library.custom_op("qfx::lines", mutates_args=())
 def _lines(base: Tensor, x: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return base + (x * over_channels(keep(slope), x) + over_channels(keep(constant), x))
     y = torch.empty_like(x)
     _call("qfx_lines", x, (_like(base, x), x, slope.contiguous(), constant.contiguous(), y))
     return y
 
 
-@_lines.register_fake
-def _(base: Tensor, x: Tensor, slope: Tensor, constant: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
-@library.custom_op("qfx::affine", mutates_args=())
 def _affine(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
+    if torch.compiler.is_compiling() and high - low < 256:
+        codes, valid = _affine_codes(x, scale, shift, frac, low, high)
+        return codes.to(x.dtype) * (powers_of_two(round_frac(frac))[1] * valid)
+    return _run(_affine_values)(x, scale, shift, frac, low, high)  # type: ignore[return-value]
+
+
+@library.custom_op("qfx::affine_codes", mutates_args=())
+def _affine_codes(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """The codes in a byte each, a quarter of what is to be kept for the backward pass; and 1, or NaN if one is NaN."""
+    codes, valid = torch.empty_like(x, dtype=torch.int8 if low < 0 else torch.uint8), torch.empty_like(frac)
+    _call("qfx_affine_codes", x, (x, scale.contiguous(), shift.contiguous(), frac, codes, valid), low, high)
+    return codes, valid
+
+
+@_affine_codes.register_fake
+def _(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x, dtype=torch.int8 if low < 0 else torch.uint8), torch.empty_like(frac)
+
+
+@library.custom_op("qfx::affine_values", mutates_args=())
+def _affine_values(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
     y = torch.empty_like(x)
     _call("qfx_affine", x, (x, scale.contiguous(), shift.contiguous(), frac, y), low, high)
     return y
 
 
-@_affine.register_fake
+@_affine_values.register_fake
 def _(x: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int) -> Tensor:
     return torch.empty_like(x)
 
 
-@library.custom_op("qfx::affine_backward", mutates_args=())
 def _affine_backward(
     x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    results = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
-    _call(
-        "qfx_affine_backward", x, (x, _like(grad, x), scale.contiguous(), shift.contiguous(), frac, *results), low, high
-    )
-    return results
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """The gradient of ``x``, and those of scale, shift and, without its factor, frac."""
+    if torch.compiler.is_compiling():
+        scales = over_channels(scale, x)
+        rounded, codes, _ = rounded_codes(x * scales + over_channels(shift, x), frac, low, high)
+        return grad * equal(codes, rounded) * scales, _affine_sums(x, grad, scale, shift, frac, low, high)
+    to_x = torch.empty_like(x)
+    return to_x, _sums(x, grad, scale, shift, frac, low, high, to_x)
 
 
-@_affine_backward.register_fake
+@library.custom_op("qfx::affine_sums", mutates_args=())
+def _affine_sums(
+    x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _sums(x, grad, scale, shift, frac, low, high, x.new_empty(0))
+
+
+@_affine_sums.register_fake
 def _(
     x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
+
+
+def _sums(
+    x: Tensor, grad: Tensor, scale: Tensor, shift: Tensor, frac: Tensor, low: int, high: int, to_x: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of scale, shift and, without its factor, frac; that of ``x`` into ``to_x``, if that has room."""
+    sums = torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(frac)
+    _call(
+        "qfx_affine_backward",
+        x,
+        (x, _like(grad, x), scale.contiguous(), shift.contiguous(), frac, to_x, *sums),
+        low,
+        high,
+    )
+    return sums
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:

@@ -21,22 +21,28 @@ def tensor(shape: tuple[int, ...], last: bool, seed: int = 0, spread: float = 3.
     return x.contiguous(memory_format=torch.channels_last) if last and len(shape) == 4 else x
 
 
-def layer(channels: int, width: int = 8, overflow: Overflow = Overflow.SAT) -> BatchNorm2d:
+def layer(channels: int, width: int = 8, overflow: Overflow = Overflow.SAT, signed: bool = True) -> BatchNorm2d:
     """A calibrated BatchNorm."""
     made = BatchNorm2d(channels, output_spec=Spec(width, overflow=overflow))
     torch.manual_seed(1)
     with torch.no_grad():
         made.weight.uniform_(0.5, 2), made.bias.normal_()
     for quantizer, frac in ((made.scale_quant, 6.0), (made.shift_quant, 4.0), (made.output_quant, 4.4)):
-        quantizer.start_at(torch.full_like(quantizer.frac, frac), True)
+        quantizer.start_at(torch.full_like(quantizer.frac, frac), signed or quantizer is not made.output_quant)
     return made.train()
 
 
-def results(made: BatchNorm2d, x: Tensor) -> dict[str, Tensor]:
+def compiled(made: BatchNorm2d) -> Callable[[Tensor], Tensor]:
+    """What torch.compile makes of a layer, but for the code itself."""
+    torch._dynamo.reset()  # of the layers before
+    return torch.compile(made, fullgraph=True, backend="aot_eager")
+
+
+def results(made: BatchNorm2d, x: Tensor, run: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
     """What a step makes of ``x``: the result, every gradient, and the running statistics."""
     made.zero_grad()
     x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-    y = made(x)
+    y = (made if run is None else run)(x)
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(7)).to(x.dtype)
     y.backward(grad)
     grads = {name: parameter.grad.clone() for name, parameter in made.named_parameters()}
@@ -103,6 +109,29 @@ def test_variance_is_right_far_from_zero_and_nan_is_kept() -> None:
     x[5, 1, 2, 3] = torch.nan
     _, mean, var = fused_norm.moments(x)
     assert var.isnan().tolist() == mean.isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("width", [1, 4, 8, 9, 12])
+def test_compiled_results_and_gradients_have_the_bits_of_eager_ones(width: int, signed: bool, last: bool) -> None:
+    made, x = layer(16, width, signed=signed), tensor((8, 16, 5, 7), last)
+    made.frozen = True
+    eager, ours = results(made, x), results(made, x, compiled(made))
+    assert all(torch.equal(eager[name], ours[name]) for name in eager)
+    fault = layer(16, width, signed=signed)
+    fault.frozen, fault.weight.data[3] = True, -fault.weight.data[3]
+    assert not torch.equal(results(fault, x, compiled(fault))["y"], eager["y"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+def test_a_nan_is_not_lost_in_compiled_training() -> None:
+    made, x = layer(16), tensor((8, 16, 5, 7), True)
+    made.frozen = True
+    assert not compiled(made)(x).isnan().any()
+    x[1, 2, 3, 4] = torch.nan
+    assert made(x).isnan().sum() == 1 and compiled(made)(x).isnan().all()
 
 
 @pytest.mark.parametrize("fault", ["high", "scale"])
