@@ -2,10 +2,12 @@
 
 import sysconfig
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch._inductor.utils import run_and_get_code
 
 from qfx.nn import barrier
@@ -21,10 +23,11 @@ def test_powers_of_two_and_their_inverses_are_exact() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
-def test_keep_changes_neither_value_nor_gradient() -> None:
+@pytest.mark.parametrize("kept", [barrier.keep, barrier._apart])  # on a CPU, and on a GPU
+def test_keep_changes_neither_value_nor_gradient(kept: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(5, requires_grad=True)
     assert barrier.keep(x) is x
-    y = torch.compile(lambda x: barrier.keep(x) * 3, fullgraph=True, backend="aot_eager")(x)
+    y = torch.compile(lambda x: kept(x) * 3, fullgraph=True, backend="aot_eager")(x)
     y.sum().backward()
     assert torch.equal(y, x * 3) and x.grad.tolist() == [3.0] * 5
 
