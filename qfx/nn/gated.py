@@ -80,6 +80,10 @@ class GatedConv2d(nn.Module):
         conv2d = convolution(x.device.type) if self.exact else F.conv2d
         return _gated(self, x, self.weight_quant(self.weight).to(x.dtype), conv2d)
 
+    def effective(self) -> tuple[Tensor, None]:
+        """Return the weight that is quantized, and no bias, as other layers with weights do."""
+        return self.weight, None
+
     def constants(self) -> dict[str, Codes]:
         """Return ``weight`` (kh, kw, in, out), what makes the gate of ``h``, and the parts of each input code.
 

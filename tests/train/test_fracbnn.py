@@ -9,12 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import qfx
+from qfx import steps
 from qfx.design import Design
 from qfx.nn import GatedConv2d, quantizers
-from qfx.train import accuracy, runs
+from qfx.sections import AccuracySection, FloatSection
+from qfx.train import Data, accuracy, runs
 from tests.graph.lowering import changed, first_wrong
 
 DESIGN = Design.load(Path(__file__).parents[2] / "designs" / "fracbnn")
@@ -135,6 +138,21 @@ def test_every_layer_has_its_width_and_the_graph_the_integers_of_torch(file: Pat
     assert first_wrong(graph, model, x) is None
     wrong = changed(graph, "layer1.0.conv2.beyond.shift", lambda codes: codes + 3)
     assert first_wrong(wrong, model, x) == "layer1.0.conv2"
+
+
+def test_the_step_train_trains_the_design_and_counts_its_digits(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, y = with_statistics(published(file), images(8)), images(8), torch.arange(8)
+    save_file(net.state_dict(), tmp_path / "float.safetensors")
+    monkeypatch.setattr(runs, "load_data", lambda design: Data(x, y, x, y))
+    training = DESIGN.content.training.model_copy(
+        update={"float_": FloatSection(checkpoint=str(tmp_path / "float.safetensors")), "batch": 4}
+    )
+    content = DESIGN.content.model_copy(update={"training": training, "accuracy": AccuracySection()})
+    figures = steps.train(Design(DESIGN.folder, content, DESIGN.argument), out=tmp_path / "build").figures
+    digits = figures["widths"]["12"]["digits"]
+    assert digits["layer1.0.conv1.weight_quant"] == 16 * 16 * 9  # a digit a sign
 
 
 @pytest.mark.skipif(
