@@ -1,4 +1,4 @@
-"""A second device for tests, "other", which a machine without a GPU has too.
+"""A second device for tests, "standin", which a machine without a GPU has too.
 
 Its tensors lie in the CPU's memory, and its arithmetic is the CPU's own; but torch takes the two for different devices,
 so that an operation on both of them fails, as with a GPU.
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._pytree import tree_map
 
-NAME = "other"
+NAME = "standin"
 _ops = torch.ops.aten
 
 
@@ -93,7 +93,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 class _Module:
-    """What ``torch.other`` is: the random numbers are those of the CPU."""
+    """What ``torch.standin`` is: the random numbers are those of the CPU."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.random, name)
