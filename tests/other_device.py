@@ -7,7 +7,7 @@ so that an operation on both of them fails, as with a GPU.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils import backend_registration
 from torch.utils._pytree import tree_map
 
@@ -126,6 +126,6 @@ class _Module:
 
 
 backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
-_library = torch.library.Library("_", "IMPL")
-_library.fallback(_run, "PrivateUse1")
-_library.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # bfloat16 stays unused
+_kernels = library.Library("_", "IMPL")
+_kernels.fallback(_run, "PrivateUse1")
+_kernels.fallback(library.fallthrough_kernel, "AutocastPrivateUse1")  # bfloat16 stays unused

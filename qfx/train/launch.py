@@ -27,6 +27,7 @@ import torch.distributed as dist
 
 from qfx.design import Design
 from qfx.errors import TrainError, UsageError
+from qfx.train.parallel import same_modules
 from qfx.train.worker import INTERRUPTED, heard, may_follow
 
 Leave = Callable[[BaseException], None]  # ends the process at once, as the error would have ended it
@@ -181,7 +182,6 @@ class _Others:
 
     def _start(self, design: Design, ranks: int, environment: Mapping[str, str]) -> None:
         job = json.dumps([str(design.folder), design.dump(), design.entry])
-        places = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         for number in range(1, ranks):
             process = subprocess.Popen(
                 [sys.executable, "-m", "qfx.train.worker", job],
@@ -191,7 +191,7 @@ class _Others:
                 text=True,
                 errors="replace",
                 start_new_session=True,
-                env={**os.environ, **environment, **places, **_number(number)},
+                env={**os.environ, **environment, **same_modules(), **_number(number)},
             )
             self._ranks.append(_Rank(number, process))
             self._threads.append(threading.Thread(target=self._listen, args=[self._ranks[-1]], daemon=True))

@@ -53,7 +53,6 @@ class Children:
         """
         places = [str(place) for place in (start, folder, halfway)]
         job = json.dumps([str(design.folder), design.dump(), design.entry, width, *places])
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with self._lock:
             if self._closed:
                 raise TrainError(f"training at {width} bits was stopped before it began")
@@ -63,7 +62,7 @@ class Children:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                env={**env, "OMP_NUM_THREADS": str(self.threads)},
+                env={**os.environ, **same_modules(), "OMP_NUM_THREADS": str(self.threads)},
             )
             self._running.append(process)
         said = ""
@@ -83,6 +82,11 @@ class Children:
             raise TrainError(
                 f"training at {width} bits must end well, but its process left with {process.returncode}: {said}"
             )
+
+
+def same_modules() -> dict[str, str]:
+    """The environment by which another Python finds the modules that this one does."""
+    return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def _message(line: str) -> dict[str, Any]:
